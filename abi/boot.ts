@@ -2,42 +2,42 @@
  * Boot information: what the boot loader tells the firmware, at BOOT_BASE. Little-endian. It is the only place where a
  * board's settings and its random seed enter the firmware.
  */
-export const BOOT_MAGIC = 0; // u32 BOOT_MAGIC_VALUE
-export const BOOT_VERSION = 4; // u32
-export const BOOT_SEED = 16; // 32 bytes: seed of the firmware's random numbers and hash keys
-export const BOOT_MAGIC_VALUE = 0x544f4f42; // "BOOT"
-export const BOOT_VERSION_VALUE = 1;
+export const BOOT_MAGIC = 0 // u32 BOOT_MAGIC_VALUE
+export const BOOT_VERSION = 4 // u32
+export const BOOT_SEED = 16 // 32 bytes: seed of the firmware's random numbers and hash keys
+export const BOOT_MAGIC_VALUE = 0x544f4f42 // "BOOT"
+export const BOOT_VERSION_VALUE = 1
 
 // Settings, u32 each; 0 = the firmware's default.
-export const BOOT_MAXIMUM_CONNECTIONS = 64; // TCBs
-export const BOOT_SYN_BACKLOG = 68; // SYN-RECEIVED endpoints before cookies are sent
-export const BOOT_PLACE_AFTER_MS = 72; // firstSpeaker auto: silence before an endpoint is placed by its port
-export const BOOT_MSL_MS = 76; // maximum segment lifetime; TIME-WAIT lasts twice as long
-export const BOOT_RTO_MINIMUM_MS = 80;
-export const BOOT_RECEIVE_CREDIT = 84; // bytes a socket
-export const BOOT_SEND_CREDIT = 88; // bytes a socket
-export const BOOT_CONGESTION_CONTROL = 92; // CONGESTION_*
-export const BOOT_IPOS_ETHERTYPE = 96; // default 0x0007 (FIG. 11)
-export const BOOT_FLAGS = 100; // BOOT_FLAG_*
-export const BOOT_USER_TIMEOUT_MS = 104; // unacknowledged data for so long ends the connection (RFC 9293 R2)
-export const BOOT_UNATTACHED_TIMEOUT_MS = 108; // an unattached endpoint that never sends a request is reset after this
+export const BOOT_MAXIMUM_CONNECTIONS = 64 // TCBs
+export const BOOT_SYN_BACKLOG = 68 // SYN-RECEIVED endpoints before cookies are sent
+export const BOOT_PLACE_AFTER_MS = 72 // firstSpeaker auto: silence before an endpoint is placed by its port
+export const BOOT_MSL_MS = 76 // maximum segment lifetime; TIME-WAIT lasts twice as long
+export const BOOT_RTO_MINIMUM_MS = 80
+export const BOOT_RECEIVE_CREDIT = 84 // bytes a socket
+export const BOOT_SEND_CREDIT = 88 // bytes a socket
+export const BOOT_CONGESTION_CONTROL = 92 // CONGESTION_*
+export const BOOT_IPOS_ETHERTYPE = 96 // default 0x0007 (FIG. 11)
+export const BOOT_FLAGS = 100 // BOOT_FLAG_*
+export const BOOT_USER_TIMEOUT_MS = 104 // unacknowledged data for so long ends the connection (RFC 9293 R2)
+export const BOOT_UNATTACHED_TIMEOUT_MS = 108 // an unattached endpoint that never sends a request is reset after this
 
-export const CONGESTION_DEFAULT = 0;
-export const CONGESTION_NEWRENO = 1;
-export const CONGESTION_CUBIC = 2;
+export const CONGESTION_DEFAULT = 0
+export const CONGESTION_NEWRENO = 1
+export const CONGESTION_CUBIC = 2
 
-export const BOOT_FLAG_NO_TIMESTAMPS = 1;
-export const BOOT_FLAG_NO_SACK = 2;
-export const BOOT_FLAG_NO_WINDOW_SCALE = 4;
-export const BOOT_FLAG_ALWAYS_COOKIES = 8; // answer every SYN with a cookie (tests)
+export const BOOT_FLAG_NO_TIMESTAMPS = 1
+export const BOOT_FLAG_NO_SACK = 2
+export const BOOT_FLAG_NO_WINDOW_SCALE = 4
+export const BOOT_FLAG_ALWAYS_COOKIES = 8 // answer every SYN with a cookie (tests)
 
 // Interfaces: MAC_PORTS blocks of BOOT_INTERFACE_BYTES.
-export const BOOT_INTERFACES = 256;
-export const BOOT_INTERFACE_BYTES = 64;
-export const BOOT_INTERFACE_FLAGS = 0; // u32 INTERFACE_*
-export const BOOT_INTERFACE_ADDRESS = 4; // u32 IPv4, 0 = none
-export const BOOT_INTERFACE_PREFIX = 8; // u32 bits
-export const BOOT_INTERFACE_GATEWAY = 12; // u32 IPv4, 0 = none
-export const BOOT_INTERFACE_MTU = 16; // u32 bytes of IP packet, 0 = 1500
-export const INTERFACE_ENABLED = 1;
-export const INTERFACE_HUB = 2; // the synchronization hub: ipOS frames only
+export const BOOT_INTERFACES = 256
+export const BOOT_INTERFACE_BYTES = 64
+export const BOOT_INTERFACE_FLAGS = 0 // u32 INTERFACE_*
+export const BOOT_INTERFACE_ADDRESS = 4 // u32 IPv4, 0 = none
+export const BOOT_INTERFACE_PREFIX = 8 // u32 bits
+export const BOOT_INTERFACE_GATEWAY = 12 // u32 IPv4, 0 = none
+export const BOOT_INTERFACE_MTU = 16 // u32 bytes of IP packet, 0 = 1500
+export const INTERFACE_ENABLED = 1
+export const INTERFACE_HUB = 2 // the synchronization hub: ipOS frames only

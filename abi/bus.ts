@@ -4,20 +4,20 @@
  */
 export interface Bus {
   /** Main-board RAM of this process; a SharedArrayBuffer where the process runs in a worker. */
-  readonly ram: Uint8Array;
+  readonly ram: Uint8Array
   /** Stores a 32-bit register. Throws RangeError for an offset that is no register. */
-  write(register: number, value: number): void;
+  write(register: number, value: number): void
   /** Loads a 32-bit register. Throws RangeError for an offset that is no register. */
-  read(register: number): number;
+  read(register: number): number
   /** The handler runs between two slices of the card, never inside one; one line for the whole queue set. */
-  onInterrupt(handler: () => void): void;
+  onInterrupt(handler: () => void): void
 }
 
 /** Time of the board that a process runs on; the only clock that host code may read. */
 export interface HostClock {
   /** Nanoseconds since the farm was switched on. */
-  now(): number;
+  now(): number
   /** Runs `callback` after `delayNs`; returns a handle for `clear`. */
-  schedule(delayNs: number, callback: () => void): number;
-  clear(handle: number): void;
+  schedule(delayNs: number, callback: () => void): number
+  clear(handle: number): void
 }

@@ -20,56 +20,56 @@
  * Addresses are offsets in the firmware's linear memory, in bytes.
  */
 
-export const NULL_GUARD_BASE = 0x0000;
-export const NULL_GUARD_BYTES = 0x1000;
+export const NULL_GUARD_BASE = 0x0000
+export const NULL_GUARD_BYTES = 0x1000
 
-export const REGISTER_BASE = 0x1000;
-export const REGISTER_PAGE_BYTES = 0x1000;
+export const REGISTER_BASE = 0x1000
+export const REGISTER_PAGE_BYTES = 0x1000
 
-export const UNMAPPED_BASE = 0x2000;
-export const UNMAPPED_BYTES = 0xe000;
+export const UNMAPPED_BASE = 0x2000
+export const UNMAPPED_BYTES = 0xe000
 
-export const BOOT_BASE = 0x10000;
-export const BOOT_BYTES = 0x1000;
+export const BOOT_BASE = 0x10000
+export const BOOT_BYTES = 0x1000
 
-export const DIRECTORY_BASE = 0x11000;
-export const DIRECTORY_BYTES = 0x1000;
+export const DIRECTORY_BASE = 0x11000
+export const DIRECTORY_BYTES = 0x1000
 
-export const CONSTANTS_BASE = 0x12000;
+export const CONSTANTS_BASE = 0x12000
 
-export const CARVE_BASE = 0x20000;
+export const CARVE_BASE = 0x20000
 
 /** INIC memory, bytes, when a board does not say otherwise. */
-export const DEFAULT_MEMORY_BYTES = 0x4000000;
+export const DEFAULT_MEMORY_BYTES = 0x4000000
 /** The least that the firmware boots with, bytes. */
-export const MINIMUM_MEMORY_BYTES = 0x1000000;
+export const MINIMUM_MEMORY_BYTES = 0x1000000
 
 // Firmware directory: u32 magic, u32 entry count, then entries of 16 bytes { kind, base, stride, count }.
-export const DIRECTORY_MAGIC = 0x52494449; // "IDIR"
-export const DIRECTORY_COUNT = 4;
-export const DIRECTORY_ENTRIES = 16;
-export const DIRECTORY_ENTRY_BYTES = 16;
-export const DIRECTORY_MAXIMUM_ENTRIES = 128;
-export const DIRECTORY_ENTRY_KIND = 0;
-export const DIRECTORY_ENTRY_BASE = 4;
-export const DIRECTORY_ENTRY_STRIDE = 8;
-export const DIRECTORY_ENTRY_COUNT = 12;
+export const DIRECTORY_MAGIC = 0x52494449 // "IDIR"
+export const DIRECTORY_COUNT = 4
+export const DIRECTORY_ENTRIES = 16
+export const DIRECTORY_ENTRY_BYTES = 16
+export const DIRECTORY_MAXIMUM_ENTRIES = 128
+export const DIRECTORY_ENTRY_KIND = 0
+export const DIRECTORY_ENTRY_BASE = 4
+export const DIRECTORY_ENTRY_STRIDE = 8
+export const DIRECTORY_ENTRY_COUNT = 12
 
 /** The firmware's one state block; class `State`. */
-export const DIRECTORY_STATE = 1;
+export const DIRECTORY_STATE = 1
 /** Pool of transmission control blocks; class `Tcb`. Row 0 is never used. */
-export const DIRECTORY_TCBS = 2;
+export const DIRECTORY_TCBS = 2
 /** Pool of TIME-WAIT records; class `TimeWait`. */
-export const DIRECTORY_TIME_WAITS = 3;
+export const DIRECTORY_TIME_WAITS = 3
 /** Listening Sockets table (FIG. 12); class `Listener`. */
-export const DIRECTORY_LISTENERS = 4;
+export const DIRECTORY_LISTENERS = 4
 /** UDP endpoints; class `UdpEndpoint`. */
-export const DIRECTORY_UDP_ENDPOINTS = 5;
+export const DIRECTORY_UDP_ENDPOINTS = 5
 /** ARP cache; class `ArpEntry`. */
-export const DIRECTORY_ARP = 6;
+export const DIRECTORY_ARP = 6
 /** Interfaces; class `Interface`. */
-export const DIRECTORY_INTERFACES = 7;
+export const DIRECTORY_INTERFACES = 7
 /** Chunk pool; raw bytes. */
-export const DIRECTORY_CHUNKS = 8;
+export const DIRECTORY_CHUNKS = 8
 /** Counters; class `Counters`. */
-export const DIRECTORY_COUNTERS = 9;
+export const DIRECTORY_COUNTERS = 9

@@ -5,117 +5,117 @@
  */
 
 // ── host to card: one record a chain, header of 16 bytes, payload or further fields from byte 16 ──
-export const COMMAND_OP = 0; // u16
-export const COMMAND_FLAGS = 2; // u16
-export const COMMAND_SOCKET = 4; // u32 handle or cookie
-export const COMMAND_A = 8; // u32
-export const COMMAND_B = 12; // u32
-export const COMMAND_HEADER_BYTES = 16;
-export const COMMAND_MAXIMUM_BYTES = 64; // commands other than data
+export const COMMAND_OP = 0 // u16
+export const COMMAND_FLAGS = 2 // u16
+export const COMMAND_SOCKET = 4 // u32 handle or cookie
+export const COMMAND_A = 8 // u32
+export const COMMAND_B = 12 // u32
+export const COMMAND_HEADER_BYTES = 16
+export const COMMAND_MAXIMUM_BYTES = 64 // commands other than data
 
 // Control queue.
 /** cookie; A = local address (0 = any); B = port (0 = choose) | backlog << 16; then the fields below. Answer: EVENT_LISTENING. */
-export const OP_LISTEN = 1;
-export const LISTEN_FIRST_SPEAKER = 16; // u32 FIRST_SPEAKER_*
-export const LISTEN_PLACE_AFTER_MS = 20; // u32, 0 = the board's setting
-export const LISTEN_PROCESS = 24; // u32 process id, for the Listening Sockets table
-export const LISTEN_OPTIONS = 28; // u32 SOCKET_OPTION_* bits given to accepted sockets
-export const LISTEN_BYTES = 32;
+export const OP_LISTEN = 1
+export const LISTEN_FIRST_SPEAKER = 16 // u32 FIRST_SPEAKER_*
+export const LISTEN_PLACE_AFTER_MS = 20 // u32, 0 = the board's setting
+export const LISTEN_PROCESS = 24 // u32 process id, for the Listening Sockets table
+export const LISTEN_OPTIONS = 28 // u32 SOCKET_OPTION_* bits given to accepted sockets
+export const LISTEN_BYTES = 32
 /** cookie of a listener; unattached endpoints of it are reset. Answer: EVENT_UNLISTENED. */
-export const OP_UNLISTEN = 2;
+export const OP_UNLISTEN = 2
 /** cookie; A = remote address; B = remote port | local port << 16 (0 = choose). Answer: EVENT_CONNECTED or EVENT_CONNECT_FAILED. */
-export const OP_CONNECT = 3;
-export const CONNECT_LOCAL_ADDRESS = 16; // u32, 0 = choose
-export const CONNECT_OPTIONS = 20; // u32 SOCKET_OPTION_* bits
-export const CONNECT_BYTES = 24;
+export const OP_CONNECT = 3
+export const CONNECT_LOCAL_ADDRESS = 16 // u32, 0 = choose
+export const CONNECT_OPTIONS = 20 // u32 SOCKET_OPTION_* bits
+export const CONNECT_BYTES = 24
 /** cookie of a connect that is not answered yet: forget it. No answer. */
-export const OP_CANCEL = 4;
+export const OP_CANCEL = 4
 /** handle; A = OPTION_*; B = value. */
-export const OP_SET_OPTION = 5;
+export const OP_SET_OPTION = 5
 /** cookie; A = local address (0 = any); B = port (0 = choose) | flags << 16 (UDP_*). Answer: EVENT_UDP_BOUND. */
-export const OP_UDP_BIND = 6;
-/** handle. */
-export const OP_UDP_CLOSE = 7;
+export const OP_UDP_BIND = 6
 
 // TX queue: in order with the stream.
 /** handle; payload from byte 16, at most MAXIMUM_DATA_BYTES; DATA_FLAG_FIN: this ends the stream (payload may be empty). */
-export const OP_DATA = 16;
+export const OP_DATA = 16
 /** handle; A = bytes that the application has consumed since the last OP_CREDIT. */
-export const OP_CREDIT = 17;
+export const OP_CREDIT = 17
 /** handle: the application has let go. Unsent data and a FIN still go out; if received data was not consumed or comes later, RST (RFC 9293 §3.6.1, RFC 1122 §4.2.2.13). */
-export const OP_CLOSE = 18;
+export const OP_CLOSE = 18
 /** handle: send RST now. */
-export const OP_ABORT = 19;
+export const OP_ABORT = 19
 /** handle; A = remote address; B = remote port; payload from byte 16. */
-export const OP_UDP_SEND = 20;
+export const OP_UDP_SEND = 20
+/** handle; on this queue because it must not overtake the datagrams sent just before. */
+export const OP_UDP_CLOSE = 7
 
-export const DATA_FLAG_FIN = 1;
+export const DATA_FLAG_FIN = 1
 /** Payload of one OP_DATA, bytes. */
-export const MAXIMUM_DATA_BYTES = 65536;
+export const MAXIMUM_DATA_BYTES = 65536
 
-export const FIRST_SPEAKER_AUTO = 0; // at the request, or after placeAfterMs of silence
-export const FIRST_SPEAKER_CLIENT = 1; // at the request alone
-export const FIRST_SPEAKER_SERVER = 2; // at the handshake
+export const FIRST_SPEAKER_AUTO = 0 // at the request, or after placeAfterMs of silence
+export const FIRST_SPEAKER_CLIENT = 1 // at the request alone
+export const FIRST_SPEAKER_SERVER = 2 // at the handshake
 
-export const SOCKET_OPTION_NO_DELAY = 1; // Nagle off (RFC 9293 §3.7.4)
-export const SOCKET_OPTION_KEEP_ALIVE = 2;
+export const SOCKET_OPTION_NO_DELAY = 1 // Nagle off (RFC 9293 §3.7.4)
+export const SOCKET_OPTION_KEEP_ALIVE = 2
 
-export const OPTION_NO_DELAY = 1; // value 0 or 1
-export const OPTION_KEEP_ALIVE = 2; // value = idle seconds before the first probe, 0 = off
-export const OPTION_UDP_BROADCAST = 3; // value 0 or 1
-export const OPTION_TTL = 4; // value 1..255
+export const OPTION_NO_DELAY = 1 // value 0 or 1
+export const OPTION_KEEP_ALIVE = 2 // value = idle seconds before the first probe, 0 = off
+export const OPTION_UDP_BROADCAST = 3 // value 0 or 1
+export const OPTION_TTL = 4 // value 1..255
 
-export const UDP_FLAG_REUSE = 1;
+export const UDP_FLAG_REUSE = 1
 
 // ── card to host, RX queue: one record a chain, header of 16 bytes, payload after it ──
-export const RX_TYPE = 0; // u16
-export const RX_FLAGS = 2; // u16
-export const RX_SOCKET = 4; // u32 handle
-export const RX_LENGTH = 8; // u32 payload bytes
-export const RX_SEQUENCE = 12; // u32, see EVENT_SEQUENCE
-export const RX_HEADER_BYTES = 16;
+export const RX_TYPE = 0 // u16
+export const RX_FLAGS = 2 // u16
+export const RX_SOCKET = 4 // u32 handle
+export const RX_LENGTH = 8 // u32 payload bytes
+export const RX_SEQUENCE = 12 // u32, see EVENT_SEQUENCE
+export const RX_HEADER_BYTES = 16
 /** stream bytes, in order; RX_FLAG_END: the peer's FIN follows them. */
-export const RX_DATA = 1;
+export const RX_DATA = 1
 /** one datagram; payload after RX_DATAGRAM_HEADER_BYTES. */
-export const RX_DATAGRAM = 2;
-export const RX_FLAG_END = 1;
-export const RX_DATAGRAM_REMOTE_ADDRESS = 16; // u32
-export const RX_DATAGRAM_LOCAL_ADDRESS = 20; // u32
-export const RX_DATAGRAM_REMOTE_PORT = 24; // u16
-export const RX_DATAGRAM_HEADER_BYTES = 32;
+export const RX_DATAGRAM = 2
+export const RX_FLAG_END = 1
+export const RX_DATAGRAM_REMOTE_ADDRESS = 16 // u32
+export const RX_DATAGRAM_LOCAL_ADDRESS = 20 // u32
+export const RX_DATAGRAM_REMOTE_PORT = 24 // u16
+export const RX_DATAGRAM_HEADER_BYTES = 32
 
 // ── card to host, event queue: records of EVENT_BYTES ──
-export const EVENT_TYPE = 0; // u16
-export const EVENT_STATUS = 2; // u16, abi/status.ts
-export const EVENT_SOCKET = 4; // u32 handle, 0 if there is none
-export const EVENT_COOKIE = 8; // u32
+export const EVENT_TYPE = 0 // u16
+export const EVENT_STATUS = 2 // u16, abi/status.ts
+export const EVENT_SOCKET = 4 // u32 handle, 0 if there is none
+export const EVENT_COOKIE = 8 // u32
 /** u32: RX and event records of a queue set carry one running number; the driver takes them in its order. Starts at 0 with each epoch. */
-export const EVENT_SEQUENCE = 12;
-export const EVENT_LOCAL_ADDRESS = 16; // u32
-export const EVENT_REMOTE_ADDRESS = 20; // u32
-export const EVENT_LOCAL_PORT = 24; // u16
-export const EVENT_REMOTE_PORT = 26; // u16
-export const EVENT_VALUE = 28; // u32
-export const EVENT_VALUE2 = 32; // u32
-export const EVENT_BYTES = 40;
+export const EVENT_SEQUENCE = 12
+export const EVENT_LOCAL_ADDRESS = 16 // u32
+export const EVENT_REMOTE_ADDRESS = 20 // u32
+export const EVENT_LOCAL_PORT = 24 // u16
+export const EVENT_REMOTE_PORT = 26 // u16
+export const EVENT_VALUE = 28 // u32
+export const EVENT_VALUE2 = 32 // u32
+export const EVENT_BYTES = 40
 
 /** cookie, status, local port. */
-export const EVENT_LISTENING = 1;
-export const EVENT_UNLISTENED = 2;
+export const EVENT_LISTENING = 1
+export const EVENT_UNLISTENED = 2
 /** cookie = the listener's; handle, both addresses and ports; VALUE = send credit, VALUE2 = receive credit, bytes. */
-export const EVENT_ACCEPTED = 3;
+export const EVENT_ACCEPTED = 3
 /** cookie, handle, both addresses and ports; VALUE and VALUE2 as above. */
-export const EVENT_CONNECTED = 4;
+export const EVENT_CONNECTED = 4
 /** cookie, status. */
-export const EVENT_CONNECT_FAILED = 5;
+export const EVENT_CONNECT_FAILED = 5
 /** handle; VALUE = bytes of send credit returned or added. */
-export const EVENT_CREDIT = 6;
+export const EVENT_CREDIT = 6
 /** handle, status (ECONNRESET, ETIMEDOUT, EHOSTUNREACH...): the handle is dead. */
-export const EVENT_RESET = 7;
+export const EVENT_RESET = 7
 /** cookie, status, handle, local address and port; VALUE2 = receive credit in bytes. */
-export const EVENT_UDP_BOUND = 8;
+export const EVENT_UDP_BOUND = 8
 /** handle, status, remote address and port: an ICMP error came back for a datagram. */
-export const EVENT_UDP_ERROR = 9;
+export const EVENT_UDP_ERROR = 9
 
 /**
  * Life of a handle: it starts with ACCEPTED or CONNECTED and is dead, for both sides and without a message, as soon as
@@ -123,4 +123,4 @@ export const EVENT_UDP_ERROR = 9;
  * at most VALUE2 bytes beyond what OP_CREDIT has returned. Send credit: the host sends at most VALUE bytes of OP_DATA
  * payload beyond what EVENT_CREDIT has returned.
  */
-export const HANDLE_NONE = 0;
+export const HANDLE_NONE = 0

@@ -1,129 +1,151 @@
 import {
-  BOOT_CONGESTION_CONTROL, BOOT_FLAGS, BOOT_IPOS_ETHERTYPE, BOOT_MAGIC, BOOT_MAGIC_VALUE, BOOT_MAXIMUM_CONNECTIONS, BOOT_MSL_MS, BOOT_PLACE_AFTER_MS, BOOT_RECEIVE_CREDIT, BOOT_RTO_MINIMUM_MS, BOOT_SEND_CREDIT, BOOT_SYN_BACKLOG, BOOT_UNATTACHED_TIMEOUT_MS, BOOT_USER_TIMEOUT_MS, CONGESTION_CUBIC,
-} from '../abi/boot.ts';
+  BOOT_CONGESTION_CONTROL,
+  BOOT_FLAGS,
+  BOOT_IPOS_ETHERTYPE,
+  BOOT_MAGIC,
+  BOOT_MAGIC_VALUE,
+  BOOT_MAXIMUM_CONNECTIONS,
+  BOOT_MSL_MS,
+  BOOT_PLACE_AFTER_MS,
+  BOOT_RECEIVE_CREDIT,
+  BOOT_RTO_MINIMUM_MS,
+  BOOT_SEND_CREDIT,
+  BOOT_SYN_BACKLOG,
+  BOOT_UNATTACHED_TIMEOUT_MS,
+  BOOT_USER_TIMEOUT_MS,
+  CONGESTION_CUBIC,
+} from '../abi/boot.ts'
 import {
-  BOOT_BASE, CARVE_BASE, DIRECTORY_CHUNKS, DIRECTORY_COUNTERS, DIRECTORY_STATE, DIRECTORY_TCBS, DIRECTORY_TIME_WAITS, MINIMUM_MEMORY_BYTES,
-} from '../abi/memory.ts';
-import { IRQ_ALL, IRQ_ENABLE, IRQ_QUEUE, MAC_PORTS, SYS_MEMORY_BYTES, SYS_READY } from '../abi/registers.ts';
-import { DESCRIPTOR_ADDRESS, DESCRIPTOR_LENGTH } from '../abi/rings.ts';
-import { TRACE_BOOT } from '../abi/trace.ts';
-import { macInitialize, receiveDone, receiveNext } from './hal/mac.ts';
-import { PANIC_BOOT_INFORMATION, PANIC_MEMORY, panic } from './hal/panic.ts';
-import { randomInitialize } from './hal/random.ts';
-import { readRegister, writeRegister } from './hal/registers.ts';
-import { timerLatch } from './hal/timer.ts';
-import { trace, traceInitialize } from './hal/trace.ts';
-import { uartInitialize, uartIpv4, uartLine, uartNumber, uartText } from './hal/uart.ts';
-import { CHUNK_BYTES, chunkInitialize } from './mem/chunk.ts';
-import { directoryAdd, directoryInitialize } from './mem/directory.ts';
-import { wheelInitialize, wheelNextMs, wheelTake } from './mem/wheel.ts';
-import { arpInitialize } from './net/arp.ts';
-import { ethernetInput } from './net/ethernet.ts';
-import { interfacesInitialize, netInterface } from './net/interface.ts';
-import { reassemblyInitialize } from './net/reassembly.ts';
-import { netTimers } from './net/timers.ts';
-import { deliverBegin, deliverInitialize } from './socket/deliver.ts';
-import { fetchInitialize, fetchRefill, fetchServe } from './socket/fetch.ts';
-import { hostServe, queueSetsChanged } from './socket/host.ts';
-import { listenerInitialize } from './socket/listener.ts';
-import { udpInitialize } from './socket/udp.ts';
-import { CARVE_START, COUNTERS_BASE, Counters, LOOPBACK_PORT, State, counters, state } from './state.ts';
-import { tcpOutput } from './tcp/output.ts';
-import { tableInitialize } from './tcp/table.ts';
-import { F_ON_OUTPUT, MAXIMUM_TCBS, TCB_BYTES, tcbAt, tcbInitialize, tcbUnlisted, wantOutput } from './tcp/tcb.ts';
-import { tcpTimer } from './tcp/timer.ts';
-import { TIME_WAIT_BYTES, timeWaitInitialize, timeWaitServe } from './tcp/timewait.ts';
+  BOOT_BASE,
+  CARVE_BASE,
+  DIRECTORY_CHUNKS,
+  DIRECTORY_COUNTERS,
+  DIRECTORY_STATE,
+  DIRECTORY_TCBS,
+  DIRECTORY_TIME_WAITS,
+  MINIMUM_MEMORY_BYTES,
+} from '../abi/memory.ts'
+import { IRQ_ALL, IRQ_ENABLE, IRQ_QUEUE, MAC_PORTS, SYS_MEMORY_BYTES, SYS_READY } from '../abi/registers.ts'
+import { DESCRIPTOR_ADDRESS, DESCRIPTOR_LENGTH } from '../abi/rings.ts'
+import { TRACE_BOOT } from '../abi/trace.ts'
+import { macInitialize, receiveDone, receiveNext } from './hal/mac.ts'
+import { PANIC_BOOT_INFORMATION, PANIC_MEMORY, panic } from './hal/panic.ts'
+import { randomInitialize } from './hal/random.ts'
+import { readRegister, writeRegister } from './hal/registers.ts'
+import { timerLatch } from './hal/timer.ts'
+import { trace, traceInitialize } from './hal/trace.ts'
+import { uartInitialize, uartIpv4, uartLine, uartNumber, uartText } from './hal/uart.ts'
+import { CHUNK_BYTES, chunkInitialize } from './mem/chunk.ts'
+import { directoryAdd, directoryInitialize } from './mem/directory.ts'
+import { wheelInitialize, wheelNextMs, wheelTake } from './mem/wheel.ts'
+import { arpInitialize } from './net/arp.ts'
+import { ethernetInput } from './net/ethernet.ts'
+import { interfacesInitialize, netInterface } from './net/interface.ts'
+import { reassemblyInitialize } from './net/reassembly.ts'
+import { netTimers } from './net/timers.ts'
+import { deliverBegin, deliverInitialize } from './socket/deliver.ts'
+import { fetchInitialize, fetchRefill, fetchServe } from './socket/fetch.ts'
+import { hostServe, queueSetsChanged } from './socket/host.ts'
+import { listenerInitialize } from './socket/listener.ts'
+import { udpInitialize } from './socket/udp.ts'
+import { CARVE_START, COUNTERS_BASE, Counters, counters, LOOPBACK_PORT, State, state } from './state.ts'
+import { tcpOutput } from './tcp/output.ts'
+import { tableInitialize } from './tcp/table.ts'
+import { F_ON_OUTPUT, MAXIMUM_TCBS, TCB_BYTES, tcbAt, tcbInitialize, tcbUnlisted, wantOutput } from './tcp/tcb.ts'
+import { tcpTimer } from './tcp/timer.ts'
+import { TIME_WAIT_BYTES, timeWaitInitialize, timeWaitServe } from './tcp/timewait.ts'
 
 /** Frames that one poll takes from a port before the others have their turn. */
-const FRAMES_PER_PORT: u32 = 64;
+const FRAMES_PER_PORT: u32 = 64
 /** Timers that one poll serves. */
-const TIMERS_PER_POLL: u32 = 1024;
+const TIMERS_PER_POLL: u32 = 1024
 /** How often one poll goes round its own loopback. */
-const LOOPBACK_ROUNDS: u32 = 4;
-const FOREVER: u32 = 0xffffffff;
+const LOOPBACK_ROUNDS: u32 = 4
+const FOREVER: u32 = 0xffffffff
 
 /** Power-on: lays out INIC memory, reads the boot information and opens the ports. Traps if there is too little memory. */
 export function reset(): void {
-  const st = state();
-  memory.fill(CARVE_BASE, 0, CARVE_START - CARVE_BASE);
-  st.memoryBytes = readRegister(SYS_MEMORY_BYTES);
-  if (st.memoryBytes < <u32>MINIMUM_MEMORY_BYTES) panic(PANIC_MEMORY, st.memoryBytes);
-  if (load<u32>(BOOT_BASE + BOOT_MAGIC) != BOOT_MAGIC_VALUE) panic(PANIC_BOOT_INFORMATION, load<u32>(BOOT_BASE + BOOT_MAGIC));
-  st.carveNext = CARVE_START;
-  directoryInitialize();
-  directoryAdd(DIRECTORY_STATE, CARVE_BASE, offsetof<State>(), 1);
-  directoryAdd(DIRECTORY_COUNTERS, COUNTERS_BASE, offsetof<Counters>(), 1);
-  timerLatch();
-  randomInitialize();
-  settings();
-  traceInitialize();
-  uartInitialize();
-  macInitialize();
-  deliverInitialize();
-  fetchInitialize();
-  wheelInitialize();
-  interfacesInitialize();
-  arpInitialize();
-  reassemblyInitialize();
-  listenerInitialize();
-  udpInitialize();
-  const connections = boot(BOOT_MAXIMUM_CONNECTIONS, st.memoryBytes >>> 11);
-  tcbInitialize(min<u32>(connections, MAXIMUM_TCBS));
-  timeWaitInitialize(st.tcbCount * 2);
-  tableInitialize(st.tcbCount * 4);
-  directoryAdd(DIRECTORY_TCBS, st.tcbBase, TCB_BYTES, st.tcbCount + 1);
-  directoryAdd(DIRECTORY_TIME_WAITS, st.timeWaitBase, TIME_WAIT_BYTES, st.timeWaitCount + 1);
+  const st = state()
+  memory.fill(CARVE_BASE, 0, CARVE_START - CARVE_BASE)
+  st.memoryBytes = readRegister(SYS_MEMORY_BYTES)
+  if (st.memoryBytes < <u32>MINIMUM_MEMORY_BYTES) panic(PANIC_MEMORY, st.memoryBytes)
+  if (load<u32>(BOOT_BASE + BOOT_MAGIC) != BOOT_MAGIC_VALUE)
+    panic(PANIC_BOOT_INFORMATION, load<u32>(BOOT_BASE + BOOT_MAGIC))
+  st.carveNext = CARVE_START
+  directoryInitialize()
+  directoryAdd(DIRECTORY_STATE, CARVE_BASE, offsetof<State>(), 1)
+  directoryAdd(DIRECTORY_COUNTERS, COUNTERS_BASE, offsetof<Counters>(), 1)
+  timerLatch()
+  randomInitialize()
+  settings()
+  traceInitialize()
+  uartInitialize()
+  macInitialize()
+  deliverInitialize()
+  fetchInitialize()
+  wheelInitialize()
+  interfacesInitialize()
+  arpInitialize()
+  reassemblyInitialize()
+  listenerInitialize()
+  udpInitialize()
+  const connections = boot(BOOT_MAXIMUM_CONNECTIONS, st.memoryBytes >>> 11)
+  tcbInitialize(min<u32>(connections, MAXIMUM_TCBS))
+  timeWaitInitialize(st.tcbCount * 2)
+  tableInitialize(st.tcbCount * 4)
+  directoryAdd(DIRECTORY_TCBS, st.tcbBase, TCB_BYTES, st.tcbCount + 1)
+  directoryAdd(DIRECTORY_TIME_WAITS, st.timeWaitBase, TIME_WAIT_BYTES, st.timeWaitCount + 1)
   // All the rest holds data.
-  const rest = st.memoryBytes > st.carveNext + 0x10000 ? st.memoryBytes - st.carveNext - 0x10000 : 0;
-  const chunks = rest - rest / 64;
-  if (chunks < 256 * CHUNK_BYTES) panic(PANIC_MEMORY, rest);
-  chunkInitialize(chunks);
-  directoryAdd(DIRECTORY_CHUNKS, st.chunkBase, CHUNK_BYTES, st.chunkCount + 1);
-  fetchRefill();
-  writeRegister(IRQ_ENABLE, IRQ_ALL);
-  greet();
-  writeRegister(SYS_READY, 1);
+  const rest = st.memoryBytes > st.carveNext + 0x10000 ? st.memoryBytes - st.carveNext - 0x10000 : 0
+  const chunks = rest - rest / 64
+  if (chunks < 256 * CHUNK_BYTES) panic(PANIC_MEMORY, rest)
+  chunkInitialize(chunks)
+  directoryAdd(DIRECTORY_CHUNKS, st.chunkBase, CHUNK_BYTES, st.chunkCount + 1)
+  fetchRefill()
+  writeRegister(IRQ_ENABLE, IRQ_ALL)
+  greet()
+  writeRegister(SYS_READY, 1)
 }
 
 function boot(field: u32, otherwise: u32): u32 {
-  const value = load<u32>(BOOT_BASE + field);
-  return value ? value : otherwise;
+  const value = load<u32>(BOOT_BASE + field)
+  return value ? value : otherwise
 }
 
 function settings(): void {
-  const st = state();
-  st.flags = load<u32>(BOOT_BASE + BOOT_FLAGS);
-  st.synBacklog = boot(BOOT_SYN_BACKLOG, 1024);
-  st.placeAfterMs = boot(BOOT_PLACE_AFTER_MS, 200);
-  st.timeWaitMs = 2 * boot(BOOT_MSL_MS, 30000);
-  st.rtoMinimumMs = boot(BOOT_RTO_MINIMUM_MS, 200);
-  st.receiveCredit = boot(BOOT_RECEIVE_CREDIT, 0x40000);
-  st.sendCredit = boot(BOOT_SEND_CREDIT, 0x10000);
-  st.congestionControl = boot(BOOT_CONGESTION_CONTROL, CONGESTION_CUBIC);
-  st.iposEtherType = boot(BOOT_IPOS_ETHERTYPE, 0x0007);
-  st.userTimeoutMs = boot(BOOT_USER_TIMEOUT_MS, 300000);
-  st.unattachedTimeoutMs = boot(BOOT_UNATTACHED_TIMEOUT_MS, 120000);
+  const st = state()
+  st.flags = load<u32>(BOOT_BASE + BOOT_FLAGS)
+  st.synBacklog = boot(BOOT_SYN_BACKLOG, 1024)
+  st.placeAfterMs = boot(BOOT_PLACE_AFTER_MS, 200)
+  st.timeWaitMs = 2 * boot(BOOT_MSL_MS, 30000)
+  st.rtoMinimumMs = boot(BOOT_RTO_MINIMUM_MS, 200)
+  st.receiveCredit = boot(BOOT_RECEIVE_CREDIT, 0x40000)
+  st.sendCredit = boot(BOOT_SEND_CREDIT, 0x10000)
+  st.congestionControl = boot(BOOT_CONGESTION_CONTROL, CONGESTION_CUBIC)
+  st.iposEtherType = boot(BOOT_IPOS_ETHERTYPE, 0x0007)
+  st.userTimeoutMs = boot(BOOT_USER_TIMEOUT_MS, 300000)
+  st.unattachedTimeoutMs = boot(BOOT_UNATTACHED_TIMEOUT_MS, 120000)
 }
 
 function greet(): void {
-  const st = state();
-  trace(TRACE_BOOT, 0, st.memoryBytes, 0);
-  uartText('ipOS: ');
-  uartNumber(st.memoryBytes >>> 20);
-  uartText(' MiB, ');
-  uartNumber(st.tcbCount);
-  uartText(' connections, ');
-  uartNumber(st.chunkCount);
-  uartText(' chunks');
+  const st = state()
+  trace(TRACE_BOOT, 0, st.memoryBytes, 0)
+  uartText('ipOS: ')
+  uartNumber(st.memoryBytes >>> 20)
+  uartText(' MiB, ')
+  uartNumber(st.tcbCount)
+  uartText(' connections, ')
+  uartNumber(st.chunkCount)
+  uartText(' chunks')
   for (let i: u32 = 0; i < <u32>MAC_PORTS; i++) {
-    const address = netInterface(i).address;
-    if (address == 0) continue;
-    uartText(', port ');
-    uartNumber(i);
-    uartText(' ');
-    uartIpv4(address);
+    const address = netInterface(i).address
+    if (address == 0) continue
+    uartText(', port ')
+    uartNumber(i)
+    uartText(' ')
+    uartIpv4(address)
   }
-  uartLine();
+  uartLine()
 }
 
 /**
@@ -133,68 +155,68 @@ function greet(): void {
  * @returns microseconds until it wants to run again, 0 = at once, 0xffffffff = not before an interrupt
  */
 export function poll(irqs: u32): u32 {
-  const st = state();
-  timerLatch();
-  deliverBegin();
-  if (irqs & IRQ_QUEUE) queueSetsChanged();
-  fetchServe();
-  let again = false;
+  const st = state()
+  timerLatch()
+  deliverBegin()
+  if (irqs & IRQ_QUEUE) queueSetsChanged()
+  fetchServe()
+  let again = false
   for (let i: u32 = 0; i < <u32>MAC_PORTS; i++) {
-    if (receive(i)) again = true;
+    if (receive(i)) again = true
   }
-  const nextMs = timers();
-  hostServe();
+  const nextMs = timers()
+  hostServe()
   for (let round: u32 = 0; round < LOOPBACK_ROUNDS; round++) {
-    output();
-    if (receiveNext(LOOPBACK_PORT) == 0) break;
-    receive(LOOPBACK_PORT);
-    hostServe();
+    output()
+    if (receiveNext(LOOPBACK_PORT) == 0) break
+    receive(LOOPBACK_PORT)
+    hostServe()
   }
-  fetchRefill();
-  if (again || st.outputHead != 0 || receiveNext(LOOPBACK_PORT) != 0) return 0;
-  if (nextMs == FOREVER) return FOREVER;
-  if (nextMs == 0) return 0;
+  fetchRefill()
+  if (again || st.outputHead != 0 || receiveNext(LOOPBACK_PORT) != 0) return 0
+  if (nextMs == FOREVER) return FOREVER
+  if (nextMs == 0) return 0
   // Until that millisecond begins, not just so many milliseconds from now.
-  return nextMs * 1000 - <u32>((st.nowNs / 1000) % 1000);
+  return nextMs * 1000 - <u32>((st.nowNs / 1000) % 1000)
 }
 
 /** Takes frames from a port; true if there are more. */
 function receive(index: u32): bool {
   for (let n: u32 = 0; n < FRAMES_PER_PORT; n++) {
-    const descriptor = receiveNext(index);
-    if (!descriptor) return false;
-    counters().framesIn++;
-    ethernetInput(index, load<u32>(descriptor + DESCRIPTOR_ADDRESS), load<u32>(descriptor + DESCRIPTOR_LENGTH));
-    receiveDone(index, descriptor);
+    const descriptor = receiveNext(index)
+    if (!descriptor) return false
+    counters().framesIn++
+    ethernetInput(index, load<u32>(descriptor + DESCRIPTOR_ADDRESS), load<u32>(descriptor + DESCRIPTOR_LENGTH))
+    receiveDone(index, descriptor)
   }
-  return receiveNext(index) != 0;
+  return receiveNext(index) != 0
 }
 
 /** Serves the timers that are due; returns milliseconds to the next, or FOREVER. */
 function timers(): u32 {
-  let next = netTimers();
+  let next = netTimers()
   for (let n: u32 = 0; n < TIMERS_PER_POLL; n++) {
-    const index = wheelTake();
-    if (!index) break;
-    tcpTimer(tcbAt(index));
+    const index = wheelTake()
+    if (!index) break
+    tcpTimer(tcbAt(index))
   }
-  const wheel = wheelNextMs();
-  if (wheel >= 0) next = min<u32>(next, wheel);
-  const timeWait = timeWaitServe();
-  if (timeWait >= 0) next = min<u32>(next, timeWait);
-  return next;
+  const wheel = wheelNextMs()
+  if (wheel >= 0) next = min<u32>(next, wheel)
+  const timeWait = timeWaitServe()
+  if (timeWait >= 0) next = min<u32>(next, timeWait)
+  return next
 }
 
 /** Lets every connection on the output list send once. */
 function output(): void {
-  const st = state();
-  const last = st.outputTail;
+  const st = state()
+  const last = st.outputTail
   while (st.outputHead) {
-    const index = st.outputHead;
-    const tcb = tcbAt(index);
-    st.outputHead = tcb.outputNext;
-    if (!st.outputHead) st.outputTail = 0;
-    if (tcbUnlisted(tcb, F_ON_OUTPUT) && !tcpOutput(tcb)) wantOutput(tcb);
-    if (index == last) return;
+    const index = st.outputHead
+    const tcb = tcbAt(index)
+    st.outputHead = tcb.outputNext
+    if (!st.outputHead) st.outputTail = 0
+    if (tcbUnlisted(tcb, F_ON_OUTPUT) && !tcpOutput(tcb)) wantOutput(tcb)
+    if (index == last) return
   }
 }

@@ -1,5 +1,5 @@
-import { CARVE_BASE } from '../abi/memory.ts';
-import { MAC_PORTS, } from '../abi/registers.ts';
+import { CARVE_BASE } from '../abi/memory.ts'
+import { MAC_PORTS } from '../abi/registers.ts'
 
 /**
  * Everything that the firmware keeps and that is no table or pool. It stands at a fixed address, so `state()` costs
@@ -8,219 +8,219 @@ import { MAC_PORTS, } from '../abi/registers.ts';
 @unmanaged
 export class State {
   // Time at the start of this poll.
-  nowNs: u64;
+  nowNs: u64
   /** Milliseconds since power-on; the clock of every timer and of TCP timestamps. Wraps after 49 days. */
-  nowMs: u32;
+  nowMs: u32
   /** Microseconds since power-on, for round-trip samples. Wraps after 71 minutes. */
-  nowUs: u32;
+  nowUs: u32
 
   // Carving of INIC memory at reset.
-  carveNext: u32;
-  memoryBytes: u32;
+  carveNext: u32
+  memoryBytes: u32
 
   // Random numbers (hal/random.ts).
-  random0: u64;
-  random1: u64;
-  random2: u64;
-  random3: u64;
+  random0: u64
+  random1: u64
+  random2: u64
+  random3: u64
   /** Keys of hashes that a remote peer must not predict (RFC 6528, RFC 4987, RFC 6056, hash tables). */
-  hashKey0: u64;
-  hashKey1: u64;
-  secret0: u64;
-  secret1: u64;
+  hashKey0: u64
+  hashKey1: u64
+  secret0: u64
+  secret1: u64
 
   // Rings (hal/).
-  uartBase: u32;
-  uartHead: u32;
-  traceBase: u32;
-  traceHead: u32;
-  fetchBase: u32;
-  fetchNext: u32;
-  fetchPosted: u32;
+  uartBase: u32
+  uartHead: u32
+  traceBase: u32
+  traceHead: u32
+  fetchBase: u32
+  fetchNext: u32
+  fetchPosted: u32
   /** The record whose buffers are still coming. */
-  fetchHead: u32;
-  fetchTail: u32;
-  deliverBase: u32;
-  deliverNext: u32;
+  fetchHead: u32
+  fetchTail: u32
+  deliverBase: u32
+  deliverNext: u32
   /** Slots of the deliver ring used in this poll; all are free again at the next. */
-  deliverUsed: u32;
-  deliverHeaders: u32;
+  deliverUsed: u32
+  deliverHeaders: u32
   /** Chunks that a record of this poll points into; free at the next. */
-  deliverChunks: u32;
-  queueStatus: u32;
-  queueSets: u32;
+  deliverChunks: u32
+  queueStatus: u32
+  queueSets: u32
 
   // The record that is open for appending in this poll (socket/deliver.ts).
-  openRecordTcb: u32;
-  openRecordLast: u32;
-  openRecordHeader: u32;
-  openRecordBytes: u32;
+  openRecordTcb: u32
+  openRecordLast: u32
+  openRecordHeader: u32
+  openRecordBytes: u32
 
   // Chunk pool (mem/chunk.ts).
-  chunkBase: u32;
-  chunkMeta: u32;
-  chunkCount: u32;
-  chunkFree: u32;
-  chunkFreeCount: u32;
+  chunkBase: u32
+  chunkMeta: u32
+  chunkCount: u32
+  chunkFree: u32
+  chunkFreeCount: u32
 
   // Tables.
-  interfaces: u32;
-  arpBase: u32;
-  listenerBase: u32;
-  udpBase: u32;
-  listenerBuckets: u32;
-  listenerFree: u32;
-  tcbBase: u32;
-  tcbCount: u32;
-  tcbFree: u32;
-  tcbUsed: u32;
-  timeWaitBase: u32;
-  timeWaitCount: u32;
-  timeWaitFree: u32;
-  timeWaitOldest: u32;
-  timeWaitNewest: u32;
-  timeWaitUsed: u32;
-  connectionBuckets: u32;
-  connectionMask: u32;
-  reassemblyBase: u32;
-  reassemblyUsed: u32;
-  datagramBuffer: u32;
+  interfaces: u32
+  arpBase: u32
+  listenerBase: u32
+  udpBase: u32
+  listenerBuckets: u32
+  listenerFree: u32
+  tcbBase: u32
+  tcbCount: u32
+  tcbFree: u32
+  tcbUsed: u32
+  timeWaitBase: u32
+  timeWaitCount: u32
+  timeWaitFree: u32
+  timeWaitOldest: u32
+  timeWaitNewest: u32
+  timeWaitUsed: u32
+  connectionBuckets: u32
+  connectionMask: u32
+  reassemblyBase: u32
+  reassemblyUsed: u32
+  datagramBuffer: u32
 
   // Network layer (net/, socket/udp.ts).
   /** 0 = no timer, 1 = `netNextMs` holds, 2 = the first poll is still to come. */
-  netArmed: u32;
-  netNextMs: u32;
-  arpBuckets: u32;
-  arpFree: u32;
-  arpUsed: u32;
-  arpIncomplete: u32;
-  arpSweepMs: u32;
+  netArmed: u32
+  netNextMs: u32
+  arpBuckets: u32
+  arpFree: u32
+  arpUsed: u32
+  arpIncomplete: u32
+  arpSweepMs: u32
   /** Packets that wait for a neighbour's MAC address, over all neighbours. */
-  arpQueued: u32;
-  udpBuckets: u32;
-  udpFree: u32;
-  udpHeader: u32;
+  arpQueued: u32
+  udpBuckets: u32
+  udpFree: u32
+  udpHeader: u32
 
   // Timer wheel (mem/wheel.ts).
-  wheelSlots: u32;
-  wheelBitmap: u32;
-  wheelSummary: u64;
+  wheelSlots: u32
+  wheelBitmap: u32
+  wheelSummary: u64
   /** The next millisecond whose slot has not been served. */
-  wheelMs: u32;
+  wheelMs: u32
 
   // Lists of TCBs, linked through their own fields, 0 = empty.
-  outputHead: u32;
-  outputTail: u32;
-  hostHead: u32;
-  hostTail: u32;
-  neighborWaiters: u32;
+  outputHead: u32
+  outputTail: u32
+  hostHead: u32
+  hostTail: u32
+  neighborWaiters: u32
 
   // TCP.
-  synReceived: u32;
-  ephemeralCounter: u32;
-  challengeWindowMs: u32;
-  challengesSent: u32;
-  resetWindowMs: u32;
-  resetsSent: u32;
-  ipIdentification: u32;
-  icmpWindowMs: u32;
-  icmpSent: u32;
+  synReceived: u32
+  ephemeralCounter: u32
+  challengeWindowMs: u32
+  challengesSent: u32
+  resetWindowMs: u32
+  resetsSent: u32
+  ipIdentification: u32
+  icmpWindowMs: u32
+  icmpSent: u32
 
   // Settings (abi/boot.ts), defaults filled in.
-  flags: u32;
-  synBacklog: u32;
-  placeAfterMs: u32;
-  timeWaitMs: u32;
-  rtoMinimumMs: u32;
-  receiveCredit: u32;
-  sendCredit: u32;
-  congestionControl: u32;
-  iposEtherType: u32;
-  userTimeoutMs: u32;
-  unattachedTimeoutMs: u32;
+  flags: u32
+  synBacklog: u32
+  placeAfterMs: u32
+  timeWaitMs: u32
+  rtoMinimumMs: u32
+  receiveCredit: u32
+  sendCredit: u32
+  congestionControl: u32
+  iposEtherType: u32
+  userTimeoutMs: u32
+  unattachedTimeoutMs: u32
 }
 
 /** Per-port state of the MAC rings; MAC_PORTS + 1 of them, the last is the loopback inside the card. */
 @unmanaged
 export class Port {
-  rxBase: u32;
-  rxNext: u32;
-  rxEntries: u32;
-  txBase: u32;
-  txNext: u32;
-  txEntries: u32;
-  txBuffers: u32;
-  reserved: u32;
+  rxBase: u32
+  rxNext: u32
+  rxEntries: u32
+  txBase: u32
+  txNext: u32
+  txEntries: u32
+  txBuffers: u32
+  reserved: u32
 }
 
-export const PORT_BYTES = 32;
-export const LOOPBACK_PORT = MAC_PORTS;
-const PORTS_BASE = CARVE_BASE + 0x400;
-const COUNTERS_BASE_ = CARVE_BASE + 0x500;
+export const PORT_BYTES = 32
+export const LOOPBACK_PORT = MAC_PORTS
+const PORTS_BASE = CARVE_BASE + 0x400
+const COUNTERS_BASE_ = CARVE_BASE + 0x500
 /** First address that `carve` hands out. */
-export const CARVE_START = CARVE_BASE + 0x1000;
-export const COUNTERS_BASE = COUNTERS_BASE_;
+export const CARVE_START = CARVE_BASE + 0x1000
+export const COUNTERS_BASE = COUNTERS_BASE_
 
 /** Counters, free-running; shown by `inic inspect`. */
 @unmanaged
 export class Counters {
-  framesIn: u64;
-  framesOut: u64;
-  framesDropped: u64;
+  framesIn: u64
+  framesOut: u64
+  framesDropped: u64
   /** No transmit slot was free: the segment goes out in a later poll. */
-  transmitBusy: u64;
-  arpRequests: u64;
-  arpReplies: u64;
-  ipv4In: u64;
-  ipv4Fragments: u64;
-  ipv4Reassembled: u64;
-  icmpIn: u64;
-  icmpOut: u64;
-  udpIn: u64;
-  udpOut: u64;
-  tcpIn: u64;
-  tcpOut: u64;
-  tcpRetransmits: u64;
-  tcpTimeouts: u64;
-  tcpFastRetransmits: u64;
-  tcpOutOfOrder: u64;
-  tcpDuplicates: u64;
-  tcpActiveOpens: u64;
-  tcpPassiveOpens: u64;
-  tcpResetsIn: u64;
-  tcpResetsOut: u64;
-  tcpCookiesSent: u64;
-  tcpCookiesAccepted: u64;
-  tcpCookiesRefused: u64;
-  tcpChallengeAcks: u64;
-  tcpKeepAliveProbes: u64;
-  tcpZeroWindowProbes: u64;
+  transmitBusy: u64
+  arpRequests: u64
+  arpReplies: u64
+  ipv4In: u64
+  ipv4Fragments: u64
+  ipv4Reassembled: u64
+  icmpIn: u64
+  icmpOut: u64
+  udpIn: u64
+  udpOut: u64
+  tcpIn: u64
+  tcpOut: u64
+  tcpRetransmits: u64
+  tcpTimeouts: u64
+  tcpFastRetransmits: u64
+  tcpOutOfOrder: u64
+  tcpDuplicates: u64
+  tcpActiveOpens: u64
+  tcpPassiveOpens: u64
+  tcpResetsIn: u64
+  tcpResetsOut: u64
+  tcpCookiesSent: u64
+  tcpCookiesAccepted: u64
+  tcpCookiesRefused: u64
+  tcpChallengeAcks: u64
+  tcpKeepAliveProbes: u64
+  tcpZeroWindowProbes: u64
   /** Connections refused or ended because a pool was empty. */
-  tcpNoMemory: u64;
-  attached: u64;
+  tcpNoMemory: u64
+  attached: u64
   /** Records that found no host buffer and were lost with their process. */
-  recordsDropped: u64;
-  commandsBad: u64;
+  recordsDropped: u64
+  commandsBad: u64
   /** Datagrams for an endpoint that had no credit or no host buffer. */
-  udpDropped: u64;
-  udpNoPort: u64;
+  udpDropped: u64
+  udpNoPort: u64
   /** Datagrams given up: timeout, overlap, eviction. */
-  ipv4ReassemblyFailed: u64;
+  ipv4ReassemblyFailed: u64
   /** ICMP errors held back by the rate limit. */
-  icmpSuppressed: u64;
-  arpConflicts: u64;
-  arpFailures: u64;
+  icmpSuppressed: u64
+  arpConflicts: u64
+  arpFailures: u64
 }
 
 export function state(): State {
-  return changetype<State>(CARVE_BASE);
+  return changetype<State>(CARVE_BASE)
 }
 
 export function counters(): Counters {
-  return changetype<Counters>(COUNTERS_BASE_);
+  return changetype<Counters>(COUNTERS_BASE_)
 }
 
 /** @param index 0..MAC_PORTS - 1, or LOOPBACK_PORT */
 export function port(index: u32): Port {
-  return changetype<Port>(PORTS_BASE + index * PORT_BYTES);
+  return changetype<Port>(PORTS_BASE + index * PORT_BYTES)
 }

@@ -1,93 +1,106 @@
 import {
-  MAC_ADDRESS_HIGH, MAC_ADDRESS_LOW, MAC_BLOCK, MAC_PORTS, MAC_RX_BASE, MAC_RX_ENTRIES, MAC_STRIDE, MAC_TX_BASE, MAC_TX_ENTRIES,
-} from '../../abi/registers.ts';
+  MAC_ADDRESS_HIGH,
+  MAC_ADDRESS_LOW,
+  MAC_BLOCK,
+  MAC_PORTS,
+  MAC_RX_BASE,
+  MAC_RX_ENTRIES,
+  MAC_STRIDE,
+  MAC_TX_BASE,
+  MAC_TX_ENTRIES,
+} from '../../abi/registers.ts'
 import {
-  DESCRIPTOR_ADDRESS, DESCRIPTOR_BYTES, DESCRIPTOR_LENGTH, DESCRIPTOR_OWNER, OWNER_DEVICE, OWNER_FIRMWARE,
-} from '../../abi/rings.ts';
-import { carve } from '../mem/carve.ts';
-import { LOOPBACK_PORT, counters, port } from '../state.ts';
-import { readRegister, writeRegister } from './registers.ts';
+  DESCRIPTOR_ADDRESS,
+  DESCRIPTOR_BYTES,
+  DESCRIPTOR_LENGTH,
+  DESCRIPTOR_OWNER,
+  OWNER_DEVICE,
+  OWNER_FIRMWARE,
+} from '../../abi/rings.ts'
+import { carve } from '../mem/carve.ts'
+import { counters, LOOPBACK_PORT, port } from '../state.ts'
+import { readRegister, writeRegister } from './registers.ts'
 
 /**
  * MAC rings. Slot i of a ring owns buffer i for good, so nothing is allocated for a frame. The loopback port has the same
  * rings, but the firmware is at both ends of them.
  */
-const RX_ENTRIES: u32 = 512;
-const TX_ENTRIES: u32 = 256;
-const LOOPBACK_ENTRIES: u32 = 256;
+const RX_ENTRIES: u32 = 512
+const TX_ENTRIES: u32 = 256
+const LOOPBACK_ENTRIES: u32 = 256
 /** Room for a frame of MAC_MAXIMUM_FRAME bytes. */
-const SLOT_BYTES: u32 = 2048;
+const SLOT_BYTES: u32 = 2048
 
 export function macInitialize(): void {
   for (let i: u32 = 0; i < <u32>MAC_PORTS; i++) {
-    const p = port(i);
-    p.rxEntries = RX_ENTRIES;
-    p.rxBase = carve(RX_ENTRIES * DESCRIPTOR_BYTES);
-    const rxBuffers = carve(RX_ENTRIES * SLOT_BYTES);
+    const p = port(i)
+    p.rxEntries = RX_ENTRIES
+    p.rxBase = carve(RX_ENTRIES * DESCRIPTOR_BYTES)
+    const rxBuffers = carve(RX_ENTRIES * SLOT_BYTES)
     for (let slot: u32 = 0; slot < RX_ENTRIES; slot++) {
-      const descriptor = p.rxBase + slot * DESCRIPTOR_BYTES;
-      store<u32>(descriptor + DESCRIPTOR_ADDRESS, rxBuffers + slot * SLOT_BYTES);
-      store<u32>(descriptor + DESCRIPTOR_LENGTH, SLOT_BYTES);
-      store<u32>(descriptor + DESCRIPTOR_OWNER, OWNER_DEVICE);
+      const descriptor = p.rxBase + slot * DESCRIPTOR_BYTES
+      store<u32>(descriptor + DESCRIPTOR_ADDRESS, rxBuffers + slot * SLOT_BYTES)
+      store<u32>(descriptor + DESCRIPTOR_LENGTH, SLOT_BYTES)
+      store<u32>(descriptor + DESCRIPTOR_OWNER, OWNER_DEVICE)
     }
-    transmitRing(i, TX_ENTRIES);
-    const block = MAC_BLOCK + i * MAC_STRIDE;
-    writeRegister(block + MAC_RX_BASE, p.rxBase);
-    writeRegister(block + MAC_RX_ENTRIES, RX_ENTRIES);
-    writeRegister(block + MAC_TX_BASE, p.txBase);
-    writeRegister(block + MAC_TX_ENTRIES, TX_ENTRIES);
+    transmitRing(i, TX_ENTRIES)
+    const block = MAC_BLOCK + i * MAC_STRIDE
+    writeRegister(block + MAC_RX_BASE, p.rxBase)
+    writeRegister(block + MAC_RX_ENTRIES, RX_ENTRIES)
+    writeRegister(block + MAC_TX_BASE, p.txBase)
+    writeRegister(block + MAC_TX_ENTRIES, TX_ENTRIES)
   }
-  transmitRing(LOOPBACK_PORT, LOOPBACK_ENTRIES);
-  const loopback = port(LOOPBACK_PORT);
-  loopback.rxBase = loopback.txBase;
-  loopback.rxEntries = loopback.txEntries;
+  transmitRing(LOOPBACK_PORT, LOOPBACK_ENTRIES)
+  const loopback = port(LOOPBACK_PORT)
+  loopback.rxBase = loopback.txBase
+  loopback.rxEntries = loopback.txEntries
 }
 
 function transmitRing(index: u32, entries: u32): void {
-  const p = port(index);
-  p.txEntries = entries;
-  p.txBase = carve(entries * DESCRIPTOR_BYTES);
-  p.txBuffers = carve(entries * SLOT_BYTES);
+  const p = port(index)
+  p.txEntries = entries
+  p.txBase = carve(entries * DESCRIPTOR_BYTES)
+  p.txBuffers = carve(entries * SLOT_BYTES)
   for (let slot: u32 = 0; slot < entries; slot++) {
-    store<u32>(p.txBase + slot * DESCRIPTOR_BYTES + DESCRIPTOR_ADDRESS, p.txBuffers + slot * SLOT_BYTES);
+    store<u32>(p.txBase + slot * DESCRIPTOR_BYTES + DESCRIPTOR_ADDRESS, p.txBuffers + slot * SLOT_BYTES)
   }
 }
 
 /** The port's own MAC address as a 48-bit number, first byte highest. */
 export function macAddress(index: u32): u64 {
-  const block = MAC_BLOCK + index * MAC_STRIDE;
-  return (<u64>readRegister(block + MAC_ADDRESS_HIGH) << 32) | readRegister(block + MAC_ADDRESS_LOW);
+  const block = MAC_BLOCK + index * MAC_STRIDE
+  return ((<u64>readRegister(block + MAC_ADDRESS_HIGH)) << 32) | readRegister(block + MAC_ADDRESS_LOW)
 }
 
 /** Address of the buffer of the next transmit slot, SLOT_BYTES long, or 0 if the ring is full. Nothing is sent until `transmitCommit`. */
 export function transmitClaim(index: u32): u32 {
-  const p = port(index);
-  const descriptor = p.txBase + (p.txNext & (p.txEntries - 1)) * DESCRIPTOR_BYTES;
+  const p = port(index)
+  const descriptor = p.txBase + (p.txNext & (p.txEntries - 1)) * DESCRIPTOR_BYTES
   if (load<u32>(descriptor + DESCRIPTOR_OWNER) != OWNER_FIRMWARE) {
-    counters().transmitBusy++;
-    return 0;
+    counters().transmitBusy++
+    return 0
   }
-  return load<u32>(descriptor + DESCRIPTOR_ADDRESS);
+  return load<u32>(descriptor + DESCRIPTOR_ADDRESS)
 }
 
 /** Sends the slot that `transmitClaim` gave. @param bytes of the frame, 14..MAC_MAXIMUM_FRAME */
 export function transmitCommit(index: u32, bytes: u32): void {
-  const p = port(index);
-  const descriptor = p.txBase + (p.txNext & (p.txEntries - 1)) * DESCRIPTOR_BYTES;
-  store<u32>(descriptor + DESCRIPTOR_LENGTH, bytes);
-  store<u32>(descriptor + DESCRIPTOR_OWNER, OWNER_DEVICE);
-  p.txNext++;
-  counters().framesOut++;
+  const p = port(index)
+  const descriptor = p.txBase + (p.txNext & (p.txEntries - 1)) * DESCRIPTOR_BYTES
+  store<u32>(descriptor + DESCRIPTOR_LENGTH, bytes)
+  store<u32>(descriptor + DESCRIPTOR_OWNER, OWNER_DEVICE)
+  p.txNext++
+  counters().framesOut++
 }
 
 /** Descriptor of the next received frame, or 0 if there is none. Its buffer stays the firmware's until `receiveDone`. */
 export function receiveNext(index: u32): u32 {
-  const p = port(index);
-  if (!p.rxEntries) return 0;
-  const descriptor = p.rxBase + (p.rxNext & (p.rxEntries - 1)) * DESCRIPTOR_BYTES;
+  const p = port(index)
+  if (!p.rxEntries) return 0
+  const descriptor = p.rxBase + (p.rxNext & (p.rxEntries - 1)) * DESCRIPTOR_BYTES
   // On the loopback the sender's "device" is this very function.
-  const ours = index == LOOPBACK_PORT ? OWNER_DEVICE : OWNER_FIRMWARE;
-  return load<u32>(descriptor + DESCRIPTOR_OWNER) == ours ? descriptor : 0;
+  const ours = index == LOOPBACK_PORT ? OWNER_DEVICE : OWNER_FIRMWARE
+  return load<u32>(descriptor + DESCRIPTOR_OWNER) == ours ? descriptor : 0
 }
 
 /**
@@ -95,12 +108,12 @@ export function receiveNext(index: u32): u32 {
  * record may still point into it until the end of this poll.
  */
 export function receiveDone(index: u32, descriptor: u32): void {
-  port(index).rxNext++;
+  port(index).rxNext++
   if (index == LOOPBACK_PORT) {
     // Reused within a poll, so what was delivered from it has been copied (socket/deliver.ts).
-    store<u32>(descriptor + DESCRIPTOR_OWNER, OWNER_FIRMWARE);
-    return;
+    store<u32>(descriptor + DESCRIPTOR_OWNER, OWNER_FIRMWARE)
+    return
   }
-  store<u32>(descriptor + DESCRIPTOR_LENGTH, SLOT_BYTES);
-  store<u32>(descriptor + DESCRIPTOR_OWNER, OWNER_DEVICE);
+  store<u32>(descriptor + DESCRIPTOR_LENGTH, SLOT_BYTES)
+  store<u32>(descriptor + DESCRIPTOR_OWNER, OWNER_DEVICE)
 }

@@ -1,49 +1,49 @@
-import { UART_BASE, UART_BYTES, UART_HEAD, UART_TAIL } from '../../abi/registers.ts';
-import { carve } from '../mem/carve.ts';
-import { state } from '../state.ts';
-import { readRegister, writeRegister } from './registers.ts';
+import { UART_BASE, UART_BYTES, UART_HEAD, UART_TAIL } from '../../abi/registers.ts'
+import { carve } from '../mem/carve.ts'
+import { state } from '../state.ts'
+import { readRegister, writeRegister } from './registers.ts'
 
-const RING_BYTES: u32 = 4096;
+const RING_BYTES: u32 = 4096
 
 export function uartInitialize(): void {
-  const st = state();
-  st.uartBase = carve(RING_BYTES);
-  writeRegister(UART_BASE, st.uartBase);
-  writeRegister(UART_BYTES, RING_BYTES);
+  const st = state()
+  st.uartBase = carve(RING_BYTES)
+  writeRegister(UART_BASE, st.uartBase)
+  writeRegister(UART_BYTES, RING_BYTES)
 }
 
 /** Writes one byte to the console; lost if the ring is full. */
 export function uartByte(byte: u32): void {
-  const st = state();
-  if (st.uartHead - readRegister(UART_TAIL) >= RING_BYTES) return;
-  store<u8>(st.uartBase + (st.uartHead & (RING_BYTES - 1)), byte);
-  st.uartHead++;
-  writeRegister(UART_HEAD, st.uartHead);
+  const st = state()
+  if (st.uartHead - readRegister(UART_TAIL) >= RING_BYTES) return
+  store<u8>(st.uartBase + (st.uartHead & (RING_BYTES - 1)), byte)
+  st.uartHead++
+  writeRegister(UART_HEAD, st.uartHead)
 }
 
 /** Writes the characters of a string constant (Latin-1); no newline is added. */
 export function uartText(text: string): void {
-  for (let i = 0; i < text.length; i++) uartByte(text.charCodeAt(i));
+  for (let i = 0; i < text.length; i++) uartByte(text.charCodeAt(i))
 }
 
 /** Writes a number in decimal. */
 export function uartNumber(value: u32): void {
-  let divisor: u32 = 1000000000;
-  while (divisor > 1 && value < divisor) divisor /= 10;
-  for (; divisor > 0; divisor /= 10) uartByte(48 + ((value / divisor) % 10));
+  let divisor: u32 = 1000000000
+  while (divisor > 1 && value < divisor) divisor /= 10
+  for (; divisor > 0; divisor /= 10) uartByte(48 + ((value / divisor) % 10))
 }
 
 /** Writes an IPv4 address in dotted form. */
 export function uartIpv4(address: u32): void {
-  uartNumber(address >>> 24);
-  uartByte(46);
-  uartNumber((address >>> 16) & 255);
-  uartByte(46);
-  uartNumber((address >>> 8) & 255);
-  uartByte(46);
-  uartNumber(address & 255);
+  uartNumber(address >>> 24)
+  uartByte(46)
+  uartNumber((address >>> 16) & 255)
+  uartByte(46)
+  uartNumber((address >>> 8) & 255)
+  uartByte(46)
+  uartNumber(address & 255)
 }
 
 export function uartLine(): void {
-  uartByte(10);
+  uartByte(10)
 }

@@ -1,16 +1,16 @@
-import { PANIC_MEMORY, panic } from '../hal/panic.ts';
-import { state } from '../state.ts';
+import { PANIC_MEMORY, panic } from '../hal/panic.ts'
+import { state } from '../state.ts'
 
 /**
  * Takes `bytes` of INIC memory for good; zeroed, aligned to 64. Called at reset alone.
  * Traps with PANIC_MEMORY if the board has too little.
  */
 export function carve(bytes: u32): u32 {
-  const st = state();
-  const base = st.carveNext;
-  const size = (bytes + 63) & ~63;
-  if (<u64>base + size > st.memoryBytes) panic(PANIC_MEMORY, bytes);
-  memory.fill(base, 0, size);
-  st.carveNext = base + size;
-  return base;
+  const st = state()
+  const base = st.carveNext
+  const size = (bytes + 63) & ~63
+  if (<u64>base + size > st.memoryBytes) panic(PANIC_MEMORY, bytes)
+  memory.fill(base, 0, size)
+  st.carveNext = base + size
+  return base
 }

@@ -187,14 +187,7 @@ function ask(entry: ArpEntry): void {
   counters().arpRequests++
 }
 
-function sendArp(
-  index: u32,
-  operation: u32,
-  destination: u64,
-  sender: u32,
-  targetMac: u64,
-  target: u32,
-): void {
+function sendArp(index: u32, operation: u32, destination: u64, sender: u32, targetMac: u64, target: u32): void {
   const frame = transmitClaim(index)
   // A full ring is as good as a frame lost on the wire: requests are repeated, replies asked for again.
   if (!frame) return

@@ -1,13 +1,8 @@
-import {
-  STATUS_ECONNREFUSED,
-  STATUS_EHOSTUNREACH,
-  STATUS_EMSGSIZE,
-  STATUS_ENETUNREACH,
-} from '../../abi/status.ts'
+import { STATUS_ECONNREFUSED, STATUS_EHOSTUNREACH, STATUS_EMSGSIZE, STATUS_ENETUNREACH } from '../../abi/status.ts'
 import { DROP_ICMP_HEADER } from '../../abi/trace.ts'
 import { drop } from '../hal/trace.ts'
-import { counters, LOOPBACK_PORT, state } from '../state.ts'
 import { udpError } from '../socket/udp.ts'
+import { counters, LOOPBACK_PORT, state } from '../state.ts'
 import { tcpIcmpError } from '../tcp/icmp.ts'
 import { checksumAdd, checksumFold } from '../wire/checksum.ts'
 import {
@@ -128,7 +123,8 @@ function statusOf(type: u32, code: u32): u32 {
   if (type != ICMP_UNREACHABLE) return STATUS_EHOSTUNREACH
   if (code == ICMP_CODE_PORT || code == ICMP_CODE_PROTOCOL) return STATUS_ECONNREFUSED
   if (code == ICMP_CODE_FRAGMENTATION_NEEDED) return STATUS_EMSGSIZE
-  if (code == ICMP_CODE_NET || code == ICMP_CODE_NET_UNKNOWN || code == ICMP_CODE_NET_PROHIBITED) return STATUS_ENETUNREACH
+  if (code == ICMP_CODE_NET || code == ICMP_CODE_NET_UNKNOWN || code == ICMP_CODE_NET_PROHIBITED)
+    return STATUS_ENETUNREACH
   return STATUS_EHOSTUNREACH
 }
 

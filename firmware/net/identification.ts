@@ -16,7 +16,7 @@ export function identificationInitialize(): void {
 /** The next identification, 0..65535. */
 export function ipv4Identify(source: u32, destination: u32, protocol: u32): u32 {
   const st = state()
-  const hash = sipHash(st.secret0, st.secret1, (<u64>source << 32) | destination, protocol)
+  const hash = sipHash(st.secret0, st.secret1, ((<u64>source) << 32) | destination, protocol)
   const counter = st.ipIdentification + (<u32>hash & (COUNTERS - 1)) * 2
   const count: u32 = load<u16>(counter)
   store<u16>(counter, <u16>(count + 1))

@@ -83,7 +83,7 @@ export function interfacesInitialize(): void {
     if (prefix > 32 || !ipv4IsUnicast(address) || ipv4IsLoopback(address)) continue
     ni.address = address
     ni.prefixBits = prefix
-    ni.mask = prefix ? <u32>0xffffffff << (32 - prefix) : 0
+    ni.mask = prefix ? (<u32>0xffffffff) << (32 - prefix) : 0
     if (prefix < 31) ni.broadcast = address | ~ni.mask
     ni.gateway = load<u32>(block + BOOT_INTERFACE_GATEWAY)
   }

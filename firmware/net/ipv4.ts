@@ -1,12 +1,7 @@
-import {
-  DROP_IPV4_CHECKSUM,
-  DROP_IPV4_DESTINATION,
-  DROP_IPV4_HEADER,
-  DROP_PROTOCOL,
-} from '../../abi/trace.ts'
+import { DROP_IPV4_CHECKSUM, DROP_IPV4_DESTINATION, DROP_IPV4_HEADER, DROP_PROTOCOL } from '../../abi/trace.ts'
 import { drop } from '../hal/trace.ts'
-import { counters, LOOPBACK_PORT } from '../state.ts'
 import { udpInput } from '../socket/udp.ts'
+import { counters, LOOPBACK_PORT } from '../state.ts'
 import { tcpInput } from '../tcp/input.ts'
 import { ethernetDestination, macIsGroup } from '../wire/ethernet.ts'
 import { ICMP_CODE_PROTOCOL, ICMP_UNREACHABLE } from '../wire/icmp.ts'

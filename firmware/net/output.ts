@@ -4,8 +4,8 @@ import { transmitClaim, transmitCommit } from '../hal/mac.ts'
 import { drop } from '../hal/trace.ts'
 import { carve } from '../mem/carve.ts'
 import { chunkAddress, chunkAllocate, chunkMeta, chunkRelease, chunksAreScarce } from '../mem/chunk.ts'
-import { port, state } from '../state.ts'
 import { udpSendFailed } from '../socket/udp.ts'
+import { port, state } from '../state.ts'
 import { ETHERNET_HEADER_BYTES, ETHERTYPE_IPV4 } from '../wire/ethernet.ts'
 import {
   IPV4_HEADER_BYTES,
@@ -19,8 +19,8 @@ import {
 } from '../wire/ipv4.ts'
 import { arpEntry, arpFind, arpLookup } from './arp.ts'
 import { ethernetHeader } from './ethernet.ts'
-import { netInterface } from './interface.ts'
 import { identificationInitialize, ipv4Identify } from './identification.ts'
+import { netInterface } from './interface.ts'
 import { nextHop } from './route.ts'
 
 /** Room in `State.datagramBuffer`: the largest IPv4 payload and a header or two before it. */

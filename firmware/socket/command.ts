@@ -1,114 +1,151 @@
 import {
-  COMMAND_A, COMMAND_B, COMMAND_FLAGS, COMMAND_HEADER_BYTES, COMMAND_SOCKET, CONNECT_BYTES, DATA_FLAG_FIN, LISTEN_BYTES, OPTION_KEEP_ALIVE, OPTION_NO_DELAY, OP_ABORT, OP_CANCEL, OP_CLOSE, OP_CONNECT, OP_CREDIT, OP_DATA, OP_LISTEN, OP_SET_OPTION, OP_UDP_BIND, OP_UDP_CLOSE, OP_UDP_SEND, OP_UNLISTEN,
-} from '../../abi/messages.ts';
-import { STATUS_ENOBUFS } from '../../abi/status.ts';
-import { TCP_ESTABLISHED, TCP_FIN_WAIT_2, TCP_SYN_RECEIVED } from '../../abi/tcp.ts';
-import { chunkMeta, chunkRelease, chunkReleaseList } from '../mem/chunk.ts';
-import { counters, state } from '../state.ts';
-import { tcpAbandon, tcpFail } from '../tcp/close.ts';
-import { sendQueueAppend } from '../tcp/sendqueue.ts';
-import { seqLeq, seqLt } from '../tcp/sequence.ts';
+  COMMAND_A,
+  COMMAND_B,
+  COMMAND_FLAGS,
+  COMMAND_HEADER_BYTES,
+  COMMAND_SOCKET,
+  CONNECT_BYTES,
+  DATA_FLAG_FIN,
+  LISTEN_BYTES,
+  OP_ABORT,
+  OP_CANCEL,
+  OP_CLOSE,
+  OP_CONNECT,
+  OP_CREDIT,
+  OP_DATA,
+  OP_LISTEN,
+  OP_SET_OPTION,
+  OP_UDP_BIND,
+  OP_UDP_CLOSE,
+  OP_UDP_SEND,
+  OP_UNLISTEN,
+  OPTION_KEEP_ALIVE,
+  OPTION_NO_DELAY,
+} from '../../abi/messages.ts'
+import { STATUS_ENOBUFS } from '../../abi/status.ts'
+import { TCP_ESTABLISHED, TCP_FIN_WAIT_2, TCP_SYN_RECEIVED } from '../../abi/tcp.ts'
+import { chunkMeta, chunkRelease, chunkReleaseList } from '../mem/chunk.ts'
+import { counters, state } from '../state.ts'
+import { tcpAbandon, tcpFail } from '../tcp/close.ts'
+import { sendQueueAppend } from '../tcp/sendqueue.ts'
+import { seqLeq, seqLt } from '../tcp/sequence.ts'
 import {
-  F_CONNECTED_OWED, F_CREDIT_OWED, F_END_DELIVERED, F_FIN_QUEUED, F_HOST, F_KEEP_ALIVE, F_NO_DELAY, F_WINDOW_UPDATE, F_ACK_NOW, TIMER_KEEP_ALIVE, TIMER_STATE, Tcb, tcbOfHandle, wantOutput,
-} from '../tcp/tcb.ts';
-import { timerStart, timerStop } from '../tcp/timer.ts';
-import { cancelConnect, connectCommand } from './connect.ts';
-import { listenCommand, unlistenCommand } from './listen.ts';
-import { udpCommand } from './udp.ts';
+  F_ACK_NOW,
+  F_CONNECTED_OWED,
+  F_CREDIT_OWED,
+  F_END_DELIVERED,
+  F_FIN_QUEUED,
+  F_HOST,
+  F_KEEP_ALIVE,
+  F_NO_DELAY,
+  F_WINDOW_UPDATE,
+  Tcb,
+  TIMER_KEEP_ALIVE,
+  TIMER_STATE,
+  tcbOfHandle,
+  wantOutput,
+} from '../tcp/tcb.ts'
+import { timerStart, timerStop } from '../tcp/timer.ts'
+import { cancelConnect, connectCommand } from './connect.ts'
+import { listenCommand, unlistenCommand } from './listen.ts'
+import { udpCommand } from './udp.ts'
 
 /** How long FIN-WAIT-2 lasts once the application has let go, milliseconds. */
-const FIN_WAIT_2_MS: u32 = 60000;
+const FIN_WAIT_2_MS: u32 = 60000
 /** A window that has opened by this much is worth an ACK of its own, segments (RFC 9293 §3.8.6.2.2). */
-const WINDOW_UPDATE_SEGMENTS: u32 = 2;
+const WINDOW_UPDATE_SEGMENTS: u32 = 2
 
 /** A record of a control queue; the caller frees its chunks. @param record address of its first bytes, in chunk `head` */
 export function controlCommand(set: u32, op: u32, record: u32, head: u32): void {
-  const bytes: u32 = chunkMeta(head).length;
-  if (op == OP_LISTEN && bytes >= <u32>LISTEN_BYTES) listenCommand(set, record);
-  else if (op == OP_UNLISTEN) unlistenCommand(set, load<u32>(record + COMMAND_SOCKET));
-  else if (op == OP_CONNECT && bytes >= <u32>CONNECT_BYTES) connectCommand(set, record);
-  else if (op == OP_CANCEL) cancelConnect(set, load<u32>(record + COMMAND_SOCKET));
-  else if (op == OP_SET_OPTION) optionCommand(set, record);
-  else if (op == OP_UDP_BIND || op == OP_UDP_CLOSE) udpCommand(set, op, record, head);
-  else counters().commandsBad++;
+  const bytes: u32 = chunkMeta(head).length
+  if (op == OP_LISTEN && bytes >= <u32>LISTEN_BYTES) listenCommand(set, record)
+  else if (op == OP_UNLISTEN) unlistenCommand(set, load<u32>(record + COMMAND_SOCKET))
+  else if (op == OP_CONNECT && bytes >= <u32>CONNECT_BYTES) connectCommand(set, record)
+  else if (op == OP_CANCEL) cancelConnect(set, load<u32>(record + COMMAND_SOCKET))
+  else if (op == OP_SET_OPTION) optionCommand(set, record)
+  else if (op == OP_UDP_BIND || op == OP_UDP_CLOSE) udpCommand(set, op, record, head)
+  else counters().commandsBad++
 }
 
 /** The connection that a record names, if it is this process's and still open for it. */
 function connectionOf(set: u32, record: u32): Tcb | null {
-  const tcb = tcbOfHandle(load<u32>(record + COMMAND_SOCKET));
+  const tcb = tcbOfHandle(load<u32>(record + COMMAND_SOCKET))
   // A handle that has just died is no mistake of the host: the news is on its way.
-  return tcb == null || <u32>tcb.queueSet != set || tcb.state < <u8>TCP_ESTABLISHED ? null : tcb;
+  return tcb == null || <u32>tcb.queueSet != set || tcb.state < <u8>TCP_ESTABLISHED ? null : tcb
 }
 
 /** A record of a TX queue; takes over its chunks. */
 export function streamCommand(set: u32, op: u32, record: u32, head: u32): void {
   if (op == OP_DATA) {
-    const tcb = connectionOf(set, record);
-    if (tcb == null) chunkReleaseList(head);
-    else dataCommand(tcb, load<u16>(record + COMMAND_FLAGS), head);
-    return;
+    const tcb = connectionOf(set, record)
+    if (tcb == null) chunkReleaseList(head)
+    else dataCommand(tcb, load<u16>(record + COMMAND_FLAGS), head)
+    return
   }
-  if (op == OP_UDP_SEND) udpCommand(set, op, record, head);
+  if (op == OP_UDP_SEND) udpCommand(set, op, record, head)
   else if (op == OP_CREDIT || op == OP_CLOSE || op == OP_ABORT) {
-    const tcb = connectionOf(set, record);
+    const tcb = connectionOf(set, record)
     if (tcb != null) {
-      if (op == OP_CREDIT) creditCommand(tcb, load<u32>(record + COMMAND_A));
-      else if (op == OP_CLOSE) closeCommand(tcb);
-      else abortCommand(tcb);
+      if (op == OP_CREDIT) creditCommand(tcb, load<u32>(record + COMMAND_A))
+      else if (op == OP_CLOSE) closeCommand(tcb)
+      else abortCommand(tcb)
     }
-  } else counters().commandsBad++;
-  chunkReleaseList(head);
+  } else counters().commandsBad++
+  chunkReleaseList(head)
 }
 
 function dataCommand(tcb: Tcb, flags: u32, head: u32): void {
-  const first = chunkMeta(head);
-  let bytes: u32 = 0;
-  for (let chunk = head; chunk != 0; chunk = chunkMeta(chunk).next) bytes += chunkMeta(chunk).length;
-  bytes -= COMMAND_HEADER_BYTES;
+  const first = chunkMeta(head)
+  let bytes: u32 = 0
+  for (let chunk = head; chunk != 0; chunk = chunkMeta(chunk).next) bytes += chunkMeta(chunk).length
+  bytes -= COMMAND_HEADER_BYTES
   if (tcb.flags & F_FIN_QUEUED) {
-    counters().commandsBad++;
-    chunkReleaseList(head);
-    return;
+    counters().commandsBad++
+    chunkReleaseList(head)
+    return
   }
   if (tcb.sndEnd - tcb.sndUna + tcb.creditOwed + bytes > tcb.creditGranted) {
     // More than was granted: a driver that keeps no account gets no connection.
-    counters().commandsBad++;
-    chunkReleaseList(head);
-    tcpFail(tcb, STATUS_ENOBUFS);
-    return;
+    counters().commandsBad++
+    chunkReleaseList(head)
+    tcpFail(tcb, STATUS_ENOBUFS)
+    return
   }
-  first.offset += <u16>COMMAND_HEADER_BYTES;
-  first.length -= <u16>COMMAND_HEADER_BYTES;
-  let data = head;
+  first.offset += <u16>COMMAND_HEADER_BYTES
+  first.length -= <u16>COMMAND_HEADER_BYTES
+  let data = head
   if (first.length == 0) {
-    data = first.next;
-    chunkRelease(head);
+    data = first.next
+    chunkRelease(head)
   }
-  if (data) sendQueueAppend(tcb, data);
-  if (flags & DATA_FLAG_FIN) endStream(tcb);
-  wantOutput(tcb);
+  if (data) sendQueueAppend(tcb, data)
+  if (flags & DATA_FLAG_FIN) endStream(tcb)
+  wantOutput(tcb)
 }
 
 /** The application ends its stream: FIN follows the last queued byte. */
 function endStream(tcb: Tcb): void {
-  tcb.flags = (tcb.flags | F_FIN_QUEUED) & ~F_CREDIT_OWED;
-  if (tcb.flags & F_END_DELIVERED) tcb.flags &= ~F_HOST; // the handle is dead (abi/messages.ts)
+  tcb.flags = (tcb.flags | F_FIN_QUEUED) & ~F_CREDIT_OWED
+  if (tcb.flags & F_END_DELIVERED) tcb.flags &= ~F_HOST // the handle is dead (abi/messages.ts)
 }
 
 /** The application has consumed bytes: the window's right edge moves. */
 function creditCommand(tcb: Tcb, bytes: u32): void {
   // Credit for what was never delivered would let the peer send more than the host bargained for.
   if (seqLt(tcb.rcvNxt + state().receiveCredit, tcb.rcvEdge + bytes)) {
-    counters().commandsBad++;
-    return;
+    counters().commandsBad++
+    return
   }
-  tcb.rcvEdge += bytes;
-  const opened = tcb.rcvEdge - tcb.rcvAdvertised;
-  if (seqLeq(tcb.rcvEdge, tcb.rcvAdvertised)) return;
+  tcb.rcvEdge += bytes
+  const opened = tcb.rcvEdge - tcb.rcvAdvertised
+  if (seqLeq(tcb.rcvEdge, tcb.rcvAdvertised)) return
   // RFC 9293 §3.8.6.2.2: advertise once it is two segments or half of what the window can be.
-  if (opened >= WINDOW_UPDATE_SEGMENTS * <u32>tcb.mss && (opened >= state().receiveCredit >>> 1 || tcb.rcvAdvertised - tcb.rcvNxt < state().receiveCredit >>> 2)) {
-    tcb.flags |= F_ACK_NOW | F_WINDOW_UPDATE;
-    wantOutput(tcb);
+  if (
+    opened >= WINDOW_UPDATE_SEGMENTS * <u32>tcb.mss &&
+    (opened >= state().receiveCredit >>> 1 || tcb.rcvAdvertised - tcb.rcvNxt < state().receiveCredit >>> 2)
+  ) {
+    tcb.flags |= F_ACK_NOW | F_WINDOW_UPDATE
+    wantOutput(tcb)
   }
 }
 
@@ -116,38 +153,38 @@ function creditCommand(tcb: Tcb, bytes: u32): void {
 function closeCommand(tcb: Tcb): void {
   if (tcb.unreadHead) {
     // RFC 9293 §3.6.1, RFC 1122 §4.2.2.13: bytes that nobody will read mean a reset.
-    tcpAbandon(tcb, true);
-    return;
+    tcpAbandon(tcb, true)
+    return
   }
-  tcb.flags &= ~(F_HOST | F_CONNECTED_OWED | F_CREDIT_OWED);
-  if ((tcb.flags & F_FIN_QUEUED) == 0) tcb.flags |= F_FIN_QUEUED;
-  if (tcb.state == TCP_FIN_WAIT_2) timerStart(tcb, TIMER_STATE, FIN_WAIT_2_MS);
-  wantOutput(tcb);
+  tcb.flags &= ~(F_HOST | F_CONNECTED_OWED | F_CREDIT_OWED)
+  if ((tcb.flags & F_FIN_QUEUED) == 0) tcb.flags |= F_FIN_QUEUED
+  if (tcb.state == TCP_FIN_WAIT_2) timerStart(tcb, TIMER_STATE, FIN_WAIT_2_MS)
+  wantOutput(tcb)
 }
 
 function abortCommand(tcb: Tcb): void {
-  tcpAbandon(tcb, true);
+  tcpAbandon(tcb, true)
 }
 
 function optionCommand(set: u32, record: u32): void {
-  const tcb = connectionOf(set, record);
+  const tcb = connectionOf(set, record)
   if (tcb == null) {
-    udpCommand(set, OP_SET_OPTION, record, 0);
-    return;
+    udpCommand(set, OP_SET_OPTION, record, 0)
+    return
   }
-  const option = load<u32>(record + COMMAND_A);
-  const value = load<u32>(record + COMMAND_B);
+  const option = load<u32>(record + COMMAND_A)
+  const value = load<u32>(record + COMMAND_B)
   if (option == OPTION_NO_DELAY) {
-    if (value) tcb.flags |= F_NO_DELAY;
-    else tcb.flags &= ~F_NO_DELAY;
-    wantOutput(tcb);
+    if (value) tcb.flags |= F_NO_DELAY
+    else tcb.flags &= ~F_NO_DELAY
+    wantOutput(tcb)
   } else if (option == OPTION_KEEP_ALIVE) {
-    timerStop(tcb, TIMER_KEEP_ALIVE);
-    tcb.flags &= ~F_KEEP_ALIVE;
-    if (value == 0) return;
-    tcb.flags |= F_KEEP_ALIVE;
-    tcb.keepAliveIdleMs = min<u32>(value, 1000000) * 1000;
-    tcb.keepAliveProbes = 0;
-    if (tcb.state > <u8>TCP_SYN_RECEIVED) timerStart(tcb, TIMER_KEEP_ALIVE, tcb.keepAliveIdleMs);
-  } else counters().commandsBad++;
+    timerStop(tcb, TIMER_KEEP_ALIVE)
+    tcb.flags &= ~F_KEEP_ALIVE
+    if (value == 0) return
+    tcb.flags |= F_KEEP_ALIVE
+    tcb.keepAliveIdleMs = min<u32>(value, 1000000) * 1000
+    tcb.keepAliveProbes = 0
+    if (tcb.state > <u8>TCP_SYN_RECEIVED) timerStart(tcb, TIMER_KEEP_ALIVE, tcb.keepAliveIdleMs)
+  } else counters().commandsBad++
 }

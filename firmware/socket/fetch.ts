@@ -1,78 +1,88 @@
-import { COMMAND_HEADER_BYTES, COMMAND_OP } from '../../abi/messages.ts';
-import { FETCH_BASE, FETCH_ENTRIES } from '../../abi/registers.ts';
+import { COMMAND_HEADER_BYTES, COMMAND_OP } from '../../abi/messages.ts'
+import { FETCH_BASE, FETCH_ENTRIES } from '../../abi/registers.ts'
 import {
-  DESCRIPTOR_ADDRESS, DESCRIPTOR_BYTES, DESCRIPTOR_INFO, DESCRIPTOR_LENGTH, DESCRIPTOR_OWNER, INFO_LAST, INFO_QUEUE_MASK, OWNER_DEVICE, OWNER_FIRMWARE, QUEUES_PER_SET, QUEUE_CONTROL,
-} from '../../abi/rings.ts';
-import { writeRegister } from '../hal/registers.ts';
-import { carve } from '../mem/carve.ts';
-import { CHUNK_BYTES, chunkAddress, chunkAllocate, chunkMeta, chunkOfAddress, chunkReleaseList } from '../mem/chunk.ts';
-import { counters, state } from '../state.ts';
-import { controlCommand, streamCommand } from './command.ts';
+  DESCRIPTOR_ADDRESS,
+  DESCRIPTOR_BYTES,
+  DESCRIPTOR_INFO,
+  DESCRIPTOR_LENGTH,
+  DESCRIPTOR_OWNER,
+  INFO_LAST,
+  INFO_QUEUE_MASK,
+  OWNER_DEVICE,
+  OWNER_FIRMWARE,
+  QUEUE_CONTROL,
+  QUEUES_PER_SET,
+} from '../../abi/rings.ts'
+import { writeRegister } from '../hal/registers.ts'
+import { carve } from '../mem/carve.ts'
+import { CHUNK_BYTES, chunkAddress, chunkAllocate, chunkMeta, chunkOfAddress, chunkReleaseList } from '../mem/chunk.ts'
+import { counters, state } from '../state.ts'
+import { controlCommand, streamCommand } from './command.ts'
 
 /**
  * Host to card. The firmware keeps the fetch ring filled with empty chunks; the DMA engine puts the host's records into them;
  * a record's chunks become, without a copy, the send queue of its connection.
  */
-const ENTRIES: u32 = 512;
+const ENTRIES: u32 = 512
 /** Chunks that fetching leaves for the receiving side. */
-const RESERVED_CHUNKS: u32 = 64;
+const RESERVED_CHUNKS: u32 = 64
 
 export function fetchInitialize(): void {
-  const st = state();
-  st.fetchBase = carve(ENTRIES * DESCRIPTOR_BYTES);
-  writeRegister(FETCH_BASE, st.fetchBase);
-  writeRegister(FETCH_ENTRIES, ENTRIES);
+  const st = state()
+  st.fetchBase = carve(ENTRIES * DESCRIPTOR_BYTES)
+  writeRegister(FETCH_BASE, st.fetchBase)
+  writeRegister(FETCH_ENTRIES, ENTRIES)
 }
 
 function descriptorAt(index: u32): u32 {
-  return state().fetchBase + (index & (ENTRIES - 1)) * DESCRIPTOR_BYTES;
+  return state().fetchBase + (index & (ENTRIES - 1)) * DESCRIPTOR_BYTES
 }
 
 /** Gives the DMA engine chunks to fill. */
 export function fetchRefill(): void {
-  const st = state();
-  const reserve = max<u32>(st.chunkCount >>> 4, RESERVED_CHUNKS);
+  const st = state()
+  const reserve = max<u32>(st.chunkCount >>> 4, RESERVED_CHUNKS)
   while (st.fetchPosted - st.fetchNext < ENTRIES && st.chunkFreeCount > reserve) {
-    const chunk = chunkAllocate();
-    const descriptor = descriptorAt(st.fetchPosted);
-    store<u32>(descriptor + DESCRIPTOR_ADDRESS, chunkAddress(chunk));
-    store<u32>(descriptor + DESCRIPTOR_LENGTH, CHUNK_BYTES);
-    store<u32>(descriptor + DESCRIPTOR_OWNER, OWNER_DEVICE);
-    st.fetchPosted++;
+    const chunk = chunkAllocate()
+    const descriptor = descriptorAt(st.fetchPosted)
+    store<u32>(descriptor + DESCRIPTOR_ADDRESS, chunkAddress(chunk))
+    store<u32>(descriptor + DESCRIPTOR_LENGTH, CHUNK_BYTES)
+    store<u32>(descriptor + DESCRIPTOR_OWNER, OWNER_DEVICE)
+    st.fetchPosted++
   }
 }
 
 /** Carries out the records that have come. */
 export function fetchServe(): void {
-  const st = state();
+  const st = state()
   while (st.fetchNext != st.fetchPosted) {
-    const descriptor = descriptorAt(st.fetchNext);
-    if (load<u32>(descriptor + DESCRIPTOR_OWNER) != OWNER_FIRMWARE) return;
-    st.fetchNext++;
-    const chunk = chunkOfAddress(load<u32>(descriptor + DESCRIPTOR_ADDRESS));
-    chunkMeta(chunk).length = <u16>load<u32>(descriptor + DESCRIPTOR_LENGTH);
-    if (st.fetchTail) chunkMeta(st.fetchTail).next = chunk;
-    else st.fetchHead = chunk;
-    st.fetchTail = chunk;
-    const info = load<u32>(descriptor + DESCRIPTOR_INFO);
-    if ((info & INFO_LAST) == 0) continue;
-    const head = st.fetchHead;
-    st.fetchHead = st.fetchTail = 0;
-    dispatch(info & INFO_QUEUE_MASK, head);
+    const descriptor = descriptorAt(st.fetchNext)
+    if (load<u32>(descriptor + DESCRIPTOR_OWNER) != OWNER_FIRMWARE) return
+    st.fetchNext++
+    const chunk = chunkOfAddress(load<u32>(descriptor + DESCRIPTOR_ADDRESS))
+    chunkMeta(chunk).length = <u16>load<u32>(descriptor + DESCRIPTOR_LENGTH)
+    if (st.fetchTail) chunkMeta(st.fetchTail).next = chunk
+    else st.fetchHead = chunk
+    st.fetchTail = chunk
+    const info = load<u32>(descriptor + DESCRIPTOR_INFO)
+    if ((info & INFO_LAST) == 0) continue
+    const head = st.fetchHead
+    st.fetchHead = st.fetchTail = 0
+    dispatch(info & INFO_QUEUE_MASK, head)
   }
 }
 
 function dispatch(queue: u32, head: u32): void {
-  const record = chunkAddress(head);
-  const set = queue / QUEUES_PER_SET;
+  const record = chunkAddress(head)
+  const set = queue / QUEUES_PER_SET
   if (<u32>chunkMeta(head).length < <u32>COMMAND_HEADER_BYTES) {
-    counters().commandsBad++;
-    chunkReleaseList(head);
-    return;
+    counters().commandsBad++
+    chunkReleaseList(head)
+    return
   }
-  const op: u32 = load<u16>(record + COMMAND_OP);
+  const op: u32 = load<u16>(record + COMMAND_OP)
   if (queue % QUEUES_PER_SET == QUEUE_CONTROL) {
-    controlCommand(set, op, record, head);
-    chunkReleaseList(head);
-  } else streamCommand(set, op, record, head);
+    controlCommand(set, op, record, head)
+    chunkReleaseList(head)
+  } else streamCommand(set, op, record, head)
 }

@@ -1,93 +1,110 @@
 import {
-  EVENT_CONNECTED, EVENT_CONNECT_FAILED, EVENT_CREDIT, EVENT_RESET, EVENT_SOCKET, EVENT_TYPE, EVENT_VALUE,
-} from '../../abi/messages.ts';
-import { QUEUE_SETS } from '../../abi/rings.ts';
-import { TCP_CLOSED, TCP_SYN_RECEIVED, TCP_SYN_SENT, TCP_TIME_WAIT } from '../../abi/tcp.ts';
-import { state } from '../state.ts';
-import { tcpAbandon } from '../tcp/close.ts';
-import { deliverUnread } from '../tcp/rcv.ts';
+  EVENT_CONNECT_FAILED,
+  EVENT_CONNECTED,
+  EVENT_CREDIT,
+  EVENT_RESET,
+  EVENT_SOCKET,
+  EVENT_TYPE,
+  EVENT_VALUE,
+} from '../../abi/messages.ts'
+import { QUEUE_SETS } from '../../abi/rings.ts'
+import { TCP_CLOSED, TCP_SYN_RECEIVED, TCP_SYN_SENT, TCP_TIME_WAIT } from '../../abi/tcp.ts'
+import { state } from '../state.ts'
+import { tcpAbandon } from '../tcp/close.ts'
+import { deliverUnread } from '../tcp/rcv.ts'
 import {
-  F_ATTACH_WANTED, F_CONNECTED_OWED, F_CREDIT_OWED, F_FAILED_OWED, F_HOST, F_ON_HOST, F_RESET_OWED, Tcb, tcbAt, tcbRelease, tcbUnlisted, wantHost,
-} from '../tcp/tcb.ts';
-import { attachByPort, connectionEvent } from './attach.ts';
-import { deliverEvent, eventScratch, queueSetRenewed } from './deliver.ts';
-import { listenerQueueSetGone } from './listener.ts';
-import { udpQueueSetGone } from './udp.ts';
+  F_ATTACH_WANTED,
+  F_CONNECTED_OWED,
+  F_CREDIT_OWED,
+  F_FAILED_OWED,
+  F_HOST,
+  F_ON_HOST,
+  F_RESET_OWED,
+  Tcb,
+  tcbAt,
+  tcbRelease,
+  tcbUnlisted,
+  wantHost,
+} from '../tcp/tcb.ts'
+import { attachByPort, connectionEvent } from './attach.ts'
+import { deliverEvent, eventScratch, queueSetRenewed } from './deliver.ts'
+import { listenerQueueSetGone } from './listener.ts'
+import { udpQueueSetGone } from './udp.ts'
 
 /** What connections owe their host: messages that wait for a host buffer. */
 
 /** Connections that one poll serves, so that a host that takes nothing does not cost every poll a walk. */
-const PER_POLL: u32 = 256;
+const PER_POLL: u32 = 256
 
 /** Serves the host list once; those that still wait go to its end. */
 export function hostServe(): void {
-  const st = state();
-  const last = st.hostTail;
+  const st = state()
+  const last = st.hostTail
   for (let n: u32 = 0; n < PER_POLL && st.hostHead != 0; n++) {
-    const index = st.hostHead;
-    const tcb = tcbAt(index);
-    st.hostHead = tcb.hostNext;
-    if (!st.hostHead) st.hostTail = 0;
-    if (tcbUnlisted(tcb, F_ON_HOST) && !serve(tcb)) wantHost(tcb);
-    if (index == last) return;
+    const index = st.hostHead
+    const tcb = tcbAt(index)
+    st.hostHead = tcb.hostNext
+    if (!st.hostHead) st.hostTail = 0
+    if (tcbUnlisted(tcb, F_ON_HOST) && !serve(tcb)) wantHost(tcb)
+    if (index == last) return
   }
 }
 
 /** Delivers what is owed, in order. False if the host had no buffer for all of it. */
 function serve(tcb: Tcb): bool {
   if (tcb.flags & (F_FAILED_OWED | F_RESET_OWED)) {
-    if (!connectionEvent(tcb, tcb.flags & F_FAILED_OWED ? EVENT_CONNECT_FAILED : EVENT_RESET, tcb.stateMs)) return false;
-    tcbRelease(tcb);
-    return true;
+    if (!connectionEvent(tcb, tcb.flags & F_FAILED_OWED ? EVENT_CONNECT_FAILED : EVENT_RESET, tcb.stateMs)) return false
+    tcbRelease(tcb)
+    return true
   }
   if (tcb.flags & F_ATTACH_WANTED) {
-    attachByPort(tcb);
-    return true; // it lists itself again if it still waits
+    attachByPort(tcb)
+    return true // it lists itself again if it still waits
   }
   if ((tcb.flags & F_HOST) == 0) {
-    if (tcb.state == TCP_CLOSED || tcb.state == TCP_TIME_WAIT) tcbRelease(tcb);
-    return true;
+    if (tcb.state == TCP_CLOSED || tcb.state == TCP_TIME_WAIT) tcbRelease(tcb)
+    return true
   }
   if (tcb.flags & F_CONNECTED_OWED) {
-    if (!connectionEvent(tcb, EVENT_CONNECTED, 0)) return false;
-    tcb.flags &= ~F_CONNECTED_OWED;
+    if (!connectionEvent(tcb, EVENT_CONNECTED, 0)) return false
+    tcb.flags &= ~F_CONNECTED_OWED
   }
-  if (!deliverUnread(tcb)) return false;
+  if (!deliverUnread(tcb)) return false
   if (tcb.state == TCP_CLOSED || tcb.state == TCP_TIME_WAIT) {
     // The connection is over and only its last bytes had to be delivered.
-    tcbRelease(tcb);
-    return true;
+    tcbRelease(tcb)
+    return true
   }
-  return (tcb.flags & F_CREDIT_OWED) == 0 || creditEvent(tcb);
+  return (tcb.flags & F_CREDIT_OWED) == 0 || creditEvent(tcb)
 }
 
 function creditEvent(tcb: Tcb): bool {
-  const event = eventScratch();
-  store<u16>(event + EVENT_TYPE, <u16>EVENT_CREDIT);
-  store<u32>(event + EVENT_SOCKET, tcb.handle);
-  store<u32>(event + EVENT_VALUE, tcb.creditOwed);
-  if (!deliverEvent(tcb.queueSet, event)) return false;
-  tcb.creditOwed = 0;
-  tcb.flags &= ~F_CREDIT_OWED;
-  return true;
+  const event = eventScratch()
+  store<u16>(event + EVENT_TYPE, <u16>EVENT_CREDIT)
+  store<u32>(event + EVENT_SOCKET, tcb.handle)
+  store<u32>(event + EVENT_VALUE, tcb.creditOwed)
+  if (!deliverEvent(tcb.queueSet, event)) return false
+  tcb.creditOwed = 0
+  tcb.flags &= ~F_CREDIT_OWED
+  return true
 }
 
 /** Queue states changed: whatever belonged to a process that is gone is reset and freed. */
 export function queueSetsChanged(): void {
   for (let set: u32 = 0; set < <u32>QUEUE_SETS; set++) {
-    if (!queueSetRenewed(set)) continue;
-    listenerQueueSetGone(set);
-    udpQueueSetGone(set);
-    connectionsGone(set);
+    if (!queueSetRenewed(set)) continue
+    listenerQueueSetGone(set)
+    udpQueueSetGone(set)
+    connectionsGone(set)
   }
 }
 
 function connectionsGone(set: u32): void {
-  const st = state();
+  const st = state()
   for (let i: u32 = 1; i <= st.tcbCount; i++) {
-    const tcb = tcbAt(i);
-    if ((tcb.flags & (F_HOST | F_ATTACH_WANTED)) == 0 || <u32>tcb.queueSet != set) continue;
-    if (tcb.state == TCP_CLOSED || tcb.state == TCP_TIME_WAIT) tcbRelease(tcb);
-    else tcpAbandon(tcb, tcb.state != TCP_SYN_SENT && tcb.state != TCP_SYN_RECEIVED);
+    const tcb = tcbAt(i)
+    if ((tcb.flags & (F_HOST | F_ATTACH_WANTED)) == 0 || <u32>tcb.queueSet != set) continue
+    if (tcb.state == TCP_CLOSED || tcb.state == TCP_TIME_WAIT) tcbRelease(tcb)
+    else tcpAbandon(tcb, tcb.state != TCP_SYN_SENT && tcb.state != TCP_SYN_RECEIVED)
   }
 }

@@ -1,7 +1,6 @@
 import {
   COMMAND_A,
   COMMAND_B,
-  COMMAND_FLAGS,
   COMMAND_HEADER_BYTES,
   COMMAND_SOCKET,
   EVENT_COOKIE,
@@ -53,7 +52,14 @@ import { isLocalAddress, netInterface } from '../net/interface.ts'
 import { ipv4Send } from '../net/output.ts'
 import { routeSource, routeTo } from '../net/route.ts'
 import { counters, state } from '../state.ts'
-import { checksumAdd, checksumCopy, checksumFinish, checksumFold, checksumOdd, pseudoHeaderSum } from '../wire/checksum.ts'
+import {
+  checksumAdd,
+  checksumCopy,
+  checksumFinish,
+  checksumFold,
+  checksumOdd,
+  pseudoHeaderSum,
+} from '../wire/checksum.ts'
 import { ICMP_CODE_PORT, ICMP_UNREACHABLE } from '../wire/icmp.ts'
 import {
   IPV4_LIMITED_BROADCAST,
@@ -382,7 +388,8 @@ export function udpInput(port: u32, packet: u32, datagram: u32, bytes: u32, broa
     // Everybody who listens on the port and has not bound to one address gets it, as on other hosts.
     for (let row = load<u32>(bucketOf(localPort)); row; row = endpoint(row).next) {
       const e = endpoint(row)
-      if (<u32>e.localPort == localPort && e.localAddress == 0) deliver(row, source, destination, datagram, length, transient)
+      if (<u32>e.localPort == localPort && e.localAddress == 0)
+        deliver(row, source, destination, datagram, length, transient)
     }
     return
   }

@@ -1,331 +1,399 @@
-import { BOOT_FLAG_ALWAYS_COOKIES, BOOT_FLAG_NO_SACK, BOOT_FLAG_NO_TIMESTAMPS, BOOT_FLAG_NO_WINDOW_SCALE } from '../../abi/boot.ts';
-import { FIRST_SPEAKER_SERVER, SOCKET_OPTION_KEEP_ALIVE, SOCKET_OPTION_NO_DELAY } from '../../abi/messages.ts';
-import { STATUS_ECONNREFUSED } from '../../abi/status.ts';
-import { TCP_ESTABLISHED, TCP_SYN_RECEIVED, TCP_SYN_SENT } from '../../abi/tcp.ts';
-import { transmitClaim } from '../hal/mac.ts';
-import { arpLookup } from '../net/arp.ts';
-import { nextHop, routeTo } from '../net/route.ts';
-import { attachByPort, armPlacement } from '../socket/attach.ts';
-import { Listener, listenerAt, listenerFind, listenerIndex } from '../socket/listener.ts';
-import { LOOPBACK_PORT, counters, state } from '../state.ts';
-import { ETHERNET_HEADER_BYTES } from '../wire/ethernet.ts';
-import { IPV4_HEADER_BYTES, ipv4Destination, ipv4Source } from '../wire/ipv4.ts';
 import {
-  OPTION_MSS, OPTION_NOP, OPTION_SACK_PERMITTED, OPTION_WINDOW_SCALE, TCP_ACK, TCP_FIN, TCP_HEADER_BYTES, TCP_RST, TCP_SYN, TIMESTAMPS_BYTES, tcpAcknowledgement, tcpDestinationPort, tcpFlags, tcpHeader, tcpSequence, tcpSourcePort, tcpTimestamps, tcpWindow,
-} from '../wire/tcp.ts';
-import { acknowledged } from './ack.ts';
-import { tcpFail } from './close.ts';
-import { congestionStart } from './congestion.ts';
-import { cookieCheck, cookieMake, cookieSack, cookieScale, cookieTimestamp } from './cookie.ts';
-import { segmentArrives } from './input.ts';
-import { initialSequence, timestampOffset } from './isn.ts';
-import { options } from './options.ts';
-import { RECEIVE_SCALE, interfaceMss } from './output.ts';
-import { receiveSegment } from './rcv.ts';
-import { finishBare, replyReset, sendBare } from './reset.ts';
-import { seqLeq, seqLt } from './sequence.ts';
-import { tableInsertTcb } from './table.ts';
+  BOOT_FLAG_ALWAYS_COOKIES,
+  BOOT_FLAG_NO_SACK,
+  BOOT_FLAG_NO_TIMESTAMPS,
+  BOOT_FLAG_NO_WINDOW_SCALE,
+} from '../../abi/boot.ts'
+import { FIRST_SPEAKER_SERVER, SOCKET_OPTION_KEEP_ALIVE, SOCKET_OPTION_NO_DELAY } from '../../abi/messages.ts'
+import { STATUS_ECONNREFUSED } from '../../abi/status.ts'
+import { TCP_ESTABLISHED, TCP_SYN_RECEIVED, } from '../../abi/tcp.ts'
+import { transmitClaim } from '../hal/mac.ts'
+import { arpLookup } from '../net/arp.ts'
+import { nextHop, routeTo } from '../net/route.ts'
+import { armPlacement, attachByPort } from '../socket/attach.ts'
+import { Listener, listenerAt, listenerFind, listenerIndex } from '../socket/listener.ts'
+import { counters, LOOPBACK_PORT, state } from '../state.ts'
+import { ETHERNET_HEADER_BYTES } from '../wire/ethernet.ts'
+import { IPV4_HEADER_BYTES, ipv4Destination, ipv4Source } from '../wire/ipv4.ts'
 import {
-  F_ACK_NOW, F_ACTIVE, F_ATTACHED, F_CONNECTED_OWED, F_KEEP_ALIVE, F_NO_DELAY, F_SACK, F_TIMESTAMPS, F_TIMING, TIMER_KEEP_ALIVE, TIMER_RETRANSMIT, Tcb, setState, tcbAllocate, wantHost, wantOutput,
-} from './tcb.ts';
-import { RTO_INITIAL_MS, rttSample, timerStart, timerStop } from './timer.ts';
-import { timeWaitAt, timeWaitRemove, timeWaitRestart } from './timewait.ts';
+  OPTION_MSS,
+  OPTION_NOP,
+  OPTION_SACK_PERMITTED,
+  OPTION_WINDOW_SCALE,
+  TCP_ACK,
+  TCP_FIN,
+  TCP_HEADER_BYTES,
+  TCP_RST,
+  TCP_SYN,
+  TIMESTAMPS_BYTES,
+  tcpAcknowledgement,
+  tcpDestinationPort,
+  tcpFlags,
+  tcpHeader,
+  tcpSequence,
+  tcpSourcePort,
+  tcpTimestamps,
+  tcpWindow,
+} from '../wire/tcp.ts'
+import { tcpFail } from './close.ts'
+import { congestionStart } from './congestion.ts'
+import { cookieCheck, cookieMake, cookieSack, cookieScale, cookieTimestamp } from './cookie.ts'
+import { segmentArrives } from './input.ts'
+import { initialSequence, timestampOffset } from './isn.ts'
+import { options } from './options.ts'
+import { interfaceMss, RECEIVE_SCALE } from './output.ts'
+import { receiveSegment } from './rcv.ts'
+import { finishBare, replyReset, sendBare } from './reset.ts'
+import { seqLeq, seqLt } from './sequence.ts'
+import { tableInsertTcb } from './table.ts'
+import {
+  F_ACK_NOW,
+  F_ACTIVE,
+  F_ATTACHED,
+  F_CONNECTED_OWED,
+  F_KEEP_ALIVE,
+  F_NO_DELAY,
+  F_SACK,
+  F_TIMESTAMPS,
+  F_TIMING,
+  setState,
+  Tcb,
+  TIMER_KEEP_ALIVE,
+  TIMER_RETRANSMIT,
+  tcbAllocate,
+  wantHost,
+  wantOutput,
+} from './tcb.ts'
+import { RTO_INITIAL_MS, rttSample, timerStart, timerStop } from './timer.ts'
+import { timeWaitAt, timeWaitRemove, timeWaitRestart } from './timewait.ts'
 
 /** Largest MSS when the peer does not say (RFC 9293 §3.7.1, MUST-15). */
-const DEFAULT_MSS: u32 = 536;
+const DEFAULT_MSS: u32 = 536
 /** Below this an MSS option is a mistake or an attack, and is raised. */
-const MINIMUM_MSS: u32 = 88;
+const MINIMUM_MSS: u32 = 88
 /** RFC 9293 §3.8.4: default idle time before the first keep-alive, milliseconds. */
-export const KEEP_ALIVE_IDLE_MS: u32 = 7200000;
+export const KEEP_ALIVE_IDLE_MS: u32 = 7200000
 
 /** A segment for no connection: LISTEN, a returning cookie, or CLOSED (RFC 9293 §3.10.7.1, §3.10.7.2). */
-export function handshakeInput(interfaceIndex: u32, packet: u32, segment: u32, payload: u32, bytes: u32, transient: bool): void {
-  const flags = tcpFlags(segment);
-  if (flags & TCP_RST) return;
-  const local = ipv4Destination(packet);
-  const listener = listenerFind(local, tcpDestinationPort(segment));
+export function handshakeInput(
+  interfaceIndex: u32,
+  packet: u32,
+  segment: u32,
+  payload: u32,
+  bytes: u32,
+  transient: bool,
+): void {
+  const flags = tcpFlags(segment)
+  if (flags & TCP_RST) return
+  const local = ipv4Destination(packet)
+  const listener = listenerFind(local, tcpDestinationPort(segment))
   if (listener == null) {
-    replyReset(packet, segment, bytes);
-    return;
+    replyReset(packet, segment, bytes)
+    return
   }
   if (flags & TCP_ACK) {
-    const tcb = cookieReturned(interfaceIndex, packet, segment, listener);
+    const tcb = cookieReturned(interfaceIndex, packet, segment, listener)
     if (tcb == null) {
-      replyReset(packet, segment, bytes);
-      return;
+      replyReset(packet, segment, bytes)
+      return
     }
-    segmentArrives(tcb, packet, segment, payload, bytes, transient);
-    return;
+    segmentArrives(tcb, packet, segment, payload, bytes, transient)
+    return
   }
-  if ((flags & TCP_SYN) == 0) return;
-  const st = state();
+  if ((flags & TCP_SYN) == 0) return
+  const st = state()
   if (st.synReceived >= st.synBacklog || (st.flags & BOOT_FLAG_ALWAYS_COOKIES) != 0) {
-    cookieAnswer(interfaceIndex, packet, segment);
-    return;
+    cookieAnswer(interfaceIndex, packet, segment)
+    return
   }
-  const tcb = passiveOpen(interfaceIndex, packet, segment, listener);
-  if (tcb == null) return; // no memory: the peer tries again
-  tcb.iss = initialSequence(tcb.localAddress, tcb.remoteAddress, tcb.localPort, tcb.remotePort);
-  tcb.sndUna = tcb.sndNxt = tcb.sndMax = tcb.iss;
-  tcb.sndEnd = tcb.iss + 1;
-  takeSynOptions(tcb);
+  const tcb = passiveOpen(interfaceIndex, packet, segment, listener)
+  if (tcb == null) return // no memory: the peer tries again
+  tcb.iss = initialSequence(tcb.localAddress, tcb.remoteAddress, tcb.localPort, tcb.remotePort)
+  tcb.sndUna = tcb.sndNxt = tcb.sndMax = tcb.iss
+  tcb.sndEnd = tcb.iss + 1
+  takeSynOptions(tcb)
   // "The connection state should be changed to SYN-RECEIVED." The main board hears nothing of it.
-  setState(tcb, TCP_SYN_RECEIVED);
-  wantOutput(tcb);
+  setState(tcb, TCP_SYN_RECEIVED)
+  wantOutput(tcb)
 }
 
 /** An endpoint for the segment's addresses, attached to nothing, in the table (FIG. 5: the Temporary table). */
 function passiveOpen(interfaceIndex: u32, packet: u32, segment: u32, listener: Listener): Tcb | null {
-  const tcb = tcbAllocate();
-  if (tcb == null) return null;
-  tcb.localAddress = ipv4Destination(packet);
-  tcb.remoteAddress = ipv4Source(packet);
-  tcb.localPort = <u16>tcpDestinationPort(segment);
-  tcb.remotePort = <u16>tcpSourcePort(segment);
-  if (!openPath(tcb)) tcb.netInterface = <u8>interfaceIndex;
-  tcb.listener = listenerIndex(listener);
-  tcb.irs = tcpSequence(segment);
-  tcb.rcvNxt = tcb.irs + 1;
-  openWindows(tcb);
-  setOptions(tcb, listener.options);
-  tcb.sndWnd = tcpWindow(segment);
-  tcb.maxSndWnd = tcb.sndWnd;
-  tcb.sndWl1 = tcb.irs;
-  counters().tcpPassiveOpens++;
-  tableInsertTcb(tcb);
-  return tcb;
+  const tcb = tcbAllocate()
+  if (tcb == null) return null
+  tcb.localAddress = ipv4Destination(packet)
+  tcb.remoteAddress = ipv4Source(packet)
+  tcb.localPort = <u16>tcpDestinationPort(segment)
+  tcb.remotePort = <u16>tcpSourcePort(segment)
+  if (!openPath(tcb)) tcb.netInterface = <u8>interfaceIndex
+  tcb.listener = listenerIndex(listener)
+  tcb.irs = tcpSequence(segment)
+  tcb.rcvNxt = tcb.irs + 1
+  openWindows(tcb)
+  setOptions(tcb, listener.options)
+  tcb.sndWnd = tcpWindow(segment)
+  tcb.maxSndWnd = tcb.sndWnd
+  tcb.sndWl1 = tcb.irs
+  counters().tcpPassiveOpens++
+  tableInsertTcb(tcb)
+  return tcb
 }
 
 /** Options of the socket, as SOCKET_OPTION_* bits. */
 export function setOptions(tcb: Tcb, bits: u32): void {
-  if (bits & SOCKET_OPTION_NO_DELAY) tcb.flags |= F_NO_DELAY;
+  if (bits & SOCKET_OPTION_NO_DELAY) tcb.flags |= F_NO_DELAY
   if (bits & SOCKET_OPTION_KEEP_ALIVE) {
-    tcb.flags |= F_KEEP_ALIVE;
-    tcb.keepAliveIdleMs = KEEP_ALIVE_IDLE_MS;
+    tcb.flags |= F_KEEP_ALIVE
+    tcb.keepAliveIdleMs = KEEP_ALIVE_IDLE_MS
   }
 }
 
 /** Interface and next hop towards the peer. False if there is no route. */
 export function openPath(tcb: Tcb): bool {
-  const index = routeTo(tcb.remoteAddress, tcb.localAddress);
-  if (index < 0) return false;
-  tcb.netInterface = <u8>index;
-  tcb.nextHop = nextHop(index, tcb.remoteAddress);
-  return true;
+  const index = routeTo(tcb.remoteAddress, tcb.localAddress)
+  if (index < 0) return false
+  tcb.netInterface = <u8>index
+  tcb.nextHop = nextHop(index, tcb.remoteAddress)
+  return true
 }
 
 /** What is the same for every new endpoint, once rcvNxt and the addresses are known. */
 export function openWindows(tcb: Tcb): void {
-  const st = state();
-  tcb.rtoMs = RTO_INITIAL_MS;
-  tcb.rcvEdge = tcb.rcvNxt + st.receiveCredit;
-  tcb.rcvAdvertised = tcb.rcvNxt;
-  tcb.creditGranted = st.sendCredit;
-  tcb.tsOffset = timestampOffset(tcb.localAddress, tcb.remoteAddress);
-  tcb.mss = <u16>min<u32>(DEFAULT_MSS, interfaceMss(tcb.netInterface));
+  const st = state()
+  tcb.rtoMs = RTO_INITIAL_MS
+  tcb.rcvEdge = tcb.rcvNxt + st.receiveCredit
+  tcb.rcvAdvertised = tcb.rcvNxt
+  tcb.creditGranted = st.sendCredit
+  tcb.tsOffset = timestampOffset(tcb.localAddress, tcb.remoteAddress)
+  tcb.mss = <u16>min<u32>(DEFAULT_MSS, interfaceMss(tcb.netInterface))
 }
 
 /** Takes over what the peer's SYN offered and we allow. */
 function takeSynOptions(tcb: Tcb): void {
-  const o = options();
-  const boot = state().flags;
-  if (o.hasMss) tcb.mss = <u16>min<u32>(max<u32>(o.mss, MINIMUM_MSS), interfaceMss(tcb.netInterface));
+  const o = options()
+  const boot = state().flags
+  if (o.hasMss) tcb.mss = <u16>min<u32>(max<u32>(o.mss, MINIMUM_MSS), interfaceMss(tcb.netInterface))
   if (o.hasScale && (boot & BOOT_FLAG_NO_WINDOW_SCALE) == 0) {
-    tcb.sndScale = o.scale;
-    tcb.rcvScale = <u8>RECEIVE_SCALE;
+    tcb.sndScale = o.scale
+    tcb.rcvScale = <u8>RECEIVE_SCALE
   }
-  if (o.sackPermitted && (boot & BOOT_FLAG_NO_SACK) == 0) tcb.flags |= F_SACK;
+  if (o.sackPermitted && (boot & BOOT_FLAG_NO_SACK) == 0) tcb.flags |= F_SACK
   if (o.hasTimestamps && (boot & BOOT_FLAG_NO_TIMESTAMPS) == 0) {
-    tcb.flags |= F_TIMESTAMPS;
-    tcb.tsRecent = o.tsValue;
-    tcb.tsRecentMs = state().nowMs;
+    tcb.flags |= F_TIMESTAMPS
+    tcb.tsRecent = o.tsValue
+    tcb.tsRecentMs = state().nowMs
   }
-  congestionStart(tcb);
+  congestionStart(tcb)
 }
 
 /** SYN-RECEIVED and our SYN is acknowledged: "enter ESTABLISHED state" (RFC 9293 §3.10.7.4, fifth). */
 export function established(tcb: Tcb, segment: u32): void {
-  setState(tcb, TCP_ESTABLISHED);
-  tcb.sndWnd = tcpWindow(segment) << tcb.sndScale;
-  tcb.sndWl1 = tcpSequence(segment);
-  tcb.sndWl2 = tcpAcknowledgement(segment);
-  tcb.maxSndWnd = max<u32>(tcb.maxSndWnd, tcb.sndWnd);
-  timerStop(tcb, TIMER_RETRANSMIT);
-  if (tcb.flags & F_KEEP_ALIVE) timerStart(tcb, TIMER_KEEP_ALIVE, tcb.keepAliveIdleMs);
+  setState(tcb, TCP_ESTABLISHED)
+  tcb.sndWnd = tcpWindow(segment) << tcb.sndScale
+  tcb.sndWl1 = tcpSequence(segment)
+  tcb.sndWl2 = tcpAcknowledgement(segment)
+  tcb.maxSndWnd = max<u32>(tcb.maxSndWnd, tcb.sndWnd)
+  timerStop(tcb, TIMER_RETRANSMIT)
+  if (tcb.flags & F_KEEP_ALIVE) timerStart(tcb, TIMER_KEEP_ALIVE, tcb.keepAliveIdleMs)
   if (tcb.flags & F_ACTIVE) {
-    connected(tcb);
-    return;
+    connected(tcb)
+    return
   }
-  if (tcb.flags & F_ATTACHED) return;
-  if (listenerAt(tcb.listener).firstSpeaker == FIRST_SPEAKER_SERVER) attachByPort(tcb);
-  else armPlacement(tcb);
+  if (tcb.flags & F_ATTACHED) return
+  if (listenerAt(tcb.listener).firstSpeaker == FIRST_SPEAKER_SERVER) attachByPort(tcb)
+  else armPlacement(tcb)
 }
 
 function connected(tcb: Tcb): void {
-  tcb.flags |= F_ATTACHED | F_CONNECTED_OWED;
-  wantHost(tcb);
+  tcb.flags |= F_ATTACHED | F_CONNECTED_OWED
+  wantHost(tcb)
 }
 
 /** RFC 9293 §3.10.7.3. */
 export function synSentInput(tcb: Tcb, packet: u32, segment: u32, payload: u32, bytes: u32, transient: bool): void {
-  const flags = tcpFlags(segment);
-  const ack = tcpAcknowledgement(segment);
+  const flags = tcpFlags(segment)
+  const ack = tcpAcknowledgement(segment)
   if (flags & TCP_ACK && (seqLeq(ack, tcb.iss) || seqLt(tcb.sndMax, ack))) {
-    replyReset(packet, segment, bytes);
-    return;
+    replyReset(packet, segment, bytes)
+    return
   }
   if (flags & TCP_RST) {
     // Only a reset that acknowledges our SYN is believed.
-    counters().tcpResetsIn++;
-    if (flags & TCP_ACK) tcpFail(tcb, STATUS_ECONNREFUSED);
-    return;
+    counters().tcpResetsIn++
+    if (flags & TCP_ACK) tcpFail(tcb, STATUS_ECONNREFUSED)
+    return
   }
-  if ((flags & TCP_SYN) == 0) return;
-  tcb.irs = tcpSequence(segment);
-  tcb.rcvNxt = tcb.irs + 1;
-  tcb.rcvEdge = tcb.rcvNxt + state().receiveCredit;
-  tcb.rcvAdvertised = tcb.rcvNxt;
-  tcb.lastAckSent = tcb.rcvNxt;
-  takeSynOptions(tcb);
-  tcb.sndWnd = tcpWindow(segment);
-  tcb.maxSndWnd = tcb.sndWnd;
-  tcb.sndWl1 = tcb.irs;
-  tcb.sndWl2 = ack;
-  tcb.flags |= F_ACK_NOW;
-  wantOutput(tcb);
+  if ((flags & TCP_SYN) == 0) return
+  tcb.irs = tcpSequence(segment)
+  tcb.rcvNxt = tcb.irs + 1
+  tcb.rcvEdge = tcb.rcvNxt + state().receiveCredit
+  tcb.rcvAdvertised = tcb.rcvNxt
+  tcb.lastAckSent = tcb.rcvNxt
+  takeSynOptions(tcb)
+  tcb.sndWnd = tcpWindow(segment)
+  tcb.maxSndWnd = tcb.sndWnd
+  tcb.sndWl1 = tcb.irs
+  tcb.sndWl2 = ack
+  tcb.flags |= F_ACK_NOW
+  wantOutput(tcb)
   if ((flags & TCP_ACK) == 0) {
     // Simultaneous open: our SYN is repeated, now with an ACK.
-    tcb.sndNxt = tcb.iss;
-    setState(tcb, TCP_SYN_RECEIVED);
-    return;
+    tcb.sndNxt = tcb.iss
+    setState(tcb, TCP_SYN_RECEIVED)
+    return
   }
   if (tcb.flags & F_TIMING) {
-    tcb.flags &= ~F_TIMING;
-    rttSample(tcb, state().nowUs - tcb.rttStartUs);
+    tcb.flags &= ~F_TIMING
+    rttSample(tcb, state().nowUs - tcb.rttStartUs)
   }
-  tcb.sndUna = ack;
-  tcb.backoff = 0;
-  tcb.stalledMs = state().nowMs;
-  timerStop(tcb, TIMER_RETRANSMIT);
-  setState(tcb, TCP_ESTABLISHED);
-  if (tcb.flags & F_KEEP_ALIVE) timerStart(tcb, TIMER_KEEP_ALIVE, tcb.keepAliveIdleMs);
-  connected(tcb);
-  const fin = (flags & TCP_FIN) != 0;
+  tcb.sndUna = ack
+  tcb.backoff = 0
+  tcb.stalledMs = state().nowMs
+  timerStop(tcb, TIMER_RETRANSMIT)
+  setState(tcb, TCP_ESTABLISHED)
+  if (tcb.flags & F_KEEP_ALIVE) timerStart(tcb, TIMER_KEEP_ALIVE, tcb.keepAliveIdleMs)
+  connected(tcb)
+  const fin = (flags & TCP_FIN) != 0
   if (bytes != 0 || fin) {
-    const taken = min<u32>(bytes, tcb.rcvEdge - tcb.rcvNxt);
-    receiveSegment(tcb, tcb.rcvNxt, payload, taken, fin && taken == bytes, transient);
+    const taken = min<u32>(bytes, tcb.rcvEdge - tcb.rcvNxt)
+    receiveSegment(tcb, tcb.rcvNxt, payload, taken, fin && taken == bytes, transient)
   }
 }
 
 /** A segment for a connection in TIME-WAIT. */
-export function timeWaitInput(index: u32, interfaceIndex: u32, packet: u32, segment: u32, payload: u32, bytes: u32, transient: bool): void {
-  const record = timeWaitAt(index);
-  const flags = tcpFlags(segment);
-  const sequence = tcpSequence(segment);
+export function timeWaitInput(
+  index: u32,
+  interfaceIndex: u32,
+  packet: u32,
+  segment: u32,
+  payload: u32,
+  bytes: u32,
+  transient: bool,
+): void {
+  const record = timeWaitAt(index)
+  const flags = tcpFlags(segment)
+  const sequence = tcpSequence(segment)
   // Assassination of TIME-WAIT is not possible by RST (RFC 1337).
-  if (flags & TCP_RST) return;
-  const o = options();
-  const stamped = (record.flags & F_TIMESTAMPS) != 0 && o.hasTimestamps;
+  if (flags & TCP_RST) return
+  const o = options()
+  const stamped = (record.flags & F_TIMESTAMPS) != 0 && o.hasTimestamps
   if ((flags & (TCP_SYN | TCP_ACK)) == TCP_SYN) {
     // RFC 6191 §2, RFC 9293 MAY-2: a newer timestamp, or a higher sequence number, is a new connection.
-    const newer = stamped ? seqLt(record.tsRecent, o.tsValue) : seqLt(record.rcvNxt, sequence);
+    const newer = stamped ? seqLt(record.tsRecent, o.tsValue) : seqLt(record.rcvNxt, sequence)
     if (newer) {
-      timeWaitRemove(index);
-      handshakeInput(interfaceIndex, packet, segment, payload, bytes, transient);
-      return;
+      timeWaitRemove(index)
+      handshakeInput(interfaceIndex, packet, segment, payload, bytes, transient)
+      return
     }
   }
-  if (flags & TCP_FIN && sequence + bytes + 1 == record.rcvNxt) timeWaitRestart(index);
-  else if (bytes == 0 && (flags & (TCP_SYN | TCP_FIN)) == 0 && sequence == record.rcvNxt) return;
-  const st = state();
-  record.lastSentMs = st.nowMs;
-  const tsValue = stamped ? st.nowMs + record.tsOffset : 0;
+  if (flags & TCP_FIN && sequence + bytes + 1 == record.rcvNxt) timeWaitRestart(index)
+  else if (bytes == 0 && (flags & (TCP_SYN | TCP_FIN)) == 0 && sequence == record.rcvNxt) return
+  const st = state()
+  record.lastSentMs = st.nowMs
+  const tsValue = stamped ? st.nowMs + record.tsOffset : 0
   sendBare(
-    record.localAddress, record.remoteAddress, record.localPort, record.remotePort, record.sndNxt, record.rcvNxt, TCP_ACK,
-    min<u32>(record.rcvWnd >>> RECEIVE_SCALE, 0xffff), tsValue, stamped ? record.tsRecent : 0,
-  );
+    record.localAddress,
+    record.remoteAddress,
+    record.localPort,
+    record.remotePort,
+    record.sndNxt,
+    record.rcvNxt,
+    TCP_ACK,
+    min<u32>(record.rcvWnd >>> RECEIVE_SCALE, 0xffff),
+    tsValue,
+    stamped ? record.tsRecent : 0,
+  )
 }
 
 /** SYN-ACK with a cookie; nothing is kept (RFC 4987 §3.6). */
 function cookieAnswer(interfaceIndex: u32, packet: u32, segment: u32): void {
-  const o = options();
-  const st = state();
-  const local = ipv4Destination(packet);
-  const remote = ipv4Source(packet);
-  const localPort = tcpDestinationPort(segment);
-  const remotePort = tcpSourcePort(segment);
-  const peer = tcpSequence(segment);
-  const index = routeTo(remote, local);
-  if (index < 0) return;
-  const loopback = <u32>index == LOOPBACK_PORT;
-  const arp = loopback ? 0 : arpLookup(index, nextHop(index, remote));
-  if (arp == 0 && !loopback) return;
-  const frame = transmitClaim(index);
-  if (!frame) return;
-  const header = frame + ETHERNET_HEADER_BYTES + IPV4_HEADER_BYTES;
-  const limit = interfaceMss(interfaceIndex);
-  const mss = min<u32>(o.hasMss ? max<u32>(o.mss, MINIMUM_MSS) : DEFAULT_MSS, limit);
-  let at = header + TCP_HEADER_BYTES;
-  store<u16>(at, <u16>(OPTION_MSS | (4 << 8)));
-  store<u16>(at + 2, bswap<u16>(<u16>limit));
-  at += 4;
+  const o = options()
+  const st = state()
+  const local = ipv4Destination(packet)
+  const remote = ipv4Source(packet)
+  const localPort = tcpDestinationPort(segment)
+  const remotePort = tcpSourcePort(segment)
+  const peer = tcpSequence(segment)
+  const index = routeTo(remote, local)
+  if (index < 0) return
+  const loopback = <u32>index == LOOPBACK_PORT
+  const arp = loopback ? 0 : arpLookup(index, nextHop(index, remote))
+  if (arp == 0 && !loopback) return
+  const frame = transmitClaim(index)
+  if (!frame) return
+  const header = frame + ETHERNET_HEADER_BYTES + IPV4_HEADER_BYTES
+  const limit = interfaceMss(interfaceIndex)
+  const mss = min<u32>(o.hasMss ? max<u32>(o.mss, MINIMUM_MSS) : DEFAULT_MSS, limit)
+  let at = header + TCP_HEADER_BYTES
+  store<u16>(at, <u16>(OPTION_MSS | (4 << 8)))
+  store<u16>(at + 2, bswap<u16>(<u16>limit))
+  at += 4
   if (o.hasTimestamps && (st.flags & BOOT_FLAG_NO_TIMESTAMPS) == 0) {
-    const scale = o.hasScale && (st.flags & BOOT_FLAG_NO_WINDOW_SCALE) == 0;
-    const sack = o.sackPermitted && (st.flags & BOOT_FLAG_NO_SACK) == 0;
+    const scale = o.hasScale && (st.flags & BOOT_FLAG_NO_WINDOW_SCALE) == 0
+    const sack = o.sackPermitted && (st.flags & BOOT_FLAG_NO_SACK) == 0
     if (scale) {
-      store<u32>(at, OPTION_NOP | (OPTION_WINDOW_SCALE << 8) | (3 << 16) | (RECEIVE_SCALE << 24));
-      at += 4;
+      store<u32>(at, OPTION_NOP | (OPTION_WINDOW_SCALE << 8) | (3 << 16) | (RECEIVE_SCALE << 24))
+      at += 4
     }
     if (sack) {
-      store<u32>(at, OPTION_NOP | (OPTION_NOP << 8) | (OPTION_SACK_PERMITTED << 16) | (2 << 24));
-      at += 4;
+      store<u32>(at, OPTION_NOP | (OPTION_NOP << 8) | (OPTION_SACK_PERMITTED << 16) | (2 << 24))
+      at += 4
     }
-    tcpTimestamps(at, cookieTimestamp(st.nowMs + timestampOffset(local, remote), scale, o.scale, sack), o.tsValue);
-    at += TIMESTAMPS_BYTES;
+    tcpTimestamps(at, cookieTimestamp(st.nowMs + timestampOffset(local, remote), scale, o.scale, sack), o.tsValue)
+    at += TIMESTAMPS_BYTES
   }
-  const sequence = cookieMake(local, remote, localPort, remotePort, peer, mss);
-  tcpHeader(header, localPort, remotePort, sequence, peer + 1, at - header, TCP_SYN | TCP_ACK, min<u32>(st.receiveCredit, 0xffff));
-  finishBare(frame, index, arp, local, remote, at - header);
-  counters().tcpCookiesSent++;
+  const sequence = cookieMake(local, remote, localPort, remotePort, peer, mss)
+  tcpHeader(
+    header,
+    localPort,
+    remotePort,
+    sequence,
+    peer + 1,
+    at - header,
+    TCP_SYN | TCP_ACK,
+    min<u32>(st.receiveCredit, 0xffff),
+  )
+  finishBare(frame, index, arp, local, remote, at - header)
+  counters().tcpCookiesSent++
 }
 
 /** The ACK of a handshake may bring a cookie back: rebuilds the endpoint that was not kept, or returns null. */
 function cookieReturned(interfaceIndex: u32, packet: u32, segment: u32, listener: Listener): Tcb | null {
-  const local = ipv4Destination(packet);
-  const remote = ipv4Source(packet);
-  const iss = tcpAcknowledgement(segment) - 1;
-  const irs = tcpSequence(segment) - 1;
-  const mss = cookieCheck(local, remote, tcpDestinationPort(segment), tcpSourcePort(segment), irs, iss);
+  const local = ipv4Destination(packet)
+  const remote = ipv4Source(packet)
+  const iss = tcpAcknowledgement(segment) - 1
+  const irs = tcpSequence(segment) - 1
+  const mss = cookieCheck(local, remote, tcpDestinationPort(segment), tcpSourcePort(segment), irs, iss)
   if (mss == 0) {
-    counters().tcpCookiesRefused++;
-    return null;
+    counters().tcpCookiesRefused++
+    return null
   }
-  const tcb = passiveOpen(interfaceIndex, packet, segment, listener);
-  if (tcb == null) return null;
-  counters().tcpCookiesAccepted++;
-  tcb.iss = iss;
-  tcb.sndUna = iss;
-  tcb.sndNxt = tcb.sndMax = tcb.sndEnd = iss + 1;
-  tcb.irs = irs;
-  tcb.rcvNxt = irs + 1;
-  openWindows(tcb);
-  tcb.rcvAdvertised = tcb.rcvNxt + min<u32>(state().receiveCredit, 0xffff);
-  tcb.lastAckSent = tcb.rcvNxt;
-  tcb.mss = <u16>mss;
-  const o = options();
+  const tcb = passiveOpen(interfaceIndex, packet, segment, listener)
+  if (tcb == null) return null
+  counters().tcpCookiesAccepted++
+  tcb.iss = iss
+  tcb.sndUna = iss
+  tcb.sndNxt = tcb.sndMax = tcb.sndEnd = iss + 1
+  tcb.irs = irs
+  tcb.rcvNxt = irs + 1
+  openWindows(tcb)
+  tcb.rcvAdvertised = tcb.rcvNxt + min<u32>(state().receiveCredit, 0xffff)
+  tcb.lastAckSent = tcb.rcvNxt
+  tcb.mss = <u16>mss
+  const o = options()
   if (o.hasTimestamps) {
     // TSval was the clock with its low five bits replaced, so the offset is part of them.
-    tcb.flags |= F_TIMESTAMPS;
-    tcb.tsRecent = o.tsValue;
-    tcb.tsRecentMs = state().nowMs;
-    const scale = cookieScale(o.tsEcho);
+    tcb.flags |= F_TIMESTAMPS
+    tcb.tsRecent = o.tsValue
+    tcb.tsRecentMs = state().nowMs
+    const scale = cookieScale(o.tsEcho)
     if (scale >= 0) {
-      tcb.sndScale = <u8>scale;
-      tcb.rcvScale = <u8>RECEIVE_SCALE;
+      tcb.sndScale = <u8>scale
+      tcb.rcvScale = <u8>RECEIVE_SCALE
     }
-    if (cookieSack(o.tsEcho)) tcb.flags |= F_SACK;
+    if (cookieSack(o.tsEcho)) tcb.flags |= F_SACK
   }
-  congestionStart(tcb);
-  setState(tcb, TCP_SYN_RECEIVED);
-  return tcb;
+  congestionStart(tcb)
+  setState(tcb, TCP_SYN_RECEIVED)
+  return tcb
 }

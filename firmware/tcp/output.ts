@@ -1,56 +1,93 @@
-import { BOOT_FLAG_NO_SACK, BOOT_FLAG_NO_TIMESTAMPS, BOOT_FLAG_NO_WINDOW_SCALE } from '../../abi/boot.ts';
+import { BOOT_FLAG_NO_SACK, BOOT_FLAG_NO_TIMESTAMPS, BOOT_FLAG_NO_WINDOW_SCALE } from '../../abi/boot.ts'
+import { MAC_MAXIMUM_FRAME } from '../../abi/rings.ts'
 import {
-  TCP_CLOSED, TCP_CLOSE_WAIT, TCP_CLOSING, TCP_ESTABLISHED, TCP_FIN_WAIT_1, TCP_LAST_ACK, TCP_SYN_RECEIVED, TCP_SYN_SENT,
-} from '../../abi/tcp.ts';
-import { MAC_MAXIMUM_FRAME } from '../../abi/rings.ts';
-import { transmitClaim, transmitCommit } from '../hal/mac.ts';
-import { chunkMeta } from '../mem/chunk.ts';
-import { arpLookup } from '../net/arp.ts';
-import { ethernetHeader } from '../net/ethernet.ts';
-import { netInterface } from '../net/interface.ts';
-import { ipv4Header } from '../net/ipv4.ts';
-import { LOOPBACK_PORT, counters, state } from '../state.ts';
-import { checksumAdd, checksumFinish, pseudoHeaderSum } from '../wire/checksum.ts';
-import { ETHERNET_HEADER_BYTES, ETHERTYPE_IPV4 } from '../wire/ethernet.ts';
-import { IPV4_HEADER_BYTES, IPV4_PROTOCOL_TCP } from '../wire/ipv4.ts';
+  TCP_CLOSE_WAIT,
+  TCP_CLOSED,
+  TCP_CLOSING,
+  TCP_ESTABLISHED,
+  TCP_FIN_WAIT_1,
+  TCP_LAST_ACK,
+  TCP_SYN_RECEIVED,
+  TCP_SYN_SENT,
+} from '../../abi/tcp.ts'
+import { transmitClaim, transmitCommit } from '../hal/mac.ts'
+import { chunkMeta } from '../mem/chunk.ts'
+import { arpLookup } from '../net/arp.ts'
+import { ethernetHeader } from '../net/ethernet.ts'
+import { netInterface } from '../net/interface.ts'
+import { ipv4Header } from '../net/ipv4.ts'
+import { counters, LOOPBACK_PORT, state } from '../state.ts'
+import { checksumAdd, checksumFinish, pseudoHeaderSum } from '../wire/checksum.ts'
+import { ETHERNET_HEADER_BYTES, ETHERTYPE_IPV4 } from '../wire/ethernet.ts'
+import { IPV4_HEADER_BYTES, IPV4_PROTOCOL_TCP } from '../wire/ipv4.ts'
 import {
-  OPTION_MSS, OPTION_NOP, OPTION_SACK, OPTION_SACK_PERMITTED, OPTION_WINDOW_SCALE, TCP_ACK, TCP_CHECKSUM, TCP_FIN, TCP_HEADER_BYTES, TCP_PSH, TCP_RST, TCP_SYN, TIMESTAMPS_BYTES, tcpHeader, tcpTimestamps,
-} from '../wire/tcp.ts';
-import { congestionIdle } from './congestion.ts';
-import { neighborWait } from './neighbor.ts';
-import { recoveryOutput } from './recovery.ts';
-import { sendQueueCopy } from './sendqueue.ts';
-import { holeEnd, skipSacked } from './scoreboard.ts';
-import { seqLeq, seqLt, seqMax } from './sequence.ts';
+  OPTION_MSS,
+  OPTION_NOP,
+  OPTION_SACK,
+  OPTION_SACK_PERMITTED,
+  OPTION_WINDOW_SCALE,
+  TCP_ACK,
+  TCP_CHECKSUM,
+  TCP_FIN,
+  TCP_HEADER_BYTES,
+  TCP_PSH,
+  TCP_RST,
+  TCP_SYN,
+  TIMESTAMPS_BYTES,
+  tcpHeader,
+  tcpTimestamps,
+} from '../wire/tcp.ts'
+import { congestionIdle } from './congestion.ts'
+import { neighborWait } from './neighbor.ts'
+import { recoveryOutput } from './recovery.ts'
+import { holeEnd, skipSacked } from './scoreboard.ts'
+import { sendQueueCopy } from './sendqueue.ts'
+import { seqLeq, seqLt, seqMax } from './sequence.ts'
 import {
-  F_ACK_NOW, F_ACTIVE, F_FIN_QUEUED, F_FIN_SENT, F_LOSS, F_NO_DELAY, F_PROBE, F_RECOVERY, F_SACK, F_TIMESTAMPS, F_TIMING, F_WINDOW_UPDATE, TIMER_DELAYED_ACK, TIMER_PERSIST, TIMER_RETRANSMIT, Tcb, setState,
-} from './tcb.ts';
-import { timerStart, timerStop } from './timer.ts';
+  F_ACK_NOW,
+  F_ACTIVE,
+  F_FIN_QUEUED,
+  F_FIN_SENT,
+  F_LOSS,
+  F_NO_DELAY,
+  F_PROBE,
+  F_RECOVERY,
+  F_SACK,
+  F_TIMESTAMPS,
+  F_TIMING,
+  F_WINDOW_UPDATE,
+  setState,
+  Tcb,
+  TIMER_DELAYED_ACK,
+  TIMER_PERSIST,
+  TIMER_RETRANSMIT,
+} from './tcb.ts'
+import { timerStart, timerStop } from './timer.ts'
 
 /** Longest time that an ACK waits for data to ride on (RFC 9293 §3.8.6.3 allows 500 ms), milliseconds. */
-const DELAYED_ACK_MS: u32 = 40;
+const DELAYED_ACK_MS: u32 = 40
 /** What one poll sends for one connection before others have their turn, segments. */
-const BURST_SEGMENTS: u32 = 64;
+const BURST_SEGMENTS: u32 = 64
 /** IP and TCP headers without options. */
-const FIXED_HEADERS: u32 = 40;
-const TTL: u32 = 64;
+const FIXED_HEADERS: u32 = 40
+const TTL: u32 = 64
 
 /** Shift of our receive window (RFC 7323 §2.3); one for all, so that credit can grow to 8 MiB. */
-export const RECEIVE_SCALE: u32 = 7;
+export const RECEIVE_SCALE: u32 = 7
 
 /** The clock of our timestamps (RFC 7323 §5.4): milliseconds, from an offset of the connection's own. */
 export function timestampNow(tcb: Tcb): u32 {
-  return state().nowMs + tcb.tsOffset;
+  return state().nowMs + tcb.tsOffset
 }
 
 /** Largest payload of a segment with the options that every segment carries. */
 export function payloadLimit(tcb: Tcb): u32 {
-  return <u32>tcb.mss - (tcb.flags & F_TIMESTAMPS ? TIMESTAMPS_BYTES : 0);
+  return <u32>tcb.mss - (tcb.flags & F_TIMESTAMPS ? TIMESTAMPS_BYTES : 0)
 }
 
 /** Our MSS option for an interface (RFC 9293 §3.7.1). */
 export function interfaceMss(index: u32): u32 {
-  return min<u32>(netInterface(index).mtu, MAC_MAXIMUM_FRAME - ETHERNET_HEADER_BYTES) - FIXED_HEADERS;
+  return min<u32>(netInterface(index).mtu, MAC_MAXIMUM_FRAME - ETHERNET_HEADER_BYTES) - FIXED_HEADERS
 }
 
 /**
@@ -58,165 +95,167 @@ export function interfaceMss(index: u32): u32 {
  * transmit ring was full, so that the connection keeps its place.
  */
 export function tcpOutput(tcb: Tcb): bool {
-  const current: u32 = tcb.state;
-  if (current == TCP_CLOSED) return true;
+  const current: u32 = tcb.state
+  if (current == TCP_CLOSED) return true
   if (current == TCP_SYN_SENT || current == TCP_SYN_RECEIVED) {
-    if (tcb.sndNxt != tcb.iss) return current == TCP_SYN_SENT || acknowledge(tcb);
-    return sendSyn(tcb);
+    if (tcb.sndNxt != tcb.iss) return current == TCP_SYN_SENT || acknowledge(tcb)
+    return sendSyn(tcb)
   }
   if (tcb.flags & F_RECOVERY) {
-    if (!recoveryOutput(tcb)) return false;
-  } else if (!sendNew(tcb)) return false;
-  return acknowledge(tcb);
+    if (!recoveryOutput(tcb)) return false
+  } else if (!sendNew(tcb)) return false
+  return acknowledge(tcb)
 }
 
 function sendSyn(tcb: Tcb): bool {
-  const flags = tcb.flags & F_ACTIVE ? TCP_SYN : TCP_SYN | TCP_ACK;
-  if (!sendSegment(tcb, tcb.iss, 0, flags)) return neighborMissing(tcb);
-  tcb.sndNxt = tcb.iss + 1;
+  const flags = tcb.flags & F_ACTIVE ? TCP_SYN : TCP_SYN | TCP_ACK
+  if (!sendSegment(tcb, tcb.iss, 0, flags)) return neighborMissing(tcb)
+  tcb.sndNxt = tcb.iss + 1
   if (tcb.sndMax == tcb.iss) {
-    tcb.sndMax = tcb.sndNxt;
-    startTiming(tcb, tcb.sndNxt);
+    tcb.sndMax = tcb.sndNxt
+    startTiming(tcb, tcb.sndNxt)
   }
-  timerStart(tcb, TIMER_RETRANSMIT, tcb.rtoMs);
-  return true;
+  timerStart(tcb, TIMER_RETRANSMIT, tcb.rtoMs)
+  return true
 }
 
 /** A segment could not leave: true if it waits for its neighbour's address, false if the ring is full. */
 export function neighborMissing(tcb: Tcb): bool {
-  if (tcb.arpEntry != 0 || <u32>tcb.netInterface == LOOPBACK_PORT) return false;
-  neighborWait(tcb);
-  return true;
+  if (tcb.arpEntry != 0 || <u32>tcb.netInterface == LOOPBACK_PORT) return false
+  neighborWait(tcb)
+  return true
 }
 
 /** Sends data and FIN in order from sndNxt, as the windows, Nagle and silly-window rules allow. */
 function sendNew(tcb: Tcb): bool {
-  if (tcb.sndHead == 0 && (tcb.flags & F_FIN_QUEUED) == 0) return true;
-  const limit = payloadLimit(tcb);
-  const mayFin = canFin(tcb);
-  let sent: u32 = 0;
-  if (tcb.sndNxt == tcb.sndUna && tcb.sndMax == tcb.sndUna && idleLong(tcb)) congestionIdle(tcb);
+  if (tcb.sndHead == 0 && (tcb.flags & F_FIN_QUEUED) == 0) return true
+  const limit = payloadLimit(tcb)
+  const mayFin = canFin(tcb)
+  let sent: u32 = 0
+  if (tcb.sndNxt == tcb.sndUna && tcb.sndMax == tcb.sndUna && idleLong(tcb)) congestionIdle(tcb)
   while (sent < BURST_SEGMENTS) {
     if ((tcb.flags & F_LOSS) != 0) {
-      if (!seqLt(tcb.sndNxt, tcb.recover)) tcb.flags &= ~F_LOSS;
-      else tcb.sndNxt = skipSacked(tcb, tcb.sndNxt);
+      if (!seqLt(tcb.sndNxt, tcb.recover)) tcb.flags &= ~F_LOSS
+      else tcb.sndNxt = skipSacked(tcb, tcb.sndNxt)
     }
-    const queued = seqLt(tcb.sndNxt, tcb.sndEnd) ? tcb.sndEnd - tcb.sndNxt : 0;
-    const fin = mayFin && !seqLt(tcb.sndEnd, tcb.sndNxt);
-    if (queued == 0 && !fin) break;
-    const flight = tcb.sndNxt - tcb.sndUna;
-    const window = min<u32>(tcb.cwnd, tcb.sndWnd);
-    const usable = flight < window ? window - flight : 0;
-    let bytes = min<u32>(min<u32>(queued, usable), limit);
-    if ((tcb.flags & F_LOSS) != 0) bytes = min<u32>(bytes, holeEnd(tcb, tcb.sndNxt, tcb.sndNxt + bytes) - tcb.sndNxt);
-    const last = bytes == queued;
-    if (queued != 0 && bytes == 0) break;
-    if (!worthSending(tcb, bytes, limit, last && (fin || mayFin), last, flight)) break;
-    let flags = TCP_ACK;
-    if (last && mayFin) flags |= TCP_FIN;
-    if (last && bytes != 0) flags |= TCP_PSH;
+    const queued = seqLt(tcb.sndNxt, tcb.sndEnd) ? tcb.sndEnd - tcb.sndNxt : 0
+    const fin = mayFin && !seqLt(tcb.sndEnd, tcb.sndNxt)
+    if (queued == 0 && !fin) break
+    const flight = tcb.sndNxt - tcb.sndUna
+    const window = min<u32>(tcb.cwnd, tcb.sndWnd)
+    const usable = flight < window ? window - flight : 0
+    let bytes = min<u32>(min<u32>(queued, usable), limit)
+    if ((tcb.flags & F_LOSS) != 0) bytes = min<u32>(bytes, holeEnd(tcb, tcb.sndNxt, tcb.sndNxt + bytes) - tcb.sndNxt)
+    const last = bytes == queued
+    if (queued != 0 && bytes == 0) break
+    if (!worthSending(tcb, bytes, limit, last && (fin || mayFin), last, flight)) break
+    let flags = TCP_ACK
+    if (last && mayFin) flags |= TCP_FIN
+    if (last && bytes != 0) flags |= TCP_PSH
     if (!sendSegment(tcb, tcb.sndNxt, bytes, flags)) {
-      if (neighborMissing(tcb)) break;
-      armRetransmit(tcb);
-      return false;
+      if (neighborMissing(tcb)) break
+      armRetransmit(tcb)
+      return false
     }
-    noteSent(tcb, tcb.sndNxt, bytes, flags);
-    sent++;
+    noteSent(tcb, tcb.sndNxt, bytes, flags)
+    sent++
   }
-  armRetransmit(tcb);
-  if (sent == BURST_SEGMENTS) return false;
-  return true;
+  armRetransmit(tcb)
+  if (sent == BURST_SEGMENTS) return false
+  return true
 }
 
 /** True in the states in which our FIN may be sent or repeated. */
 function canFin(tcb: Tcb): bool {
-  if ((tcb.flags & F_FIN_QUEUED) == 0) return false;
-  const s: u32 = tcb.state;
-  return s == TCP_ESTABLISHED || s == TCP_CLOSE_WAIT || s == TCP_FIN_WAIT_1 || s == TCP_CLOSING || s == TCP_LAST_ACK;
+  if ((tcb.flags & F_FIN_QUEUED) == 0) return false
+  const s: u32 = tcb.state
+  return s == TCP_ESTABLISHED || s == TCP_CLOSE_WAIT || s == TCP_FIN_WAIT_1 || s == TCP_CLOSING || s == TCP_LAST_ACK
 }
 
 /** RFC 9293 §3.8.6.2.1 (silly window) and §3.7.4 (Nagle). */
 function worthSending(tcb: Tcb, bytes: u32, limit: u32, fin: bool, last: bool, flight: u32): bool {
-  if (bytes >= limit || fin) return true;
-  if ((tcb.flags & F_LOSS) != 0 || seqLt(tcb.sndNxt, tcb.sndMax)) return true;
-  if (last && (flight == 0 || (tcb.flags & F_NO_DELAY) != 0)) return true;
-  return !last && bytes != 0 && bytes >= tcb.maxSndWnd >>> 1;
+  if (bytes >= limit || fin) return true
+  if ((tcb.flags & F_LOSS) != 0 || seqLt(tcb.sndNxt, tcb.sndMax)) return true
+  if (last && (flight == 0 || (tcb.flags & F_NO_DELAY) != 0)) return true
+  return !last && bytes != 0 && bytes >= tcb.maxSndWnd >>> 1
 }
 
 /** Moves the sequence space past a segment that has left. */
 export function noteSent(tcb: Tcb, sequence: u32, bytes: u32, flags: u32): void {
-  const end = sequence + bytes + (flags & TCP_FIN ? 1 : 0);
+  const end = sequence + bytes + (flags & TCP_FIN ? 1 : 0)
   if (flags & TCP_FIN) {
     if ((tcb.flags & F_FIN_SENT) == 0) {
-      tcb.flags |= F_FIN_SENT;
+      tcb.flags |= F_FIN_SENT
       // RFC 9293 §3.10.4: CLOSE sends FIN and enters FIN-WAIT-1, or LAST-ACK from CLOSE-WAIT.
-      if (tcb.state == TCP_ESTABLISHED) setState(tcb, TCP_FIN_WAIT_1);
-      else if (tcb.state == TCP_CLOSE_WAIT) setState(tcb, TCP_LAST_ACK);
+      if (tcb.state == TCP_ESTABLISHED) setState(tcb, TCP_FIN_WAIT_1)
+      else if (tcb.state == TCP_CLOSE_WAIT) setState(tcb, TCP_LAST_ACK)
     }
   }
   if (seqLt(sequence, tcb.sndMax)) {
-    counters().tcpRetransmits++;
-    tcb.flags &= ~F_TIMING; // Karn's rule (RFC 6298 §3)
-  } else if ((tcb.flags & F_TIMING) == 0) startTiming(tcb, end);
-  tcb.sndNxt = seqMax(tcb.sndNxt, end);
-  tcb.sndMax = seqMax(tcb.sndMax, end);
+    counters().tcpRetransmits++
+    tcb.flags &= ~F_TIMING // Karn's rule (RFC 6298 §3)
+  } else if ((tcb.flags & F_TIMING) == 0) startTiming(tcb, end)
+  tcb.sndNxt = seqMax(tcb.sndNxt, end)
+  tcb.sndMax = seqMax(tcb.sndMax, end)
 }
 
 function startTiming(tcb: Tcb, sequence: u32): void {
-  tcb.flags |= F_TIMING;
-  tcb.rttSequence = sequence;
-  tcb.rttStartUs = state().nowUs;
+  tcb.flags |= F_TIMING
+  tcb.rttSequence = sequence
+  tcb.rttStartUs = state().nowUs
 }
 
 /** Nothing was outstanding for longer than an RTO. */
 function idleLong(tcb: Tcb): bool {
-  return (tcb.flags & F_TIMING) == 0 && tcb.srttUs != 0 && state().nowMs - tcb.stalledMs > tcb.rtoMs && tcb.stalledMs != 0;
+  return (
+    (tcb.flags & F_TIMING) == 0 && tcb.srttUs != 0 && state().nowMs - tcb.stalledMs > tcb.rtoMs && tcb.stalledMs != 0
+  )
 }
 
 /** Keeps the retransmission timer on while something is outstanding, or the persist timer while a closed window holds data back. */
 function armRetransmit(tcb: Tcb): void {
-  const windowClosed = tcb.sndWnd == 0 && tcb.sndNxt == tcb.sndUna;
+  const windowClosed = tcb.sndWnd == 0 && tcb.sndNxt == tcb.sndUna
   if (seqLt(tcb.sndUna, tcb.sndMax) && !windowClosed) {
     if ((tcb.timers & TIMER_RETRANSMIT) == 0) {
-      timerStart(tcb, TIMER_RETRANSMIT, tcb.rtoMs << min<u32>(tcb.backoff, 10));
-      tcb.stalledMs = state().nowMs;
+      timerStart(tcb, TIMER_RETRANSMIT, tcb.rtoMs << min<u32>(tcb.backoff, 10))
+      tcb.stalledMs = state().nowMs
     }
-    timerStop(tcb, TIMER_PERSIST);
-    return;
+    timerStop(tcb, TIMER_PERSIST)
+    return
   }
-  timerStop(tcb, TIMER_RETRANSMIT);
+  timerStop(tcb, TIMER_RETRANSMIT)
   if (tcb.sndHead != 0 && (tcb.timers & TIMER_PERSIST) == 0) {
-    tcb.backoff = 0;
-    timerStart(tcb, TIMER_PERSIST, tcb.rtoMs);
-    tcb.stalledMs = state().nowMs;
+    tcb.backoff = 0
+    timerStart(tcb, TIMER_PERSIST, tcb.rtoMs)
+    tcb.stalledMs = state().nowMs
   }
 }
 
 /** Sends a bare ACK if one is due and nothing carried it. */
 function acknowledge(tcb: Tcb): bool {
   if ((tcb.flags & (F_ACK_NOW | F_PROBE)) == 0) {
-    if (tcb.unackedSegments == 0) return true;
+    if (tcb.unackedSegments == 0) return true
     if (tcb.unackedSegments < 2) {
-      if ((tcb.timers & TIMER_DELAYED_ACK) == 0) timerStart(tcb, TIMER_DELAYED_ACK, DELAYED_ACK_MS);
-      return true;
+      if ((tcb.timers & TIMER_DELAYED_ACK) == 0) timerStart(tcb, TIMER_DELAYED_ACK, DELAYED_ACK_MS)
+      return true
     }
   }
   // A probe lies one byte below the window, so the peer must answer it (RFC 9293 §3.8.4).
-  const sequence = tcb.flags & F_PROBE ? tcb.sndUna - 1 : tcb.sndNxt;
-  if (!sendSegment(tcb, sequence, 0, TCP_ACK)) return neighborMissing(tcb);
-  tcb.flags &= ~F_PROBE;
-  return true;
+  const sequence = tcb.flags & F_PROBE ? tcb.sndUna - 1 : tcb.sndNxt
+  if (!sendSegment(tcb, sequence, 0, TCP_ACK)) return neighborMissing(tcb)
+  tcb.flags &= ~F_PROBE
+  return true
 }
 
 /** The window field for the next segment; moves rcvAdvertised. */
 function advertiseWindow(tcb: Tcb, syn: bool): u32 {
-  const shift: u32 = syn ? 0 : tcb.rcvScale;
-  const open = seqLt(tcb.rcvNxt, tcb.rcvEdge) ? tcb.rcvEdge - tcb.rcvNxt : 0;
-  const window = min<u32>(open >>> shift, 0xffff);
-  const edge = tcb.rcvNxt + (window << shift);
+  const shift: u32 = syn ? 0 : tcb.rcvScale
+  const open = seqLt(tcb.rcvNxt, tcb.rcvEdge) ? tcb.rcvEdge - tcb.rcvNxt : 0
+  const window = min<u32>(open >>> shift, 0xffff)
+  const edge = tcb.rcvNxt + (window << shift)
   // Rounding by the scale may fall short of what was promised; the promise stays good (RFC 7323 §2.4).
-  if (seqLt(tcb.rcvAdvertised, edge)) tcb.rcvAdvertised = edge;
-  return window;
+  if (seqLt(tcb.rcvAdvertised, edge)) tcb.rcvAdvertised = edge
+  return window
 }
 
 /**
@@ -227,103 +266,107 @@ function advertiseWindow(tcb: Tcb, syn: bool): u32 {
  * @param flags TCP_*; ACK also says that the acknowledgement number is meant
  */
 export function sendSegment(tcb: Tcb, sequence: u32, bytes: u32, flags: u32): bool {
-  const index: u32 = tcb.netInterface;
+  const index: u32 = tcb.netInterface
   if (index != LOOPBACK_PORT) {
-    tcb.arpEntry = arpLookup(index, tcb.nextHop);
-    if (!tcb.arpEntry) return false;
+    tcb.arpEntry = arpLookup(index, tcb.nextHop)
+    if (!tcb.arpEntry) return false
   }
-  const frame = transmitClaim(index);
-  if (!frame) return false;
-  const packet = frame + ETHERNET_HEADER_BYTES;
-  const segment = packet + IPV4_HEADER_BYTES;
-  const optionBytes = flags & TCP_SYN ? writeSynOptions(tcb, segment + TCP_HEADER_BYTES, flags) : writeOptions(tcb, segment + TCP_HEADER_BYTES, bytes);
-  const headerBytes = TCP_HEADER_BYTES + optionBytes;
-  const window = advertiseWindow(tcb, (flags & TCP_SYN) != 0);
-  const acknowledgement = flags & TCP_ACK ? tcb.rcvNxt : 0;
-  tcpHeader(segment, tcb.localPort, tcb.remotePort, sequence, acknowledgement, headerBytes, flags, window);
-  let sum = pseudoHeaderSum(tcb.localAddress, tcb.remoteAddress, IPV4_PROTOCOL_TCP, headerBytes + bytes);
-  sum = checksumAdd(segment, headerBytes, sum);
-  if (bytes != 0) sum += sendQueueCopy(tcb, sequence, segment + headerBytes, bytes);
-  store<u16>(segment + TCP_CHECKSUM, <u16>checksumFinish(sum));
-  const total = IPV4_HEADER_BYTES + headerBytes + bytes;
-  ipv4Header(packet, total, IPV4_PROTOCOL_TCP, tcb.localAddress, tcb.remoteAddress, TTL, true);
-  ethernetHeader(frame, index, tcb.arpEntry, ETHERTYPE_IPV4);
-  transmitCommit(index, ETHERNET_HEADER_BYTES + total);
-  counters().tcpOut++;
+  const frame = transmitClaim(index)
+  if (!frame) return false
+  const packet = frame + ETHERNET_HEADER_BYTES
+  const segment = packet + IPV4_HEADER_BYTES
+  const optionBytes =
+    flags & TCP_SYN
+      ? writeSynOptions(tcb, segment + TCP_HEADER_BYTES, flags)
+      : writeOptions(tcb, segment + TCP_HEADER_BYTES, bytes)
+  const headerBytes = TCP_HEADER_BYTES + optionBytes
+  const window = advertiseWindow(tcb, (flags & TCP_SYN) != 0)
+  const acknowledgement = flags & TCP_ACK ? tcb.rcvNxt : 0
+  tcpHeader(segment, tcb.localPort, tcb.remotePort, sequence, acknowledgement, headerBytes, flags, window)
+  let sum = pseudoHeaderSum(tcb.localAddress, tcb.remoteAddress, IPV4_PROTOCOL_TCP, headerBytes + bytes)
+  sum = checksumAdd(segment, headerBytes, sum)
+  if (bytes != 0) sum += sendQueueCopy(tcb, sequence, segment + headerBytes, bytes)
+  store<u16>(segment + TCP_CHECKSUM, <u16>checksumFinish(sum))
+  const total = IPV4_HEADER_BYTES + headerBytes + bytes
+  ipv4Header(packet, total, IPV4_PROTOCOL_TCP, tcb.localAddress, tcb.remoteAddress, TTL, true)
+  ethernetHeader(frame, index, tcb.arpEntry, ETHERTYPE_IPV4)
+  transmitCommit(index, ETHERNET_HEADER_BYTES + total)
+  counters().tcpOut++
   if (flags & TCP_ACK) {
-    tcb.lastAckSent = tcb.rcvNxt;
-    tcb.unackedSegments = 0;
-    tcb.flags &= ~(F_ACK_NOW | F_WINDOW_UPDATE);
-    timerStop(tcb, TIMER_DELAYED_ACK);
+    tcb.lastAckSent = tcb.rcvNxt
+    tcb.unackedSegments = 0
+    tcb.flags &= ~(F_ACK_NOW | F_WINDOW_UPDATE)
+    timerStop(tcb, TIMER_DELAYED_ACK)
   }
-  return true;
+  return true
 }
 
 /** MSS, window scale, SACK-permitted and timestamps; on SYN-ACK only what the peer offered. */
 function writeSynOptions(tcb: Tcb, at: u32, flags: u32): u32 {
-  const boot = state().flags;
-  const answer = (flags & TCP_ACK) != 0;
-  const start = at;
-  store<u16>(at, <u16>(OPTION_MSS | (4 << 8)));
-  store<u16>(at + 2, bswap<u16>(<u16>interfaceMss(tcb.netInterface)));
-  at += 4;
+  const boot = state().flags
+  const answer = (flags & TCP_ACK) != 0
+  const start = at
+  store<u16>(at, <u16>(OPTION_MSS | (4 << 8)))
+  store<u16>(at + 2, bswap<u16>(<u16>interfaceMss(tcb.netInterface)))
+  at += 4
   if (answer ? tcb.rcvScale != 0 : (boot & BOOT_FLAG_NO_WINDOW_SCALE) == 0) {
-    store<u32>(at, OPTION_NOP | (OPTION_WINDOW_SCALE << 8) | (3 << 16) | (RECEIVE_SCALE << 24));
-    at += 4;
+    store<u32>(at, OPTION_NOP | (OPTION_WINDOW_SCALE << 8) | (3 << 16) | (RECEIVE_SCALE << 24))
+    at += 4
   }
   if (answer ? (tcb.flags & F_SACK) != 0 : (boot & BOOT_FLAG_NO_SACK) == 0) {
-    store<u32>(at, OPTION_NOP | (OPTION_NOP << 8) | (OPTION_SACK_PERMITTED << 16) | (2 << 24));
-    at += 4;
+    store<u32>(at, OPTION_NOP | (OPTION_NOP << 8) | (OPTION_SACK_PERMITTED << 16) | (2 << 24))
+    at += 4
   }
   if (answer ? (tcb.flags & F_TIMESTAMPS) != 0 : (boot & BOOT_FLAG_NO_TIMESTAMPS) == 0) {
-    tcpTimestamps(at, timestampNow(tcb), answer ? tcb.tsRecent : 0);
-    at += TIMESTAMPS_BYTES;
+    tcpTimestamps(at, timestampNow(tcb), answer ? tcb.tsRecent : 0)
+    at += TIMESTAMPS_BYTES
   }
-  return at - start;
+  return at - start
 }
 
 function writeOptions(tcb: Tcb, at: u32, bytes: u32): u32 {
-  let length: u32 = 0;
+  let length: u32 = 0
   if (tcb.flags & F_TIMESTAMPS) {
-    tcpTimestamps(at, timestampNow(tcb), tcb.tsRecent);
-    length = TIMESTAMPS_BYTES;
+    tcpTimestamps(at, timestampNow(tcb), tcb.tsRecent)
+    length = TIMESTAMPS_BYTES
   }
   // SACK blocks ride on bare ACKs alone, so a full segment stays within the MSS.
-  if (tcb.oooHead != 0 && bytes == 0 && (tcb.flags & F_SACK) != 0) length += writeSackBlocks(tcb, at + length, tcb.flags & F_TIMESTAMPS ? 3 : 4);
-  return length;
+  if (tcb.oooHead != 0 && bytes == 0 && (tcb.flags & F_SACK) != 0)
+    length += writeSackBlocks(tcb, at + length, tcb.flags & F_TIMESTAMPS ? 3 : 4)
+  return length
 }
 
 /** Up to `limit` blocks, the one with the newest segment first (RFC 2018 §4). Returns the bytes written. */
 function writeSackBlocks(tcb: Tcb, at: u32, limit: u32): u32 {
-  let blocks: u32 = 0;
-  let out = at + 4;
+  let blocks: u32 = 0
+  let out = at + 4
   // First pass writes the block with the newest segment, the second the others in order.
   for (let pass = 0; pass < 2; pass++) {
-    let chunk = tcb.oooHead;
+    let chunk = tcb.oooHead
     while (chunk != 0 && blocks < limit) {
-      let meta = chunkMeta(chunk);
-      const start = meta.sequence;
-      let end = start + meta.length;
+      let meta = chunkMeta(chunk)
+      const start = meta.sequence
+      let end = start + meta.length
       while (meta.next != 0 && seqLeq(chunkMeta(meta.next).sequence, end)) {
-        meta = chunkMeta(meta.next);
-        end = seqMax(end, meta.sequence + meta.length);
+        meta = chunkMeta(meta.next)
+        end = seqMax(end, meta.sequence + meta.length)
       }
-      const newest = seqLeq(start, tcb.oooNewest) && seqLt(tcb.oooNewest, end);
+      const newest = seqLeq(start, tcb.oooNewest) && seqLt(tcb.oooNewest, end)
       if (newest == (pass == 0)) {
-        store<u32>(out, bswap<u32>(start));
-        store<u32>(out + 4, bswap<u32>(end));
-        out += 8;
-        blocks++;
+        store<u32>(out, bswap<u32>(start))
+        store<u32>(out + 4, bswap<u32>(end))
+        out += 8
+        blocks++
       }
-      chunk = meta.next;
+      chunk = meta.next
     }
   }
-  store<u32>(at, OPTION_NOP | (OPTION_NOP << 8) | (OPTION_SACK << 16) | ((2 + blocks * 8) << 24));
-  return 4 + blocks * 8;
+  store<u32>(at, OPTION_NOP | (OPTION_NOP << 8) | (OPTION_SACK << 16) | ((2 + blocks * 8) << 24))
+  return 4 + blocks * 8
 }
 
 /** Sends RST for a connection that we give up (RFC 9293 §3.10.5). Best effort. */
 export function sendReset(tcb: Tcb): void {
-  counters().tcpResetsOut++;
-  sendSegment(tcb, tcb.sndNxt, 0, TCP_RST | TCP_ACK);
+  counters().tcpResetsOut++
+  sendSegment(tcb, tcb.sndNxt, 0, TCP_RST | TCP_ACK)
 }

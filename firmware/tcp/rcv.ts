@@ -1,14 +1,23 @@
-import { TCP_CLOSE_WAIT, TCP_CLOSING, TCP_ESTABLISHED, TCP_FIN_WAIT_1, TCP_FIN_WAIT_2 } from '../../abi/tcp.ts';
-import { CHUNK_BYTES, chunkAddress, chunkAllocate, chunkMeta, chunkRelease, chunksAreScarce } from '../mem/chunk.ts';
-import { attachByPort, attachByRequest } from '../socket/attach.ts';
-import { deliverEnd, deliverStream } from '../socket/deliver.ts';
-import { counters } from '../state.ts';
-import { enterTimeWait } from './close.ts';
-import { seqLeq, seqLt } from './sequence.ts';
+import { TCP_CLOSE_WAIT, TCP_CLOSING, TCP_ESTABLISHED, TCP_FIN_WAIT_1, TCP_FIN_WAIT_2 } from '../../abi/tcp.ts'
+import { CHUNK_BYTES, chunkAddress, chunkAllocate, chunkMeta, chunkRelease, chunksAreScarce } from '../mem/chunk.ts'
+import { attachByPort, attachByRequest } from '../socket/attach.ts'
+import { deliverEnd, deliverStream } from '../socket/deliver.ts'
+import { counters } from '../state.ts'
+import { enterTimeWait } from './close.ts'
+import { reset } from './reset.ts'
+import { seqLeq, seqLt } from './sequence.ts'
 import {
-  F_ACK_NOW, F_ATTACHED, F_END_DELIVERED, F_FIN_RECEIVED, F_FIN_SEEN, F_HOST, Tcb, setState, wantHost, wantOutput,
-} from './tcb.ts';
-import { reset } from './reset.ts';
+  F_ACK_NOW,
+  F_ATTACHED,
+  F_END_DELIVERED,
+  F_FIN_RECEIVED,
+  F_FIN_SEEN,
+  F_HOST,
+  setState,
+  Tcb,
+  wantHost,
+  wantOutput,
+} from './tcb.ts'
 
 /**
  * The receiving half: in-order bytes go straight from the receive slot to the host's buffer when the host has one, into
@@ -16,7 +25,7 @@ import { reset } from './reset.ts';
  */
 
 /** A receiver may always keep this much out of order; beyond it, only while chunks are plentiful. */
-const OUT_OF_ORDER_CHUNKS: u32 = 1024;
+const OUT_OF_ORDER_CHUNKS: u32 = 1024
 
 /**
  * Takes the acceptable part of a segment: [sequence, sequence + bytes) lies within the receive window.
@@ -26,174 +35,178 @@ const OUT_OF_ORDER_CHUNKS: u32 = 1024;
  */
 export function receiveSegment(tcb: Tcb, sequence: u32, payload: u32, bytes: u32, fin: bool, transient: bool): void {
   if (fin && (tcb.flags & F_FIN_SEEN) == 0) {
-    tcb.flags |= F_FIN_SEEN;
-    tcb.rcvFin = sequence + bytes;
+    tcb.flags |= F_FIN_SEEN
+    tcb.rcvFin = sequence + bytes
   }
   if (bytes != 0) {
     if (sequence != tcb.rcvNxt) {
-      keepOutOfOrder(tcb, sequence, payload, bytes);
-      wantOutput(tcb);
-      return;
+      keepOutOfOrder(tcb, sequence, payload, bytes)
+      wantOutput(tcb)
+      return
     }
-    if (!takeInOrder(tcb, payload, bytes, transient)) return;
-    if (tcb.oooHead != 0) drainOutOfOrder(tcb);
+    if (!takeInOrder(tcb, payload, bytes, transient)) return
+    if (tcb.oooHead != 0) drainOutOfOrder(tcb)
   }
-  if (tcb.unackedSegments < 255) tcb.unackedSegments++;
-  wantOutput(tcb);
-  if ((tcb.flags & F_FIN_SEEN) != 0 && tcb.rcvNxt == tcb.rcvFin) receiveFin(tcb);
+  if (tcb.unackedSegments < 255) tcb.unackedSegments++
+  wantOutput(tcb)
+  if ((tcb.flags & F_FIN_SEEN) != 0 && tcb.rcvNxt == tcb.rcvFin) receiveFin(tcb)
 }
 
 /** In-order payload. False if the endpoint is gone or the bytes had to be refused. */
 function takeInOrder(tcb: Tcb, payload: u32, bytes: u32, transient: bool): bool {
   if ((tcb.flags & F_ATTACHED) == 0) {
     // The request packet (FIG. 6): keep it, then let the placement decide who serves.
-    if (!keepUnread(tcb, payload, bytes)) return false;
-    tcb.rcvNxt += bytes;
-    return attachByRequest(tcb);
+    if (!keepUnread(tcb, payload, bytes)) return false
+    tcb.rcvNxt += bytes
+    return attachByRequest(tcb)
   }
   if ((tcb.flags & F_HOST) == 0) {
     // The application has closed and will never read this (RFC 9293 §3.6.1, RFC 1122 §4.2.2.13).
-    reset(tcb);
-    return false;
+    reset(tcb)
+    return false
   }
   if (tcb.unreadHead == 0 && deliverStream(tcb, payload, bytes, transient)) {
-    tcb.rcvNxt += bytes;
-    return true;
+    tcb.rcvNxt += bytes
+    return true
   }
-  if (!keepUnread(tcb, payload, bytes)) return false;
-  tcb.rcvNxt += bytes;
-  wantHost(tcb);
-  return true;
+  if (!keepUnread(tcb, payload, bytes)) return false
+  tcb.rcvNxt += bytes
+  wantHost(tcb)
+  return true
 }
 
 /** Appends bytes to the unread list. False, with nothing kept, if there are no chunks: the peer sends again. */
 function keepUnread(tcb: Tcb, payload: u32, bytes: u32): bool {
   if (tcb.unreadTail != 0) {
-    const tail = chunkMeta(tcb.unreadTail);
-    const end: u32 = <u32>tail.offset + tail.length;
+    const tail = chunkMeta(tcb.unreadTail)
+    const end: u32 = <u32>tail.offset + tail.length
     if (end + bytes <= CHUNK_BYTES) {
-      memory.copy(chunkAddress(tcb.unreadTail) + end, payload, bytes);
-      tail.length += <u16>bytes;
-      return true;
+      memory.copy(chunkAddress(tcb.unreadTail) + end, payload, bytes)
+      tail.length += <u16>bytes
+      return true
     }
   }
-  const chunk = chunksAreScarce() ? 0 : chunkAllocate();
+  const chunk = chunksAreScarce() ? 0 : chunkAllocate()
   if (!chunk) {
-    counters().tcpNoMemory++;
-    return false;
+    counters().tcpNoMemory++
+    return false
   }
-  memory.copy(chunkAddress(chunk), payload, bytes);
-  chunkMeta(chunk).length = <u16>bytes;
-  appendUnread(tcb, chunk);
-  return true;
+  memory.copy(chunkAddress(chunk), payload, bytes)
+  chunkMeta(chunk).length = <u16>bytes
+  appendUnread(tcb, chunk)
+  return true
 }
 
 function appendUnread(tcb: Tcb, chunk: u32): void {
-  chunkMeta(chunk).next = 0;
-  if (tcb.unreadTail) chunkMeta(tcb.unreadTail).next = chunk;
-  else tcb.unreadHead = chunk;
-  tcb.unreadTail = chunk;
+  chunkMeta(chunk).next = 0
+  if (tcb.unreadTail) chunkMeta(tcb.unreadTail).next = chunk
+  else tcb.unreadHead = chunk
+  tcb.unreadTail = chunk
 }
 
 /** Hands unread bytes to the host while it has buffers, then the end of the stream. True once nothing is owed. */
 export function deliverUnread(tcb: Tcb): bool {
   while (tcb.unreadHead) {
-    const chunk = tcb.unreadHead;
-    const meta = chunkMeta(chunk);
-    if (!deliverStream(tcb, chunkAddress(chunk) + meta.offset, meta.length, true)) return false;
-    tcb.unreadHead = meta.next;
-    if (!tcb.unreadHead) tcb.unreadTail = 0;
-    chunkRelease(chunk);
+    const chunk = tcb.unreadHead
+    const meta = chunkMeta(chunk)
+    if (!deliverStream(tcb, chunkAddress(chunk) + meta.offset, meta.length, true)) return false
+    tcb.unreadHead = meta.next
+    if (!tcb.unreadHead) tcb.unreadTail = 0
+    chunkRelease(chunk)
   }
-  if ((tcb.flags & F_FIN_RECEIVED) != 0 && (tcb.flags & F_END_DELIVERED) == 0) return deliverEnd(tcb);
-  return true;
+  if ((tcb.flags & F_FIN_RECEIVED) != 0 && (tcb.flags & F_END_DELIVERED) == 0) return deliverEnd(tcb)
+  return true
 }
 
 /** Inserts a segment in the sorted list; one that is wholly there already is dropped, overlaps are kept and trimmed on the way out. */
 function keepOutOfOrder(tcb: Tcb, sequence: u32, payload: u32, bytes: u32): void {
   // A gap: the peer learns of it at once (RFC 5681 §4.2).
-  tcb.flags |= F_ACK_NOW;
-  counters().tcpOutOfOrder++;
-  const end = sequence + bytes;
-  let previous: u32 = 0;
-  let chunk = tcb.oooHead;
-  let count: u32 = 0;
+  tcb.flags |= F_ACK_NOW
+  counters().tcpOutOfOrder++
+  const end = sequence + bytes
+  let previous: u32 = 0
+  let chunk = tcb.oooHead
+  let count: u32 = 0
   while (chunk != 0 && seqLeq(chunkMeta(chunk).sequence, sequence)) {
-    const meta = chunkMeta(chunk);
-    if (seqLeq(end, meta.sequence + meta.length)) return;
-    previous = chunk;
-    chunk = meta.next;
-    count++;
+    const meta = chunkMeta(chunk)
+    if (seqLeq(end, meta.sequence + meta.length)) return
+    previous = chunk
+    chunk = meta.next
+    count++
   }
-  if (count > OUT_OF_ORDER_CHUNKS || chunksAreScarce() || bytes > CHUNK_BYTES) return;
-  const fresh = chunkAllocate();
-  if (!fresh) return;
-  const meta = chunkMeta(fresh);
-  memory.copy(chunkAddress(fresh), payload, bytes);
-  meta.sequence = sequence;
-  meta.length = <u16>bytes;
+  if (count > OUT_OF_ORDER_CHUNKS || chunksAreScarce() || bytes > CHUNK_BYTES) return
+  const fresh = chunkAllocate()
+  if (!fresh) return
+  const meta = chunkMeta(fresh)
+  memory.copy(chunkAddress(fresh), payload, bytes)
+  meta.sequence = sequence
+  meta.length = <u16>bytes
   // Later segments that the new one covers go.
   while (chunk != 0) {
-    const later = chunkMeta(chunk);
-    if (seqLt(end, later.sequence + later.length)) break;
-    const next = later.next;
-    chunkRelease(chunk);
-    chunk = next;
+    const later = chunkMeta(chunk)
+    if (seqLt(end, later.sequence + later.length)) break
+    const next = later.next
+    chunkRelease(chunk)
+    chunk = next
   }
-  meta.next = chunk;
-  if (previous) chunkMeta(previous).next = fresh;
-  else tcb.oooHead = fresh;
-  tcb.oooNewest = sequence;
+  meta.next = chunk
+  if (previous) chunkMeta(previous).next = fresh
+  else tcb.oooHead = fresh
+  tcb.oooNewest = sequence
 }
 
 /** Moves what has come in order from the out-of-order list to the host. */
 function drainOutOfOrder(tcb: Tcb): void {
   while (tcb.oooHead) {
-    const chunk = tcb.oooHead;
-    const meta = chunkMeta(chunk);
-    if (seqLt(tcb.rcvNxt, meta.sequence)) break;
-    tcb.oooHead = meta.next;
-    const end = meta.sequence + meta.length;
+    const chunk = tcb.oooHead
+    const meta = chunkMeta(chunk)
+    if (seqLt(tcb.rcvNxt, meta.sequence)) break
+    tcb.oooHead = meta.next
+    const end = meta.sequence + meta.length
     if (!seqLt(tcb.rcvNxt, end)) {
-      chunkRelease(chunk);
-      continue;
+      chunkRelease(chunk)
+      continue
     }
-    const skip = <u16>(tcb.rcvNxt - meta.sequence);
-    meta.offset += skip;
-    meta.length -= skip;
-    tcb.rcvNxt = end;
-    if ((tcb.flags & F_HOST) != 0 && tcb.unreadHead == 0 && deliverStream(tcb, chunkAddress(chunk) + meta.offset, meta.length, true)) {
-      chunkRelease(chunk);
-      continue;
+    const skip = <u16>(tcb.rcvNxt - meta.sequence)
+    meta.offset += skip
+    meta.length -= skip
+    tcb.rcvNxt = end
+    if (
+      (tcb.flags & F_HOST) != 0 &&
+      tcb.unreadHead == 0 &&
+      deliverStream(tcb, chunkAddress(chunk) + meta.offset, meta.length, true)
+    ) {
+      chunkRelease(chunk)
+      continue
     }
-    appendUnread(tcb, chunk);
-    wantHost(tcb);
+    appendUnread(tcb, chunk)
+    wantHost(tcb)
   }
   // A hole was filled, wholly or in part: say so at once (RFC 5681 §4.2).
-  tcb.flags |= F_ACK_NOW;
+  tcb.flags |= F_ACK_NOW
 }
 
 /** The peer's FIN is in order (RFC 9293 §3.10.7.4, eighth). */
 function receiveFin(tcb: Tcb): void {
-  if (tcb.flags & F_FIN_RECEIVED) return;
-  tcb.flags |= F_FIN_RECEIVED;
-  tcb.rcvNxt++;
-  const current: u32 = tcb.state;
+  if (tcb.flags & F_FIN_RECEIVED) return
+  tcb.flags |= F_FIN_RECEIVED
+  tcb.rcvNxt++
+  const current: u32 = tcb.state
   if (current == TCP_ESTABLISHED) {
-    setState(tcb, TCP_CLOSE_WAIT);
-    if ((tcb.flags & F_ATTACHED) == 0 && !attachByPort(tcb)) return;
+    setState(tcb, TCP_CLOSE_WAIT)
+    if ((tcb.flags & F_ATTACHED) == 0 && !attachByPort(tcb)) return
   } else {
-    tcb.flags |= F_ACK_NOW;
-    if (current == TCP_FIN_WAIT_1) setState(tcb, TCP_CLOSING);
+    tcb.flags |= F_ACK_NOW
+    if (current == TCP_FIN_WAIT_1) setState(tcb, TCP_CLOSING)
     else if (current == TCP_FIN_WAIT_2) {
-      deliverLast(tcb);
-      enterTimeWait(tcb);
-      return;
+      deliverLast(tcb)
+      enterTimeWait(tcb)
+      return
     }
   }
-  deliverLast(tcb);
+  deliverLast(tcb)
 }
 
 function deliverLast(tcb: Tcb): void {
-  if ((tcb.flags & F_HOST) != 0 && !deliverUnread(tcb)) wantHost(tcb);
+  if ((tcb.flags & F_HOST) != 0 && !deliverUnread(tcb)) wantHost(tcb)
 }

@@ -1,13 +1,13 @@
-import { TRACE_TCP_RETRANSMIT } from '../../abi/trace.ts';
-import { trace } from '../hal/trace.ts';
-import { counters } from '../state.ts';
-import { TCP_ACK, TCP_FIN, TCP_PSH } from '../wire/tcp.ts';
-import { congestionLoss } from './congestion.ts';
-import { neighborMissing, noteSent, payloadLimit, sendSegment } from './output.ts';
-import { holeEnd, isLost, pipeBytes, rangeCount, rangeEnd, skipSacked } from './scoreboard.ts';
-import { seqLt, seqMax } from './sequence.ts';
-import { F_FIN_SENT, F_LOSS, F_RECOVERY, F_SACK, F_TIMING, TIMER_RETRANSMIT, Tcb, wantOutput } from './tcb.ts';
-import { timerStart } from './timer.ts';
+import { TRACE_TCP_RETRANSMIT } from '../../abi/trace.ts'
+import { trace } from '../hal/trace.ts'
+import { counters } from '../state.ts'
+import { TCP_ACK, TCP_FIN, TCP_PSH } from '../wire/tcp.ts'
+import { congestionLoss } from './congestion.ts'
+import { neighborMissing, noteSent, payloadLimit, sendSegment } from './output.ts'
+import { holeEnd, isLost, pipeBytes, rangeCount, rangeEnd, skipSacked } from './scoreboard.ts'
+import { seqLt, seqMax } from './sequence.ts'
+import { F_FIN_SENT, F_LOSS, F_RECOVERY, F_SACK, F_TIMING, Tcb, TIMER_RETRANSMIT, wantOutput } from './tcb.ts'
+import { timerStart } from './timer.ts'
 
 /**
  * Loss recovery: SACK-based by RFC 6675 where the peer allows SACK, NewReno by RFC 6582 otherwise. What is sent in recovery is
@@ -15,101 +15,101 @@ import { timerStart } from './timer.ts';
  */
 
 /** Three duplicate ACKs, or as much SACKed, mean a loss (RFC 5681 §3.2, RFC 6675 §5). */
-const DUP_THRESHOLD: u32 = 3;
-const BURST_SEGMENTS: u32 = 64;
+const DUP_THRESHOLD: u32 = 3
+const BURST_SEGMENTS: u32 = 64
 
 /** An ACK that acknowledges nothing new arrived while data is outstanding, or SACK told news. Enters recovery when that means a loss. */
 export function recoveryDuplicate(tcb: Tcb): void {
   if (tcb.flags & (F_RECOVERY | F_LOSS)) {
     // RFC 6582 §3.2 (3): each duplicate is a segment that has left the network.
-    if ((tcb.flags & F_RECOVERY) != 0 && (tcb.flags & F_SACK) == 0) tcb.cwnd += tcb.mss;
-    wantOutput(tcb);
-    return;
+    if ((tcb.flags & F_RECOVERY) != 0 && (tcb.flags & F_SACK) == 0) tcb.cwnd += tcb.mss
+    wantOutput(tcb)
+    return
   }
-  if (tcb.dupAcks < 255) tcb.dupAcks++;
-  const sack = (tcb.flags & F_SACK) != 0;
+  if (tcb.dupAcks < 255) tcb.dupAcks++
+  const sack = (tcb.flags & F_SACK) != 0
   if (<u32>tcb.dupAcks < DUP_THRESHOLD && !(sack && isLost(tcb, tcb.sndUna))) {
     // Limited transmit (RFC 3042): one new segment for each of the first two.
-    wantOutput(tcb);
-    return;
+    wantOutput(tcb)
+    return
   }
-  const flight = tcb.sndMax - tcb.sndUna;
-  trace(TRACE_TCP_RETRANSMIT, 2, tcb.handle, tcb.sndUna);
-  counters().tcpFastRetransmits++;
-  congestionLoss(tcb, flight);
-  tcb.flags = (tcb.flags | F_RECOVERY) & ~F_TIMING;
-  tcb.recover = tcb.sndMax;
-  tcb.highRxt = tcb.sndUna;
-  tcb.cwnd = sack ? tcb.ssthresh : tcb.ssthresh + DUP_THRESHOLD * <u32>tcb.mss;
+  const flight = tcb.sndMax - tcb.sndUna
+  trace(TRACE_TCP_RETRANSMIT, 2, tcb.handle, tcb.sndUna)
+  counters().tcpFastRetransmits++
+  congestionLoss(tcb, flight)
+  tcb.flags = (tcb.flags | F_RECOVERY) & ~F_TIMING
+  tcb.recover = tcb.sndMax
+  tcb.highRxt = tcb.sndUna
+  tcb.cwnd = sack ? tcb.ssthresh : tcb.ssthresh + DUP_THRESHOLD * <u32>tcb.mss
   // The first segment goes out whatever the window says (RFC 6675 §5 (4.3)).
-  retransmit(tcb, tcb.sndUna);
-  timerStart(tcb, TIMER_RETRANSMIT, tcb.rtoMs);
-  wantOutput(tcb);
+  retransmit(tcb, tcb.sndUna)
+  timerStart(tcb, TIMER_RETRANSMIT, tcb.rtoMs)
+  wantOutput(tcb)
 }
 
 /** sndUna has moved while in recovery. @param bytes acknowledged */
 export function recoveryAcked(tcb: Tcb, bytes: u32): void {
   if (!seqLt(tcb.sndUna, tcb.recover)) {
     // Full acknowledgement (RFC 6582 §3.2 (3), RFC 6675 §5): deflate to ssthresh.
-    tcb.flags &= ~F_RECOVERY;
-    tcb.cwnd = tcb.ssthresh;
-    tcb.dupAcks = 0;
-    return;
+    tcb.flags &= ~F_RECOVERY
+    tcb.cwnd = tcb.ssthresh
+    tcb.dupAcks = 0
+    return
   }
-  tcb.highRxt = seqMax(tcb.highRxt, tcb.sndUna);
-  if (tcb.flags & F_SACK) return;
+  tcb.highRxt = seqMax(tcb.highRxt, tcb.sndUna)
+  if (tcb.flags & F_SACK) return
   // Partial acknowledgement: the next hole is at sndUna (RFC 6582 §3.2 (4)).
-  tcb.cwnd = tcb.cwnd > bytes ? tcb.cwnd - bytes : <u32>tcb.mss;
-  if (bytes >= <u32>tcb.mss) tcb.cwnd += tcb.mss;
-  retransmit(tcb, tcb.sndUna);
+  tcb.cwnd = tcb.cwnd > bytes ? tcb.cwnd - bytes : <u32>tcb.mss
+  if (bytes >= <u32>tcb.mss) tcb.cwnd += tcb.mss
+  retransmit(tcb, tcb.sndUna)
 }
 
 /** Sends retransmissions and then new data while pipe allows (RFC 6675 §5 (C)). False if the ring is full. */
 export function recoveryOutput(tcb: Tcb): bool {
-  const limit = payloadLimit(tcb);
-  let pipe = tcb.flags & F_SACK ? pipeBytes(tcb) : tcb.sndNxt - tcb.sndUna;
+  const limit = payloadLimit(tcb)
+  let pipe = tcb.flags & F_SACK ? pipeBytes(tcb) : tcb.sndNxt - tcb.sndUna
   for (let n: u32 = 0; n < BURST_SEGMENTS; n++) {
-    if (pipe + limit > tcb.cwnd) return true;
+    if (pipe + limit > tcb.cwnd) return true
     if (tcb.flags & F_SACK) {
       // NextSeg (1): the first hole above what was retransmitted that counts as lost.
-      const hole = skipSacked(tcb, seqMax(tcb.highRxt, tcb.sndUna));
+      const hole = skipSacked(tcb, seqMax(tcb.highRxt, tcb.sndUna))
       if (seqLt(hole, tcb.sndEnd) && seqLt(hole, highestSacked(tcb)) && isLost(tcb, hole)) {
-        const sent = retransmit(tcb, hole);
-        if (!sent) return neighborMissing(tcb);
-        pipe += sent;
-        continue;
+        const sent = retransmit(tcb, hole)
+        if (!sent) return neighborMissing(tcb)
+        pipe += sent
+        continue
       }
     }
     // NextSeg (2): new data, within the peer's window.
-    if (!seqLt(tcb.sndNxt, tcb.sndEnd)) return true;
-    const window = tcb.sndNxt - tcb.sndUna < tcb.sndWnd ? tcb.sndWnd - (tcb.sndNxt - tcb.sndUna) : 0;
-    const bytes = min<u32>(min<u32>(tcb.sndEnd - tcb.sndNxt, limit), window);
-    if (bytes == 0) return true;
-    const flags = tcb.sndNxt + bytes == tcb.sndEnd ? TCP_ACK | TCP_PSH : TCP_ACK;
-    if (!sendSegment(tcb, tcb.sndNxt, bytes, flags)) return neighborMissing(tcb);
-    noteSent(tcb, tcb.sndNxt, bytes, flags);
-    pipe += bytes;
+    if (!seqLt(tcb.sndNxt, tcb.sndEnd)) return true
+    const window = tcb.sndNxt - tcb.sndUna < tcb.sndWnd ? tcb.sndWnd - (tcb.sndNxt - tcb.sndUna) : 0
+    const bytes = min<u32>(min<u32>(tcb.sndEnd - tcb.sndNxt, limit), window)
+    if (bytes == 0) return true
+    const flags = tcb.sndNxt + bytes == tcb.sndEnd ? TCP_ACK | TCP_PSH : TCP_ACK
+    if (!sendSegment(tcb, tcb.sndNxt, bytes, flags)) return neighborMissing(tcb)
+    noteSent(tcb, tcb.sndNxt, bytes, flags)
+    pipe += bytes
   }
-  return false;
+  return false
 }
 
 function highestSacked(tcb: Tcb): u32 {
-  const count = rangeCount(tcb);
-  return count ? rangeEnd(tcb, count - 1) : tcb.sndUna;
+  const count = rangeCount(tcb)
+  return count ? rangeEnd(tcb, count - 1) : tcb.sndUna
 }
 
 /** Sends the segment at `sequence` again, up to the next SACKed byte. Returns its bytes, FIN counted, or 0 if it could not leave. */
 function retransmit(tcb: Tcb, sequence: u32): u32 {
-  const queued = seqLt(sequence, tcb.sndEnd) ? tcb.sndEnd - sequence : 0;
-  let bytes = min<u32>(queued, payloadLimit(tcb));
-  bytes = min<u32>(bytes, holeEnd(tcb, sequence, sequence + bytes) - sequence);
-  if (seqLt(tcb.sndMax, sequence + bytes)) bytes = tcb.sndMax - sequence;
-  let flags = TCP_ACK;
-  if (sequence + bytes == tcb.sndEnd && (tcb.flags & F_FIN_SENT) != 0) flags |= TCP_FIN;
-  if (bytes == 0 && (flags & TCP_FIN) == 0) return 0;
-  if (!sendSegment(tcb, sequence, bytes, flags)) return 0;
-  noteSent(tcb, sequence, bytes, flags);
-  const span = bytes + (flags & TCP_FIN ? 1 : 0);
-  tcb.highRxt = seqMax(tcb.highRxt, sequence + span);
-  return span;
+  const queued = seqLt(sequence, tcb.sndEnd) ? tcb.sndEnd - sequence : 0
+  let bytes = min<u32>(queued, payloadLimit(tcb))
+  bytes = min<u32>(bytes, holeEnd(tcb, sequence, sequence + bytes) - sequence)
+  if (seqLt(tcb.sndMax, sequence + bytes)) bytes = tcb.sndMax - sequence
+  let flags = TCP_ACK
+  if (sequence + bytes == tcb.sndEnd && (tcb.flags & F_FIN_SENT) != 0) flags |= TCP_FIN
+  if (bytes == 0 && (flags & TCP_FIN) == 0) return 0
+  if (!sendSegment(tcb, sequence, bytes, flags)) return 0
+  noteSent(tcb, sequence, bytes, flags)
+  const span = bytes + (flags & TCP_FIN ? 1 : 0)
+  tcb.highRxt = seqMax(tcb.highRxt, sequence + span)
+  return span
 }

@@ -1,190 +1,202 @@
-import { STATUS_ETIMEDOUT } from '../../abi/status.ts';
-import { TRACE_TCP_RETRANSMIT } from '../../abi/trace.ts';
-import { TCP_ESTABLISHED, TCP_FIN_WAIT_2, TCP_SYN_RECEIVED, TCP_SYN_SENT } from '../../abi/tcp.ts';
-import { PANIC_TABLE, panic } from '../hal/panic.ts';
-import { msReached } from '../hal/timer.ts';
-import { trace } from '../hal/trace.ts';
-import { timerArm } from '../mem/wheel.ts';
-import { counters, state } from '../state.ts';
-import { placementTimeout } from '../socket/attach.ts';
-import { tcpAbandon, tcpFail } from './close.ts';
-import { congestionTimeout } from './congestion.ts';
-import { sendSegment } from './output.ts';
-import { seqLt } from './sequence.ts';
+import { STATUS_ETIMEDOUT } from '../../abi/status.ts'
+import { TCP_ESTABLISHED, TCP_FIN_WAIT_2, TCP_SYN_RECEIVED, TCP_SYN_SENT } from '../../abi/tcp.ts'
+import { TRACE_TCP_RETRANSMIT } from '../../abi/trace.ts'
+import { PANIC_TABLE, panic } from '../hal/panic.ts'
+import { msReached } from '../hal/timer.ts'
+import { trace } from '../hal/trace.ts'
+import { timerArm } from '../mem/wheel.ts'
+import { placementTimeout } from '../socket/attach.ts'
+import { counters, state } from '../state.ts'
+import { TCP_ACK } from '../wire/tcp.ts'
+import { tcpAbandon, tcpFail } from './close.ts'
+import { congestionTimeout } from './congestion.ts'
+import { sendSegment } from './output.ts'
+import { seqLt } from './sequence.ts'
 import {
-  F_ACK_NOW, F_ATTACHED, F_LOSS, F_PROBE, F_RECOVERY, F_TIMING, TIMER_DELAYED_ACK, TIMER_KEEP_ALIVE, TIMER_PERSIST, TIMER_RETRANSMIT, TIMER_STATE, Tcb, wantOutput,
-} from './tcb.ts';
-import { TCP_ACK } from '../wire/tcp.ts';
+  F_ACK_NOW,
+  F_ATTACHED,
+  F_LOSS,
+  F_PROBE,
+  F_RECOVERY,
+  F_TIMING,
+  Tcb,
+  TIMER_DELAYED_ACK,
+  TIMER_KEEP_ALIVE,
+  TIMER_PERSIST,
+  TIMER_RETRANSMIT,
+  TIMER_STATE,
+  wantOutput,
+} from './tcb.ts'
 
 /** RFC 6298 (2.1): RTO before the first measurement, and (2.5) its upper bound; milliseconds. */
-export const RTO_INITIAL_MS: u32 = 1000;
-const RTO_MAXIMUM_MS: u32 = 60000;
+export const RTO_INITIAL_MS: u32 = 1000
+const RTO_MAXIMUM_MS: u32 = 60000
 /** Tries of SYN and SYN-ACK before an opening connection is given up (RFC 9293 §3.8.3: at least 3 minutes for SYN in R2 is advice; we follow common practice). */
-const SYN_RETRIES: u32 = 6;
-const SYN_ACK_RETRIES: u32 = 5;
+const SYN_RETRIES: u32 = 6
+const SYN_ACK_RETRIES: u32 = 5
 /** RFC 9293 §3.8.4: probes without an answer before the connection is dead, and the time between them. */
-const KEEP_ALIVE_PROBES: u32 = 9;
-const KEEP_ALIVE_INTERVAL_MS: u32 = 75000;
+const KEEP_ALIVE_PROBES: u32 = 9
+const KEEP_ALIVE_INTERVAL_MS: u32 = 75000
 
 /** Sets or moves one of the TCB's deadlines. @param timer TIMER_* */
 export function timerStart(tcb: Tcb, timer: u32, delayMs: u32): void {
-  const deadline = state().nowMs + max<u32>(delayMs, 1);
-  tcb.timers |= timer;
-  if (timer == TIMER_DELAYED_ACK) tcb.delayedAckMs = deadline;
-  else if (timer == TIMER_KEEP_ALIVE) tcb.keepAliveMs = deadline;
-  else if (timer == TIMER_STATE) tcb.stateMs = deadline;
-  else tcb.retransmitMs = deadline; // retransmission and persist are never on together
-  timerArm(tcb, deadline);
+  const deadline = state().nowMs + max<u32>(delayMs, 1)
+  tcb.timers |= timer
+  if (timer == TIMER_DELAYED_ACK) tcb.delayedAckMs = deadline
+  else if (timer == TIMER_KEEP_ALIVE) tcb.keepAliveMs = deadline
+  else if (timer == TIMER_STATE) tcb.stateMs = deadline
+  else tcb.retransmitMs = deadline // retransmission and persist are never on together
+  timerArm(tcb, deadline)
 }
 
 /** The wheel may still look at the TCB; it finds nothing due. */
 export function timerStop(tcb: Tcb, timer: u32): void {
-  tcb.timers &= ~timer;
+  tcb.timers &= ~timer
 }
 
 /** A round trip was measured (RFC 6298 §2). @param sampleUs microseconds */
 export function rttSample(tcb: Tcb, sampleUs: u32): void {
   if (tcb.srttUs == 0) {
-    tcb.srttUs = max<u32>(sampleUs, 1);
-    tcb.rttvarUs = sampleUs >>> 1;
+    tcb.srttUs = max<u32>(sampleUs, 1)
+    tcb.rttvarUs = sampleUs >>> 1
   } else {
-    const error = <i32>(tcb.srttUs - sampleUs);
-    const magnitude = <u32>(error < 0 ? -error : error);
-    tcb.rttvarUs += <u32>((<i32>magnitude - <i32>tcb.rttvarUs) >> 2);
-    tcb.srttUs = max<u32>(tcb.srttUs - <u32>(error >> 3), 1);
+    const error = <i32>(tcb.srttUs - sampleUs)
+    const magnitude = <u32>(error < 0 ? -error : error)
+    tcb.rttvarUs += <u32>((<i32>magnitude - <i32>tcb.rttvarUs) >> 2)
+    tcb.srttUs = max<u32>(tcb.srttUs - <u32>(error >> 3), 1)
   }
-  const rto = (tcb.srttUs + max<u32>(4 * tcb.rttvarUs, 1000) + 999) / 1000;
-  tcb.rtoMs = min<u32>(max<u32>(rto, state().rtoMinimumMs), RTO_MAXIMUM_MS);
+  const rto = (tcb.srttUs + max<u32>(4 * tcb.rttvarUs, 1000) + 999) / 1000
+  tcb.rtoMs = min<u32>(max<u32>(rto, state().rtoMinimumMs), RTO_MAXIMUM_MS)
 }
 
 /** The wheel found this TCB: serves what is due and arms it for what is left. */
 export function tcpTimer(tcb: Tcb): void {
-  const now = state().nowMs;
-  const timers = tcb.timers;
+  const now = state().nowMs
+  const timers = tcb.timers
   if (timers & TIMER_DELAYED_ACK && msReached(now, tcb.delayedAckMs)) {
-    tcb.timers &= ~TIMER_DELAYED_ACK;
-    tcb.flags |= F_ACK_NOW;
-    wantOutput(tcb);
+    tcb.timers &= ~TIMER_DELAYED_ACK
+    tcb.flags |= F_ACK_NOW
+    wantOutput(tcb)
   }
   if (timers & TIMER_STATE && msReached(now, tcb.stateMs)) {
-    tcb.timers &= ~TIMER_STATE;
-    if (!stateTimeout(tcb)) return;
+    tcb.timers &= ~TIMER_STATE
+    if (!stateTimeout(tcb)) return
   }
   if (timers & (TIMER_RETRANSMIT | TIMER_PERSIST) && msReached(now, tcb.retransmitMs)) {
-    if (timers & TIMER_PERSIST) persistTimeout(tcb);
-    else retransmitTimeout(tcb);
-    if (tcb.state == 0) return;
+    if (timers & TIMER_PERSIST) persistTimeout(tcb)
+    else retransmitTimeout(tcb)
+    if (tcb.state == 0) return
   }
   if (timers & TIMER_KEEP_ALIVE && msReached(now, tcb.keepAliveMs)) {
-    if (!keepAliveTimeout(tcb)) return;
+    if (!keepAliveTimeout(tcb)) return
   }
-  rearm(tcb);
+  rearm(tcb)
 }
 
 function rearm(tcb: Tcb): void {
-  const timers = tcb.timers;
-  if (timers & TIMER_DELAYED_ACK) timerArm(tcb, tcb.delayedAckMs);
-  if (timers & (TIMER_RETRANSMIT | TIMER_PERSIST)) timerArm(tcb, tcb.retransmitMs);
-  if (timers & TIMER_KEEP_ALIVE) timerArm(tcb, tcb.keepAliveMs);
-  if (timers & TIMER_STATE) timerArm(tcb, tcb.stateMs);
+  const timers = tcb.timers
+  if (timers & TIMER_DELAYED_ACK) timerArm(tcb, tcb.delayedAckMs)
+  if (timers & (TIMER_RETRANSMIT | TIMER_PERSIST)) timerArm(tcb, tcb.retransmitMs)
+  if (timers & TIMER_KEEP_ALIVE) timerArm(tcb, tcb.keepAliveMs)
+  if (timers & TIMER_STATE) timerArm(tcb, tcb.stateMs)
 }
 
 /** The connection stayed too long in a state. False if it is gone. */
 function stateTimeout(tcb: Tcb): bool {
   if (tcb.state == TCP_FIN_WAIT_2) {
     // The application has let go and the peer does not finish: common practice, RFC 9293 §3.6 leaves it open.
-    tcpAbandon(tcb, false);
-    return false;
+    tcpAbandon(tcb, false)
+    return false
   }
-  if (tcb.flags & F_ATTACHED) return true;
-  if (tcb.state == TCP_SYN_RECEIVED) return true; // its retransmissions end it
-  return placementTimeout(tcb);
+  if (tcb.flags & F_ATTACHED) return true
+  if (tcb.state == TCP_SYN_RECEIVED) return true // its retransmissions end it
+  return placementTimeout(tcb)
 }
 
 function retransmitTimeout(tcb: Tcb): void {
-  const st = state();
-  tcb.timers &= ~TIMER_RETRANSMIT;
+  const st = state()
+  tcb.timers &= ~TIMER_RETRANSMIT
   if (tcb.state == TCP_SYN_SENT || tcb.state == TCP_SYN_RECEIVED) {
-    tcb.backoff++;
-    const retries = tcb.state == TCP_SYN_SENT ? SYN_RETRIES : SYN_ACK_RETRIES;
+    tcb.backoff++
+    const retries = tcb.state == TCP_SYN_SENT ? SYN_RETRIES : SYN_ACK_RETRIES
     if (<u32>tcb.backoff > retries) {
-      if (tcb.state == TCP_SYN_SENT) tcpFail(tcb, STATUS_ETIMEDOUT);
-      else tcpAbandon(tcb, false);
-      return;
+      if (tcb.state == TCP_SYN_SENT) tcpFail(tcb, STATUS_ETIMEDOUT)
+      else tcpAbandon(tcb, false)
+      return
     }
-    tcb.flags &= ~F_TIMING;
-    tcb.rtoMs = min<u32>(tcb.rtoMs << 1, RTO_MAXIMUM_MS);
-    tcb.sndNxt = tcb.iss;
-    counters().tcpRetransmits++;
-    timerStart(tcb, TIMER_RETRANSMIT, tcb.rtoMs);
-    wantOutput(tcb);
-    return;
+    tcb.flags &= ~F_TIMING
+    tcb.rtoMs = min<u32>(tcb.rtoMs << 1, RTO_MAXIMUM_MS)
+    tcb.sndNxt = tcb.iss
+    counters().tcpRetransmits++
+    timerStart(tcb, TIMER_RETRANSMIT, tcb.rtoMs)
+    wantOutput(tcb)
+    return
   }
-  if (!seqLt(tcb.sndUna, tcb.sndMax)) return;
+  if (!seqLt(tcb.sndUna, tcb.sndMax)) return
   if (st.nowMs - tcb.stalledMs >= st.userTimeoutMs) {
-    tcpFail(tcb, STATUS_ETIMEDOUT);
-    return;
+    tcpFail(tcb, STATUS_ETIMEDOUT)
+    return
   }
   if (tcb.sndWnd == 0) {
     // The window closed over what is in flight: probe, and leave the congestion state alone.
-    tcb.sndNxt = tcb.sndUna;
-    persistTimeout(tcb);
-    return;
+    tcb.sndNxt = tcb.sndUna
+    persistTimeout(tcb)
+    return
   }
-  counters().tcpTimeouts++;
-  trace(TRACE_TCP_RETRANSMIT, 1, tcb.handle, tcb.sndUna);
+  counters().tcpTimeouts++
+  trace(TRACE_TCP_RETRANSMIT, 1, tcb.handle, tcb.sndUna)
   // Once per loss event: further timeouts of the same data do not lower ssthresh again (RFC 5681 §3.1).
-  if (tcb.backoff == 0) congestionTimeout(tcb, tcb.sndMax - tcb.sndUna);
-  else tcb.cwnd = tcb.mss;
-  if (tcb.backoff < 15) tcb.backoff++;
-  tcb.flags = (tcb.flags & ~(F_RECOVERY | F_TIMING)) | F_LOSS;
-  tcb.dupAcks = 0;
-  tcb.recover = tcb.sndMax;
-  tcb.sndNxt = tcb.sndUna;
+  if (tcb.backoff == 0) congestionTimeout(tcb, tcb.sndMax - tcb.sndUna)
+  else tcb.cwnd = tcb.mss
+  if (tcb.backoff < 15) tcb.backoff++
+  tcb.flags = (tcb.flags & ~(F_RECOVERY | F_TIMING)) | F_LOSS
+  tcb.dupAcks = 0
+  tcb.recover = tcb.sndMax
+  tcb.sndNxt = tcb.sndUna
   // RFC 6298 (5.5): back off the timer.
-  timerStart(tcb, TIMER_RETRANSMIT, min<u32>(tcb.rtoMs << min<u32>(tcb.backoff, 10), RTO_MAXIMUM_MS));
-  wantOutput(tcb);
+  timerStart(tcb, TIMER_RETRANSMIT, min<u32>(tcb.rtoMs << min<u32>(tcb.backoff, 10), RTO_MAXIMUM_MS))
+  wantOutput(tcb)
 }
 
 /** The window stays closed: probe it with one byte (RFC 9293 §3.8.6.1). */
 function persistTimeout(tcb: Tcb): void {
-  const st = state();
-  tcb.timers &= ~TIMER_PERSIST;
-  if (tcb.sndHead == 0) return;
+  const st = state()
+  tcb.timers &= ~TIMER_PERSIST
+  if (tcb.sndHead == 0) return
   if (st.nowMs - tcb.stalledMs >= st.userTimeoutMs) {
-    tcpFail(tcb, STATUS_ETIMEDOUT);
-    return;
+    tcpFail(tcb, STATUS_ETIMEDOUT)
+    return
   }
-  counters().tcpZeroWindowProbes++;
+  counters().tcpZeroWindowProbes++
   // One byte is sent but not counted as sent: the window decides whether the peer keeps it.
   if (seqLt(tcb.sndUna, tcb.sndEnd)) {
-    sendSegment(tcb, tcb.sndUna, 1, TCP_ACK);
-    if (tcb.sndMax == tcb.sndUna) tcb.sndMax = tcb.sndUna + 1;
+    sendSegment(tcb, tcb.sndUna, 1, TCP_ACK)
+    if (tcb.sndMax == tcb.sndUna) tcb.sndMax = tcb.sndUna + 1
   }
-  if (tcb.backoff < 15) tcb.backoff++;
-  timerStart(tcb, TIMER_PERSIST, min<u32>(tcb.rtoMs << min<u32>(tcb.backoff, 10), RTO_MAXIMUM_MS));
+  if (tcb.backoff < 15) tcb.backoff++
+  timerStart(tcb, TIMER_PERSIST, min<u32>(tcb.rtoMs << min<u32>(tcb.backoff, 10), RTO_MAXIMUM_MS))
 }
 
 /** False if the peer is dead. */
 function keepAliveTimeout(tcb: Tcb): bool {
-  tcb.timers &= ~TIMER_KEEP_ALIVE;
-  if (tcb.state < <u8>TCP_ESTABLISHED) panic(PANIC_TABLE, tcb.state);
+  tcb.timers &= ~TIMER_KEEP_ALIVE
+  if (tcb.state < <u8>TCP_ESTABLISHED) panic(PANIC_TABLE, tcb.state)
   if (<u32>tcb.keepAliveProbes >= KEEP_ALIVE_PROBES) {
-    tcpFail(tcb, STATUS_ETIMEDOUT);
-    return false;
+    tcpFail(tcb, STATUS_ETIMEDOUT)
+    return false
   }
   if (tcb.sndUna == tcb.sndMax) {
-    tcb.keepAliveProbes++;
-    counters().tcpKeepAliveProbes++;
-    tcb.flags |= F_PROBE;
-    wantOutput(tcb);
+    tcb.keepAliveProbes++
+    counters().tcpKeepAliveProbes++
+    tcb.flags |= F_PROBE
+    wantOutput(tcb)
   }
-  timerStart(tcb, TIMER_KEEP_ALIVE, KEEP_ALIVE_INTERVAL_MS);
-  return true;
+  timerStart(tcb, TIMER_KEEP_ALIVE, KEEP_ALIVE_INTERVAL_MS)
+  return true
 }
 
 /** Something was heard from the peer: the idle time starts again. */
 export function keepAliveHeard(tcb: Tcb): void {
-  tcb.keepAliveProbes = 0;
-  tcb.keepAliveMs = state().nowMs + tcb.keepAliveIdleMs;
+  tcb.keepAliveProbes = 0
+  tcb.keepAliveMs = state().nowMs + tcb.keepAliveIdleMs
 }

@@ -41,14 +41,7 @@ export function arpTarget(packet: u32): u32 {
 }
 
 /** Writes the 28 bytes. @param operation ARP_REQUEST or ARP_REPLY */
-export function arpWrite(
-  packet: u32,
-  operation: u32,
-  senderMac: u64,
-  sender: u32,
-  targetMac: u64,
-  target: u32,
-): void {
+export function arpWrite(packet: u32, operation: u32, senderMac: u64, sender: u32, targetMac: u64, target: u32): void {
   store<u32>(packet, 0x00080100)
   store<u16>(packet, 0x0406, 4)
   store<u16>(packet, bswap<u16>(<u16>operation), 6)

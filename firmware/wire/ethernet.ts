@@ -35,7 +35,7 @@ export function ethernetWrite(frame: u32, destination: u64, source: u64, type: u
 
 /** The MAC address in the 6 bytes at `address`. */
 export function macLoad(address: u32): u64 {
-  return (<u64>bswap<u16>(load<u16>(address)) << 32) | bswap<u32>(load<u32>(address, 2))
+  return ((<u64>bswap<u16>(load<u16>(address))) << 32) | bswap<u32>(load<u32>(address, 2))
 }
 
 export function macStore(address: u32, mac: u64): void {
