@@ -1,1 +1,30 @@
-pub use wasmtime::Engine;
+//! The CPU of the emulated SmartNIC as a Node-API addon, and a TAP device for its links.
+//!
+//! | module | is |
+//! |---|---|
+//! | engine | the two Wasmtime engines of the process, and compiled firmware |
+//! | memory | INIC memory, mapped once for the firmware and once for JavaScript |
+//! | bus | what happens when the firmware touches a page where nothing is |
+//! | machine | a Store with the firmware in it |
+//! | plain, debug | the two CPUs that addon.ts declares |
+//! | fault | why a firmware stopped |
+//! | raw, exports | the Node-API side |
+//! | tap | a Linux TAP interface |
+//!
+//! Nothing here panics on purpose, and no panic crosses into JavaScript.
+
+// A test build, which only linters make, registers no exports, and so seems to use nothing.
+#![cfg_attr(test, allow(dead_code))]
+
+mod bus;
+mod debug;
+mod engine;
+mod error;
+mod exports;
+mod fault;
+mod machine;
+mod memory;
+mod plain;
+mod raw;
+#[cfg(target_os = "linux")]
+mod tap;

@@ -1,0 +1,144 @@
+/**
+ * The CPU of an INIC, as the board sees it.
+ *
+ * A firmware is a WebAssembly module that imports `env.memory`, its INIC memory, and nothing else, and exports
+ * `reset(): void` and `poll(irqs: u32): u32`. All its state is in that memory.
+ */
+
+/** What runs the firmware: Wasmtime in the addon, or the JavaScript engine's own WebAssembly. */
+export type CpuKind = 'wasmtime' | 'v8'
+
+/** Addresses the firmware must not touch: `start` up to but not including `end`, multiples of 4096. */
+export interface MemoryGuard {
+  readonly start: number
+  readonly end: number
+  /** Loads are allowed and only stores fault. Default false. */
+  readonly readable?: boolean
+}
+
+export interface CpuOptions {
+  /** The firmware. */
+  readonly module: Uint8Array
+  /** Size of INIC memory in bytes, a multiple of 64 KiB. It never changes. */
+  readonly memoryBytes: number
+  /** Watchdog allowance: the fuel that `reset` or one `poll` may spend. Default 100 000 000. Ignored by v8. */
+  readonly fuelPerSlice?: number
+  /**
+   * Bus space without a device behind it: a load or store there stops the firmware at the instruction with a
+   * `bus-fault`. Wasmtime on Linux only; elsewhere such an access goes to ordinary memory, and the board has to look
+   * after each slice. JavaScript may read and write these addresses on every CPU.
+   */
+  readonly guard?: readonly MemoryGuard[]
+}
+
+export type CpuFaultKind =
+  /** The slice spent its allowance without returning. */
+  | 'watchdog'
+  /** An `unreachable` instruction: an assertion of the firmware, or asc's `abort`. */
+  | 'unreachable'
+  | 'memory-out-of-bounds'
+  /** A load or store where nothing is; see {@link CpuOptions.guard}. */
+  | 'bus-fault'
+  | 'divide-by-zero'
+  | 'integer-overflow'
+  /** A float that does not fit the integer it is converted to. */
+  | 'invalid-conversion'
+  | 'indirect-call'
+  | 'stack-overflow'
+  /** The CPU itself failed. */
+  | 'internal'
+
+/** A function of the firmware that was running. */
+export interface CpuFrame {
+  readonly functionIndex: number
+  /** From the module's name section. */
+  readonly functionName?: string
+  /**
+   * Offset in the module of the instruction that faulted or called: the generated column of asc's source map. Absent
+   * where no instruction is to blame, as in a function's prologue.
+   */
+  readonly pc?: number
+}
+
+/** Why the firmware stopped. */
+export interface CpuFault {
+  readonly kind: CpuFaultKind
+  /** A sentence for a person. */
+  readonly message: string
+  /**
+   * INIC address of the access, where it is known. For a `memory.copy` or `memory.fill` it is some address in the
+   * guarded range, not always the first.
+   */
+  readonly address?: number
+  /** Call stack, innermost first; cut at 64 frames, on v8 at `Error.stackTraceLimit`. */
+  readonly frames: readonly CpuFrame[]
+}
+
+export interface Cpu {
+  readonly kind: CpuKind
+  /** INIC memory itself, not a copy. Its length is 0 once disposed of. */
+  readonly memory: ArrayBuffer
+  /** Fuel spent by the last `reset` or `poll`; after a fault a lower bound. Always 0 on v8. */
+  readonly cycles: number
+  /** Why the firmware is stopped, or null while it is not. */
+  readonly fault: CpuFault | null
+
+  /** Runs the firmware's `reset` over memory as it is, and takes back a fault. False if the firmware stopped in it. */
+  reset(): boolean
+
+  /**
+   * Runs one slice with interrupt lines `irqs` (32 bits).
+   *
+   * Returns the microseconds until the firmware wants to run again: 0 at once, 0xffffffff not before an input. Returns
+   * -1 when the firmware stopped in this slice or before, or the CPU is disposed of. Never throws.
+   */
+  poll(irqs: number): number
+
+  /** Lets go of memory and engine. Safe to call twice. Without it both go with the last reference to the CPU. */
+  dispose(): void
+}
+
+export type CpuErrorCode =
+  /** The addon was not built, or not for this platform. */
+  | 'ERR_CPU_ADDON_MISSING'
+  | 'ERR_CPU_OPTION'
+  /** The module is no firmware. */
+  | 'ERR_CPU_MODULE'
+  /** No INIC memory of that size, or guarded like that. */
+  | 'ERR_CPU_MEMORY'
+  | 'ERR_CPU_DISPOSED'
+  /** A debugged CPU is, or is not, in mid-call. */
+  | 'ERR_CPU_STATE'
+  /** No instruction to stop at. */
+  | 'ERR_CPU_BREAKPOINT'
+  | 'ERR_CPU_INTERNAL'
+
+export class CpuError extends Error {
+  readonly code: CpuErrorCode
+
+  constructor(code: CpuErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options)
+    this.name = 'CpuError'
+    this.code = code
+  }
+
+  /** An error of the addon, which carries its code as a property. */
+  static from(error: unknown): CpuError {
+    if (error instanceof CpuError) return error
+    const { code, message } = error as { code?: unknown; message?: unknown }
+    const known = typeof code === 'string' && code.startsWith('ERR_CPU_')
+    return new CpuError(known ? (code as CpuErrorCode) : 'ERR_CPU_INTERNAL', String(message ?? error), { cause: error })
+  }
+}
+
+/** Bytes of a WebAssembly page. */
+export const WASM_PAGE_BYTES = 65536
+
+/** Default of {@link CpuOptions.fuelPerSlice}. */
+export const FUEL_PER_SLICE = 100_000_000
+
+/** The result of `poll` when the firmware is stopped. */
+export const POLL_STOPPED = -1
+
+/** The result of `poll` when the firmware waits for an input. */
+export const POLL_IDLE = 0xffffffff

@@ -1,0 +1,31 @@
+/** What `createCpu` and the debugged CPU check before any engine sees it. */
+
+import { CpuError, type CpuOptions, WASM_PAGE_BYTES } from './cpu.ts'
+import { checkFirmware } from './firmware.ts'
+
+/** Pages of the guard; the unit of `mprotect`. */
+const GUARD_PAGE_BYTES = 4096
+
+/** Wasm memories end at 4 GiB. */
+const MAX_MEMORY_BYTES = 2 ** 32
+
+/** Throws ERR_CPU_OPTION for a number out of range, ERR_CPU_MODULE for a module that is no firmware. */
+export function checkOptions(options: CpuOptions): void {
+  const { memoryBytes, fuelPerSlice = 1, guard = [] } = options
+  if (!isUnits(memoryBytes, WASM_PAGE_BYTES) || memoryBytes === 0 || memoryBytes > MAX_MEMORY_BYTES) {
+    throw new CpuError('ERR_CPU_OPTION', `memoryBytes is ${memoryBytes}: it has to be a multiple of 65536 up to 4 GiB`)
+  }
+  if (!Number.isSafeInteger(fuelPerSlice) || fuelPerSlice <= 0) {
+    throw new CpuError('ERR_CPU_OPTION', `fuelPerSlice is ${fuelPerSlice}: it has to be a positive integer`)
+  }
+  for (const { start, end } of guard) {
+    if (!isUnits(start, GUARD_PAGE_BYTES) || !isUnits(end, GUARD_PAGE_BYTES) || start >= end || end > memoryBytes) {
+      const range = `${start}-${end}`
+      const rule = `multiples of ${GUARD_PAGE_BYTES} within the ${memoryBytes} bytes of memory`
+      throw new CpuError('ERR_CPU_OPTION', `guard ${range}: start and end have to be ${rule}, and in order`)
+    }
+  }
+  checkFirmware(options)
+}
+
+const isUnits = (value: number, unit: number) => Number.isSafeInteger(value) && value >= 0 && value % unit === 0
