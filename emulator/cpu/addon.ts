@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url'
 import { CpuError, type CpuFault, type MemoryGuard } from './cpu.ts'
 
 /** Slots of the numbers shared with `poll` and `reset`; `Io` of plain.rs. */
-export const CpuIo = { irqs: 0, result: 1, cycles: 2 } as const
+export const CpuIo = { irqs: 0, result: 1, cycles: 2, stored: 3 } as const
 
 /** `PlainCpu` of plain.rs. */
 export interface NativeCpu {
@@ -72,7 +72,7 @@ export interface NativeTap {
 type NativeCpuArguments = [module: Uint8Array, pages: number, fuelPerSlice: number, guard: readonly MemoryGuard[]]
 
 export interface Addon {
-  readonly PlainCpu: new (...args: NativeCpuArguments) => NativeCpu
+  readonly PlainCpu: new (...args: [...NativeCpuArguments, watchStart: number, watchEnd: number]) => NativeCpu
   readonly DebugCpu: new (...args: NativeCpuArguments) => NativeDebugCpu
   /** On Linux. */
   readonly TapDevice?: new (

@@ -29,6 +29,11 @@ export interface CpuOptions {
    * after each slice. JavaScript may read and write these addresses on every CPU.
    */
   readonly guard?: readonly MemoryGuard[]
+  /**
+   * Addresses, `start` up to but not including `end`, whose contents are compared before and after a slice, for
+   * {@link Cpu.stored}. Default: none.
+   */
+  readonly watch?: { readonly start: number; readonly end: number }
 }
 
 export type CpuFaultKind =
@@ -80,6 +85,8 @@ export interface Cpu {
   readonly memory: ArrayBuffer
   /** Fuel spent by the last `reset` or `poll`; after a fault a lower bound. Always 0 on v8. */
   readonly cycles: number
+  /** The last `reset` or `poll` left something in the watched range other than it found it. On v8 always true: it may have. */
+  readonly stored: boolean
   /** Why the firmware is stopped, or null while it is not. */
   readonly fault: CpuFault | null
 

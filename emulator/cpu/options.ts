@@ -11,7 +11,7 @@ const MAX_MEMORY_BYTES = 2 ** 32
 
 /** Throws ERR_CPU_OPTION for a number out of range, ERR_CPU_MODULE for a module that is no firmware. */
 export function checkOptions(options: CpuOptions): void {
-  const { memoryBytes, fuelPerSlice = 1, guard = [] } = options
+  const { memoryBytes, fuelPerSlice = 1, guard = [], watch } = options
   if (!isUnits(memoryBytes, WASM_PAGE_BYTES) || memoryBytes === 0 || memoryBytes > MAX_MEMORY_BYTES) {
     throw new CpuError('ERR_CPU_OPTION', `memoryBytes is ${memoryBytes}: it has to be a multiple of 65536 up to 4 GiB`)
   }
@@ -24,6 +24,15 @@ export function checkOptions(options: CpuOptions): void {
       const rule = `multiples of ${GUARD_PAGE_BYTES} within the ${memoryBytes} bytes of memory`
       throw new CpuError('ERR_CPU_OPTION', `guard ${range}: start and end have to be ${rule}, and in order`)
     }
+  }
+  if (
+    watch &&
+    !(isUnits(watch.start, 1) && isUnits(watch.end, 1) && watch.start <= watch.end && watch.end <= memoryBytes)
+  ) {
+    throw new CpuError(
+      'ERR_CPU_OPTION',
+      `watch ${watch.start}-${watch.end} is no range in the ${memoryBytes} bytes of memory`,
+    )
   }
   checkFirmware(options)
 }

@@ -46,6 +46,7 @@ function compile(bytes: Uint8Array): WebAssembly.Module {
 export class V8Cpu implements Cpu {
   readonly kind = 'v8'
   readonly cycles = 0
+  readonly stored = true
   #memory: ArrayBuffer
   #fault: CpuFault | null = null
   #reset: () => void

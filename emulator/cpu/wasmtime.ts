@@ -16,9 +16,10 @@ export class WasmtimeCpu implements Cpu {
   /** Throws ERR_CPU_ADDON_MISSING, ERR_CPU_MODULE, ERR_CPU_MEMORY. Options are checked by `createCpu`. */
   constructor(options: CpuOptions) {
     const { PlainCpu } = loadAddon()
-    const { module, memoryBytes, fuelPerSlice = FUEL_PER_SLICE, guard = [] } = options
+    const { module, memoryBytes, fuelPerSlice = FUEL_PER_SLICE, guard = [], watch } = options
+    const { start, end } = watch ?? { start: 0, end: 0 }
     try {
-      this.#native = new PlainCpu(module, memoryBytes / WASM_PAGE_BYTES, fuelPerSlice, guard)
+      this.#native = new PlainCpu(module, memoryBytes / WASM_PAGE_BYTES, fuelPerSlice, guard, start, end)
       this.memory = this.#native.memory()
       this.#io = new Float64Array(this.#native.io())
       this.#poll = this.#native.pollFunction()
@@ -30,6 +31,10 @@ export class WasmtimeCpu implements Cpu {
 
   get cycles(): number {
     return this.#io[CpuIo.cycles]
+  }
+
+  get stored(): boolean {
+    return this.#io[CpuIo.stored] !== 0
   }
 
   get fault(): CpuFault | null {

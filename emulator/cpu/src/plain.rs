@@ -1,6 +1,7 @@
 //! The CPU at full speed.
 
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use crate::error::{Code, Result};
 use crate::exports::{self, GuardRange};
 use crate::fault::Fault;
 use crate::machine::{Machine, Plan, fuel_spent};
+use crate::memory::WASM_PAGE_BYTES;
 use crate::raw;
 
 /// The numbers that `poll` and `reset` share with JavaScript, so that a slice costs one call without arguments and
@@ -26,6 +28,8 @@ struct Io {
     result: Cell<f64>,
     /// Out: fuel spent by the call.
     cycles: Cell<f64>,
+    /// Out: 1 if the slice left a byte of the watched range other than it found it, 0 if not.
+    stored: Cell<f64>,
 }
 
 /// Stands for "the firmware is stopped" in [`Io::result`].
@@ -34,9 +38,36 @@ const STOPPED: f64 = -1.0;
 struct Core {
     io: Arc<IoBlock>,
     machine: RefCell<Option<Machine>>,
+    watch: RefCell<Watch>,
     fault: RefCell<Option<Fault>>,
     /// A fault is set: asked before every slice.
     stopped: Cell<bool>,
+}
+
+/// Addresses whose contents are compared before and after a slice.
+struct Watch {
+    range: Range<usize>,
+    before: Vec<u8>,
+}
+
+impl Watch {
+    fn new(range: Range<usize>) -> Self {
+        Self { before: vec![0; range.len()], range }
+    }
+
+    /// Keeps what is there now.
+    fn keep(&mut self, machine: &Machine) {
+        // SAFETY: `PlainCpu::new` has seen that the range lies in the memory, and the firmware does not run.
+        let now = unsafe { std::slice::from_raw_parts(machine.view.start().add(self.range.start), self.range.len()) };
+        self.before.copy_from_slice(now);
+    }
+
+    /// Something else is there now.
+    fn changed(&self, machine: &Machine) -> bool {
+        // SAFETY: as above.
+        let now = unsafe { std::slice::from_raw_parts(machine.view.start().add(self.range.start), self.range.len()) };
+        self.before != now
+    }
 }
 
 /// [`Io`] behind a reference count that the ArrayBuffer's finalizer may drop on any thread.
@@ -84,7 +115,10 @@ impl Core {
         io.result.set(STOPPED);
         self.stopped.set(true);
         machine.guard.enter();
+        let mut watch = self.watch.borrow_mut();
+        watch.keep(machine);
         let outcome = slice(machine, io);
+        io.stored.set(if watch.changed(machine) { 1.0 } else { 0.0 });
         io.cycles.set(fuel_spent(&machine.store, machine.fuel_per_slice) as f64);
         match outcome {
             Ok(_) if machine.guard.tripped_in_host() => {
@@ -115,13 +149,25 @@ pub struct PlainCpu {
 impl PlainCpu {
     /// Compiles and instantiates `module` over `pages` × 64 KiB. Throws ERR_CPU_MODULE, ERR_CPU_MEMORY.
     #[napi(constructor, catch_unwind)]
-    pub fn new(module: Uint8Array, pages: u32, fuel_per_slice: f64, guard: Vec<GuardRange>) -> Result<Self> {
+    pub fn new(
+        module: Uint8Array,
+        pages: u32,
+        fuel_per_slice: f64,
+        guard: Vec<GuardRange>,
+        watch_start: u32,
+        watch_end: u32,
+    ) -> Result<Self> {
+        let watch = watch_start as usize..watch_end as usize;
+        if watch.start > watch.end || watch.end as u64 > u64::from(pages) * WASM_PAGE_BYTES {
+            return Err(Code::Memory.error("the watched range is not in memory"));
+        }
         let plan =
             Plan { module: &module, pages, guard: exports::ranges(guard), fuel_per_slice: fuel_per_slice as u64 };
         let machine = Machine::boot(Mode::Plain, plan)?;
         let core = Core {
             io: Arc::new(IoBlock(Io::default())),
             machine: RefCell::new(Some(machine)),
+            watch: RefCell::new(Watch::new(watch)),
             fault: RefCell::default(),
             stopped: Cell::new(false),
         };
