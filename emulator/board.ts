@@ -1,0 +1,534 @@
+import type { HostClock } from '../abi/bus.ts'
+import {
+  CARVE_BASE,
+  DEFAULT_MEMORY_BYTES,
+  NULL_GUARD_BASE,
+  NULL_GUARD_BYTES,
+  UNMAPPED_BASE,
+  UNMAPPED_BYTES,
+} from '../abi/memory.ts'
+import {
+  IRQ_LINK,
+  MAC_PORTS,
+  SYS_ID,
+  SYS_ID_VALUE,
+  SYS_MEMORY_BYTES,
+  SYS_READY,
+  SYS_VERSION,
+  SYS_VERSION_VALUE,
+} from '../abi/registers.ts'
+import { CARD_OFF, CARD_RUNNING, CARD_STOPPED } from '../abi/virtio.ts'
+import {
+  BootError,
+  type BootImage,
+  type BootLoader,
+  type BootSettings,
+  type SourceResolver,
+  writeBootInformation,
+} from './boot.ts'
+import { wallNs } from './clock.ts'
+import { type Cpu, CpuError, type CpuKind, createCpu, POLL_STOPPED } from './cpu/index.ts'
+import { type CrashKind, type CrashReport, reportCrash } from './crash.ts'
+import { BusMonitor } from './devices/bus-monitor.ts'
+import { DmaEngine, type DmaHost, type DmaStatistics } from './devices/dma.ts'
+import type { Flash } from './devices/flash.ts'
+import { FlashController } from './devices/flash-controller.ts'
+import { InterruptController } from './devices/irq.ts'
+import { MacPort, type MacStatistics, type ReceiveGate } from './devices/mac.ts'
+import { hex, InicMemory } from './devices/memory.ts'
+import type { QueueSet } from './devices/queue-set.ts'
+import { Timer } from './devices/timer.ts'
+import { readTrace, type TraceEntry } from './devices/trace.ts'
+import { Uart } from './devices/uart.ts'
+import { Watchdog } from './devices/watchdog.ts'
+import type { Alarm } from './link/link.ts'
+import { type AttachedProcess, BoardClock, type HostRunner, InterruptLine } from './process.ts'
+
+export {
+  BootError,
+  type BootImage,
+  type BootLoader,
+  type BootSettings,
+  type InterfaceSettings,
+  type SourceLocation,
+  type SourceResolver,
+} from './boot.ts'
+export { type CrashReport, formatCrash } from './crash.ts'
+export type { AttachedProcess } from './process.ts'
+
+/** Largest main-board RAM of one process, bytes. */
+const MAXIMUM_RAM_BYTES = 0x40000000
+const RAM_PAGE_BYTES = 4096
+
+const GUARD = [
+  { start: NULL_GUARD_BASE, end: NULL_GUARD_BASE + NULL_GUARD_BYTES },
+  { start: UNMAPPED_BASE, end: UNMAPPED_BASE + UNMAPPED_BYTES },
+]
+
+export interface BoardOptions {
+  /** Default 'auto': Wasmtime where the addon was built. */
+  cpu?: CpuKind | 'auto'
+  /** INIC memory; a multiple of 64 KiB. Default DEFAULT_MEMORY_BYTES. */
+  memoryBytes?: number
+  /** Fuel a second. Default 1e9: one unit of fuel lasts one nanosecond. */
+  clockHz?: number
+  /** Fuel that one slice may spend before the watchdog stops the board. */
+  fuelPerSlice?: number
+  /** Six bytes a port. The default derives from the board's number in its farm. */
+  macAddresses?: readonly Uint8Array[]
+  flash?: Flash
+  bootLoader?: BootLoader
+  boot?: BootSettings
+  /** For firmware handed to `powerOn` as bytes; a boot loader brings its own. */
+  resolveSource?: SourceResolver
+}
+
+/** Nanoseconds spent by part, while profiling is switched on. */
+export interface Profile {
+  firmwareNs: number
+  /** From the transmit ring to the receive ring or whatever else is at the other end. */
+  linkNs: number
+  dmaNs: number
+  hostNs: number
+  slices: number
+}
+
+/** Counters of a board since power-on. */
+export interface BoardStatistics {
+  slices: number
+  /** 0 on v8. */
+  fuel: number
+  ports: MacStatistics[]
+  dma: DmaStatistics
+}
+
+/** What a board needs from its farm. */
+export interface BoardHost extends HostRunner {
+  /** The board has work and is not in a slice. */
+  ready(board: Board): void
+  /** The board's alarm rang. */
+  due(board: Board): void
+  /** Raises an interrupt line that is not raised yet. */
+  interrupt(line: InterruptLine): void
+  consoleLine(board: Board, line: string): void
+  crashed(board: Board, report: CrashReport): void
+  /** 32 bytes that follow from the farm's seed and `name`. */
+  seedBytes(name: string): Uint8Array
+  /** Null while profiling is off. */
+  readonly profile: Profile | null
+}
+
+/**
+ * An INIC on its main board: wires CPU and devices, and runs slices.
+ *
+ *      begin ─ fetch, registers shown, poll ┄┄ slice ┄┄ finish ─ registers read, transmit, deliver, fetch, receive
+ *
+ * The farm decides when. Between `begin` and `finish` nothing but the CPU touches INIC memory.
+ */
+export class Board implements DmaHost, Alarm {
+  readonly name: string
+  /** MAC ports, for `farm.connect`. */
+  readonly ports: readonly MacPort[]
+  /** Clock of the host code that runs on this main board. */
+  readonly hostClock: HostClock
+  readonly clockHz: number
+  /** CARD_*. */
+  cardState: number = CARD_OFF
+  /** Why the board stopped, or null. */
+  crash: CrashReport | null = null
+  /** True between `begin` and `finish`. */
+  busy = false
+  /** True while the board waits in the farm's list of those that are ready; the farm's. */
+  queued = false
+
+  // The alarm that wakes the board; the farm's.
+  slot = -1
+  dueNs = 0
+  sequence = 0
+  readonly precise = false
+
+  slices = 0
+  fuel = 0
+
+  readonly #host: BoardHost
+  readonly #options: BoardOptions
+  readonly #irq: InterruptController
+  readonly #timer: Timer
+  readonly #watchdog = new Watchdog()
+  readonly #uart: Uart
+  readonly #flashController: FlashController
+  readonly #dma: DmaEngine
+  readonly #monitor = new BusMonitor()
+  readonly #gate: ReceiveGate = { closed: false }
+  readonly #lines = new Map<number, InterruptLine>()
+  #cpu: Cpu | null = null
+  #memory: InicMemory | null = null
+  #image: BootImage | null = null
+  /** First complaint of a device about what the firmware gave it. */
+  #deviceFault: string | null = null
+  #startNs = 0
+  #delayUs = 0
+
+  /** `number` is the board's place in its farm; addresses derive from it. */
+  constructor(name: string, number: number, options: BoardOptions, host: BoardHost) {
+    this.name = name
+    this.clockHz = options.clockHz ?? 1e9
+    if (!(this.clockHz >= 1e3))
+      throw new RangeError(`Board ${name}: a clock of ${options.clockHz} Hz; at least 1000 is needed.`)
+    this.#host = host
+    this.#options = options
+    this.hostClock = new BoardClock(host)
+    const fault = (message: string) => this.#complain(message)
+    this.#irq = new InterruptController(() => this.wake())
+    this.#timer = new Timer(this.#irq)
+    this.#uart = new Uart((line) => host.consoleLine(this, line), fault)
+    this.#flashController = new FlashController(options.flash ?? null)
+    this.#dma = new DmaEngine(this.#irq, this, fault)
+    this.ports = Array.from({ length: MAC_PORTS }, (_, port) => {
+      const address = options.macAddresses?.[port] ?? defaultMacAddress(number, port)
+      if (address.length !== 6 || (address[0] & 1) !== 0)
+        throw new RangeError(`Board ${name}, port ${port}: no unicast MAC address.`)
+      return new MacPort(`${name}.${port}`, port, address, this.#irq, this.#gate, fault)
+    })
+  }
+
+  get flash(): Flash | null {
+    return this.#options.flash ?? null
+  }
+
+  /** INIC memory for inspectors, or null before the first power-on; kept after a crash. Not to be written while the board runs. */
+  get memory(): InicMemory | null {
+    return this.#memory
+  }
+
+  /** What is running: from the boot loader, or the bytes given to `powerOn`. */
+  get image(): BootImage | null {
+    return this.#image
+  }
+
+  /** True once the firmware says that it serves (SYS_READY). */
+  get serving(): boolean {
+    return this.cardState === CARD_RUNNING && this.#memory!.register(SYS_READY) === 1
+  }
+
+  /**
+   * Boots `wasm`, or what the boot loader finds in flash. Throws BootError if there is nothing to boot or the board is on;
+   * firmware that stops in its reset leaves a crash report.
+   */
+  powerOn(options: { wasm?: Uint8Array; boot?: BootSettings } = {}): void {
+    if (this.cardState === CARD_RUNNING) throw new BootError(`Board ${this.name} is on already.`)
+    const image = this.#load(options.wasm)
+    const memoryBytes = this.#options.memoryBytes ?? DEFAULT_MEMORY_BYTES
+    if (!(memoryBytes > CARVE_BASE))
+      throw new BootError(
+        `Board ${this.name} has ${memoryBytes} bytes of INIC memory; the memory map alone needs ${CARVE_BASE}.`,
+      )
+    const cpu = this.#createCpu(image, memoryBytes)
+    const memory = new InicMemory(cpu.memory)
+    try {
+      writeBootInformation(
+        memory.bytes,
+        options.boot ?? this.#options.boot ?? {},
+        this.#host.seedBytes(`board:${this.name}`),
+      )
+    } catch (error) {
+      cpu.dispose()
+      throw error
+    }
+    this.#cpu?.dispose()
+    this.#cpu = cpu
+    this.#memory = memory
+    this.#image = image
+    this.crash = null
+    this.#deviceFault = null
+    this.slices = 0
+    this.fuel = 0
+    this.#start(memory, cpu, this.#host.now())
+  }
+
+  /** Switches the card off; its processes see CARD_STOPPED. INIC memory is gone. */
+  powerOff(): void {
+    if (this.cardState === CARD_RUNNING) this.#stop()
+    this.#cpu?.dispose()
+    this.#cpu = null
+    this.#memory = null
+  }
+
+  /**
+   * Gives a process RAM and a queue set; `shared` makes the RAM a SharedArrayBuffer. Throws RangeError when every queue set is
+   * taken, or for a size that is no multiple of 4096 or above 1 GiB.
+   */
+  attachProcess(options: { ramBytes: number; shared?: boolean }): AttachedProcess {
+    const { ramBytes, shared = false } = options
+    if (
+      !Number.isInteger(ramBytes) ||
+      ramBytes <= 0 ||
+      ramBytes > MAXIMUM_RAM_BYTES ||
+      ramBytes % RAM_PAGE_BYTES !== 0
+    ) {
+      throw new RangeError(
+        `Board ${this.name}: a process cannot have ${ramBytes} bytes of RAM; give it a multiple of ${RAM_PAGE_BYTES}, at most ${MAXIMUM_RAM_BYTES}.`,
+      )
+    }
+    const set = this.#dma.attach(shared ? new SharedArrayBuffer(ramBytes) : new ArrayBuffer(ramBytes))
+    this.#lines.set(set.index, new InterruptLine(set, this.#host))
+    return { set: set.index, bus: set }
+  }
+
+  /** Takes a process's queue set away: the firmware sees its queues disabled. Throws RangeError if `set` names none. */
+  detachProcess(set: number): void {
+    this.#dma.detach(set)
+    this.#host.clearAlarm(this.#lines.get(set)!)
+    this.#lines.delete(set)
+  }
+
+  statistics(): BoardStatistics {
+    return {
+      slices: this.slices,
+      fuel: this.fuel,
+      ports: this.ports.map((port) => port.statistics()),
+      dma: this.#dma.statistics(),
+    }
+  }
+
+  /** The newest trace entries, oldest first. */
+  trace(maximum: number): TraceEntry[] {
+    return this.#memory === null ? [] : readTrace(this.#memory, this.#host.now() - this.#timer.powerOnNs, maximum)
+  }
+
+  // ── for the farm ──
+
+  /** When the board wants to run without being interrupted, nanoseconds; Infinity = never. */
+  get wakeNs(): number {
+    if (this.cardState !== CARD_RUNNING) return Number.POSITIVE_INFINITY
+    const { wakeNs } = this.#timer
+    const { deadlineNs } = this.#watchdog
+    return Math.min(wakeNs, deadlineNs)
+  }
+
+  /** True if a slice at `nowNs` would have something to do. */
+  pending(nowNs: number): boolean {
+    return this.cardState === CARD_RUNNING && (this.#irq.active || nowNs >= this.wakeNs || this.#deviceFault !== null)
+  }
+
+  /** Something has come for the firmware. */
+  wake(): void {
+    if (!this.busy && !this.queued && this.cardState === CARD_RUNNING) this.#host.ready(this)
+  }
+
+  fire(): void {
+    this.#host.due(this)
+  }
+
+  raise(line: InterruptLine): void {
+    if (line.raised) return
+    line.raised = true
+    this.#host.interrupt(line)
+  }
+
+  interrupt(set: QueueSet): void {
+    const line = this.#lines.get(set.index)
+    if (line !== undefined) this.raise(line)
+  }
+
+  /** Begins a slice if there is anything to do; false if not. The slice lasts `cycles`. */
+  begin(nowNs: number): boolean {
+    if (this.cardState !== CARD_RUNNING) return false
+    if (this.#deviceFault !== null) {
+      this.#stopWith('bus-fault', this.#deviceFault, nowNs)
+      return false
+    }
+    const { profile } = this.#host
+    const before = profile === null ? 0 : wallNs()
+    this.busy = true
+    this.#dma.fetch()
+    if (!this.#irq.active && nowNs < this.wakeNs) {
+      this.busy = false
+      return false
+    }
+    this.#show(nowNs)
+    const irqs = this.#irq.take()
+    this.#gate.closed = true
+    this.#startNs = nowNs
+    const cpu = this.#cpu!
+    if (profile === null) this.#delayUs = cpu.poll(irqs)
+    else {
+      const middle = wallNs()
+      this.#delayUs = cpu.poll(irqs)
+      profile.dmaNs += middle - before
+      profile.firmwareNs += wallNs() - middle
+      profile.slices++
+    }
+    this.slices++
+    this.fuel += cpu.cycles
+    return true
+  }
+
+  /** Fuel spent by the slice; 0 on v8. */
+  get cycles(): number {
+    return this.#cpu!.cycles
+  }
+
+  /** Ends the slice: what the firmware left in its rings leaves, and what waits comes in. */
+  finish(nowNs: number): void {
+    if (this.#delayUs === POLL_STOPPED) {
+      this.#stopWith('trap', 'the CPU stopped', nowNs)
+      return
+    }
+    if (!this.#settle(nowNs)) return
+    this.#timer.sleep(this.#startNs, this.#delayUs)
+    const { profile } = this.#host
+    if (profile === null) this.#move(nowNs)
+    else this.#moveProfiled(nowNs, profile)
+    this.busy = false
+  }
+
+  #move(nowNs: number): void {
+    for (let port = 0; port < MAC_PORTS; port++) this.ports[port].transmit(nowNs)
+    this.#dma.deliver()
+    this.#dma.fetch()
+    this.#gate.closed = false
+    for (let port = 0; port < MAC_PORTS; port++) this.ports[port].receive()
+    this.#dma.publish()
+  }
+
+  #moveProfiled(nowNs: number, profile: Profile): void {
+    const start = wallNs()
+    for (let port = 0; port < MAC_PORTS; port++) this.ports[port].transmit(nowNs)
+    const transmitted = wallNs()
+    this.#dma.deliver()
+    this.#dma.fetch()
+    const fetched = wallNs()
+    this.#gate.closed = false
+    for (let port = 0; port < MAC_PORTS; port++) this.ports[port].receive()
+    const received = wallNs()
+    this.#dma.publish()
+    const end = wallNs()
+    profile.linkNs += transmitted - start + (received - fetched)
+    profile.dmaNs += fetched - transmitted + (end - received)
+  }
+
+  // ── power ──
+
+  #load(wasm: Uint8Array | undefined): BootImage {
+    if (wasm !== undefined) {
+      const { resolveSource } = this.#options
+      return resolveSource === undefined ? { wasm } : { wasm, resolveSource }
+    }
+    const { bootLoader, flash } = this.#options
+    if (bootLoader === undefined || flash === undefined)
+      throw new BootError(`Board ${this.name} has no flash to boot from, and was given no firmware.`)
+    const found = bootLoader.load(flash)
+    if ('error' in found) throw new BootError(`Board ${this.name} does not boot: ${found.error}`)
+    return found
+  }
+
+  #createCpu(image: BootImage, memoryBytes: number): Cpu {
+    const { cpu: kind = 'auto', fuelPerSlice } = this.#options
+    try {
+      return createCpu(kind, {
+        module: image.wasm,
+        memoryBytes,
+        guard: GUARD,
+        ...(fuelPerSlice !== undefined && { fuelPerSlice }),
+      })
+    } catch (cause) {
+      if (!(cause instanceof CpuError)) throw cause
+      throw new BootError(`Board ${this.name} does not boot: ${cause.message}`, { cause })
+    }
+  }
+
+  #start(memory: InicMemory, cpu: Cpu, nowNs: number): void {
+    const guarded = cpu.kind === 'wasmtime' && process.platform === 'linux'
+    this.#irq.powerOn(memory)
+    this.#timer.powerOn(memory, nowNs)
+    this.#watchdog.powerOn(memory)
+    this.#uart.powerOn(memory)
+    this.#flashController.powerOn(memory)
+    this.#monitor.powerOn(memory, guarded)
+    for (const port of this.ports) port.powerOn(memory)
+    this.#dma.powerOn(memory)
+    this.cardState = CARD_RUNNING
+    // The state of the links is news to the firmware.
+    this.#irq.raise(IRQ_LINK)
+    this.#show(nowNs)
+    this.#startNs = nowNs
+    this.#delayUs = cpu.reset() ? 0 : POLL_STOPPED
+    this.finish(nowNs)
+    this.wake()
+  }
+
+  #stop(): void {
+    this.#uart.drain()
+    this.cardState = CARD_STOPPED
+    this.busy = false
+    this.#gate.closed = false
+    for (const port of this.ports) port.receiving = false
+    this.#host.clearAlarm(this)
+    this.#dma.stop()
+  }
+
+  #stopWith(kind: CrashKind, message: string, nowNs: number): void {
+    const memory = this.#memory!
+    // The last words are in the ring still.
+    this.#uart.settle()
+    this.#stop()
+    this.crash = reportCrash({
+      board: this.name,
+      timeNs: nowNs - this.#timer.powerOnNs,
+      memory,
+      cpuFault: this.#cpu!.fault,
+      kind,
+      message,
+      console: this.#uart.history(),
+      resolveSource: this.#image?.resolveSource ?? null,
+    })
+    this.#host.crashed(this, this.crash)
+  }
+
+  // ── slice ──
+
+  /** Before a poll: the registers that the firmware reads. */
+  #show(nowNs: number): void {
+    const memory = this.#memory!
+    memory.setRegister(SYS_ID, SYS_ID_VALUE)
+    memory.setRegister(SYS_VERSION, SYS_VERSION_VALUE)
+    memory.setRegister(SYS_MEMORY_BYTES, memory.length)
+    this.#timer.show(nowNs)
+    this.#uart.show()
+    this.#flashController.show()
+    for (let port = 0; port < MAC_PORTS; port++) this.ports[port].show()
+    this.#dma.show()
+  }
+
+  /** After a poll: the registers that the firmware wrote. False if the board had to be stopped. */
+  #settle(nowNs: number): boolean {
+    this.#irq.settle()
+    this.#uart.settle()
+    for (let port = 0; port < MAC_PORTS; port++) this.ports[port].settle()
+    this.#dma.settle()
+    // The firmware waits for a flash command; it runs again at once.
+    if (this.#flashController.settle()) this.#delayUs = 0
+    const address = this.#monitor.check()
+    if (address >= 0) this.#complain(`a store to ${hex(address)}, where nothing is mapped`)
+    if (this.#deviceFault !== null) {
+      this.#stopWith('bus-fault', this.#deviceFault, nowNs)
+      return false
+    }
+    if (this.#watchdog.bites(nowNs)) {
+      this.#stopWith('watchdog', `WATCHDOG_KICK did not change for ${this.#watchdog.timeoutMs} ms`, nowNs)
+      return false
+    }
+    return true
+  }
+
+  #complain(message: string): void {
+    this.#deviceFault ??= message
+    this.wake()
+  }
+}
+
+/** 02:49:4e, locally administered (IEEE 802 §8.4), then the board's number and the port's. */
+function defaultMacAddress(board: number, port: number): Uint8Array {
+  return Uint8Array.of(0x02, 0x49, 0x4e, board >>> 8, board & 0xff, port)
+}

@@ -1,0 +1,121 @@
+import {
+  DELIVER_BASE,
+  DELIVER_ENTRIES,
+  DMA_DROPPED,
+  FETCH_BASE,
+  FETCH_ENTRIES,
+  FLASH_ADDRESS,
+  FLASH_BUFFER,
+  FLASH_BYTES,
+  FLASH_COMMAND,
+  FLASH_ERASE_BLOCK,
+  FLASH_LENGTH,
+  FLASH_STATUS,
+  FLASH_WRITE_GRANULE,
+  IRQ_ENABLE,
+  IRQ_PENDING,
+  MAC_ADDRESS_HIGH,
+  MAC_ADDRESS_LOW,
+  MAC_BLOCK,
+  MAC_LINK,
+  MAC_PORTS,
+  MAC_PROMISCUOUS,
+  MAC_RX_BASE,
+  MAC_RX_DROPPED,
+  MAC_RX_ENTRIES,
+  MAC_RX_FRAMES,
+  MAC_STRIDE,
+  MAC_TX_BASE,
+  MAC_TX_ENTRIES,
+  MAC_TX_FRAMES,
+  MAC_TX_REFUSED,
+  QUEUE_STATUS_BASE,
+  SYS_ID,
+  SYS_MEMORY_BYTES,
+  SYS_PANIC,
+  SYS_PANIC_DETAIL,
+  SYS_READY,
+  SYS_VERSION,
+  TIMER_NOW_HIGH,
+  TIMER_NOW_LOW,
+  TRACE_BASE,
+  TRACE_ENTRIES,
+  TRACE_HEAD,
+  UART_BASE,
+  UART_BYTES,
+  UART_HEAD,
+  UART_TAIL,
+  WATCHDOG_KICK,
+  WATCHDOG_TIMEOUT_MS,
+} from '../../abi/registers.ts'
+
+/** One register of the map in abi/registers.ts. */
+export interface RegisterDescription {
+  /** As in abi/registers.ts; a MAC port's registers carry its number: `MAC1_LINK`. */
+  readonly name: string
+  /** From REGISTER_BASE, bytes. */
+  readonly offset: number
+}
+
+const SINGLE = {
+  SYS_ID,
+  SYS_VERSION,
+  SYS_MEMORY_BYTES,
+  SYS_PANIC,
+  SYS_PANIC_DETAIL,
+  SYS_READY,
+  TIMER_NOW_LOW,
+  TIMER_NOW_HIGH,
+  IRQ_PENDING,
+  IRQ_ENABLE,
+  UART_BASE,
+  UART_BYTES,
+  UART_HEAD,
+  UART_TAIL,
+  TRACE_BASE,
+  TRACE_ENTRIES,
+  TRACE_HEAD,
+  WATCHDOG_TIMEOUT_MS,
+  WATCHDOG_KICK,
+  FLASH_COMMAND,
+  FLASH_ADDRESS,
+  FLASH_BUFFER,
+  FLASH_LENGTH,
+  FLASH_STATUS,
+  FLASH_BYTES,
+  FLASH_ERASE_BLOCK,
+  FLASH_WRITE_GRANULE,
+  FETCH_BASE,
+  FETCH_ENTRIES,
+  DELIVER_BASE,
+  DELIVER_ENTRIES,
+  QUEUE_STATUS_BASE,
+  DMA_DROPPED,
+}
+
+/** Offsets in a port's block. */
+const PER_PORT = {
+  MAC_ADDRESS_LOW,
+  MAC_ADDRESS_HIGH,
+  MAC_LINK,
+  MAC_RX_BASE,
+  MAC_RX_ENTRIES,
+  MAC_TX_BASE,
+  MAC_TX_ENTRIES,
+  MAC_PROMISCUOUS,
+  MAC_RX_FRAMES,
+  MAC_RX_DROPPED,
+  MAC_TX_FRAMES,
+  MAC_TX_REFUSED,
+}
+
+/** Every register, by offset. What is not listed here is a hole. */
+export const REGISTERS: readonly RegisterDescription[] = [
+  ...Object.entries(SINGLE).map(([name, offset]) => ({ name, offset })),
+  ...Array.from({ length: MAC_PORTS }, (_, port) =>
+    Object.entries(PER_PORT).map(([name, offset]) => ({
+      name: name.replace('MAC_', `MAC${port}_`),
+      offset: MAC_BLOCK + port * MAC_STRIDE + offset,
+    })),
+  ).flat(),
+]

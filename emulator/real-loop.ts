@@ -1,0 +1,306 @@
+import type { Board, Profile } from './board.ts'
+import { AlarmQueue, wallNs } from './clock.ts'
+import type { Alarm } from './link/link.ts'
+import type { Loop, RunResult } from './loop.ts'
+import type { InterruptLine } from './process.ts'
+
+/** Slices in one turn of the event loop, before sockets and timers of the process get theirs. */
+const SLICES_PER_TURN = 64
+/** Time in one turn of the event loop, nanoseconds. */
+const TURN_NS = 1e6
+/** A wire's frame due in less than this is waited for actively, nanoseconds: timers of the event loop count milliseconds. */
+const SPIN_NS = 1e6
+/** Longest sleep, milliseconds: what a timer of Node.js can hold. */
+const LONGEST_SLEEP_MS = 0x7fffffff
+/** How often `run` looks at its condition while nothing happens, milliseconds. */
+const CONDITION_POLL_MS = 1
+
+/** A call of `run` that has not come back. */
+interface Waiter {
+  until: number | (() => boolean)
+  timer: NodeJS.Timeout
+  resolve(result: RunResult): void
+  reject(error: unknown): void
+}
+
+/**
+ * Real time: slices run as soon as there is work, and the process sleeps where there is none.
+ *
+ *     asleep ──work──▶ scheduled ──tick──▶ turn: rounds of { alarms due, each ready board once, interrupt handlers }
+ *       ▲                  ▲                 │ handlers ran: their ticks and microtasks first
+ *       └── nothing ───────┴── setImmediate ─┘ after SLICES_PER_TURN or TURN_NS
+ */
+export class RealLoop implements Loop {
+  profile: Profile | null = null
+  readonly #alarms = new AlarmQueue()
+  readonly #originNs = wallNs()
+  #nowNs = 0
+  #started = false
+  /** A call of #turn is on its way. */
+  #scheduled = false
+  /** #turn is on the stack. */
+  #turning = false
+  #hostRan = false
+  /** When host code was let run, nanoseconds; 0 = it was not. For the profile. */
+  #hostSinceNs = 0
+
+  // Boards and lines that wait, each at most once: rings of bounded length, grown as boards are added.
+  #boards: (Board | null)[] = new Array(16).fill(null)
+  #boardHead = 0
+  #boardTail = 0
+  #lines: InterruptLine[] = []
+  #linesBeingServed: InterruptLine[] = []
+
+  // What is left of this turn of the event loop.
+  #slicesLeft = SLICES_PER_TURN
+  #nsLeft = TURN_NS
+
+  #timeout: NodeJS.Timeout | null = null
+  #timeoutNs = Number.POSITIVE_INFINITY
+  /** Keeps the process alive while the farm runs. */
+  #anchor: NodeJS.Timeout | null = null
+  #ref = true
+  readonly #waiters = new Set<Waiter>()
+
+  readonly #turn = (): void => this.#runTurn()
+  readonly #freshTurn = (): void => {
+    this.#slicesLeft = SLICES_PER_TURN
+    this.#nsLeft = TURN_NS
+    this.#runTurn()
+  }
+  readonly #timedTurn = (): void => {
+    this.#timeout = null
+    this.#timeoutNs = Number.POSITIVE_INFINITY
+    this.#freshTurn()
+  }
+  readonly #tick = (): void => process.nextTick(this.#turn)
+  readonly #resolved = Promise.resolve()
+
+  now(): number {
+    // Inside a turn time was read a moment ago; host code asks for the true one.
+    return this.#turning ? this.#nowNs : this.#readClock()
+  }
+
+  setAlarm(alarm: Alarm, dueNs: number): void {
+    this.#alarms.set(alarm, dueNs)
+    if (!this.#turning) this.#sleep()
+  }
+
+  clearAlarm(alarm: Alarm): void {
+    this.#alarms.clear(alarm)
+  }
+
+  ready(board: Board): void {
+    this.#requeue(board)
+    this.wake()
+  }
+
+  due(board: Board): void {
+    if (!board.queued) this.#requeue(board)
+  }
+
+  interrupt(line: InterruptLine): void {
+    this.#lines.push(line)
+    this.wake()
+  }
+
+  wake(): void {
+    if (this.#scheduled || this.#turning || !this.#started) return
+    this.#scheduled = true
+    if (this.#slicesLeft > 0 && this.#nsLeft > 0) process.nextTick(this.#turn)
+    else setImmediate(this.#freshTurn)
+  }
+
+  hostRan(): void {
+    this.#hostRan = true
+  }
+
+  start(): void {
+    if (this.#started) return
+    this.#started = true
+    this.#anchor = setInterval(() => {}, LONGEST_SLEEP_MS)
+    if (!this.#ref) this.#anchor.unref()
+    this.wake()
+  }
+
+  setRef(ref: boolean): void {
+    this.#ref = ref
+    for (const timer of [this.#anchor, this.#timeout]) {
+      if (ref) timer?.ref()
+      else timer?.unref()
+    }
+  }
+
+  async stop(): Promise<void> {
+    this.#started = false
+    if (this.#anchor !== null) clearInterval(this.#anchor)
+    if (this.#timeout !== null) clearTimeout(this.#timeout)
+    this.#anchor = this.#timeout = null
+    this.#timeoutNs = Number.POSITIVE_INFINITY
+    for (const waiter of this.#waiters) waiter.resolve('stopped')
+  }
+
+  run(until: number | (() => boolean)): Promise<RunResult> {
+    const startedHere = !this.#started
+    this.start()
+    return new Promise<RunResult>((resolve, reject) => {
+      const waiter: Waiter = {
+        until,
+        timer: setInterval(() => this.#check(waiter), CONDITION_POLL_MS),
+        resolve: (result) => {
+          this.#waiters.delete(waiter)
+          clearInterval(waiter.timer)
+          if (startedHere && this.#waiters.size === 0) void this.stop()
+          resolve(result)
+        },
+        reject: (error) => {
+          reject(error)
+          waiter.resolve('stopped')
+        },
+      }
+      this.#waiters.add(waiter)
+      this.#check(waiter)
+    })
+  }
+
+  #readClock(): number {
+    return wallNs() - this.#originNs
+  }
+
+  #runTurn(): void {
+    this.#scheduled = false
+    if (!this.#started || this.#turning) return
+    this.#turning = true
+    let nowNs = this.#readClock()
+    this.#nowNs = nowNs
+    const startNs = nowNs
+    this.#hostRan = false
+    if (this.#hostSinceNs !== 0) this.#accountHost(nowNs)
+    for (;;) {
+      if (this.#alarms.dueNs <= nowNs) {
+        this.#ring(nowNs)
+        nowNs = this.#readClock()
+        this.#nowNs = nowNs
+      }
+      for (let boards = this.#boardHead - this.#boardTail; boards > 0; boards--) {
+        const board = this.#nextBoard()
+        if (board.begin(nowNs)) {
+          nowNs = this.#readClock()
+          this.#nowNs = nowNs
+          board.finish(nowNs)
+          this.#slicesLeft--
+          if (board.pending(nowNs)) {
+            this.#requeue(board)
+            continue
+          }
+        }
+        this.#rest(board)
+      }
+      if (this.#lines.length > 0) {
+        if (this.profile !== null) this.#hostSinceNs = this.#readClock()
+        this.#serveLines()
+      }
+      if (this.#hostRan) break
+      if (this.#boardHead === this.#boardTail && this.#alarms.dueNs > nowNs) break
+      if (this.#slicesLeft <= 0 || nowNs - startNs >= this.#nsLeft) break
+    }
+    this.#turning = false
+    this.#nsLeft -= nowNs - startNs
+    for (const waiter of this.#waiters) this.#check(waiter)
+    if (!this.#started) return
+    if (this.#boardHead === this.#boardTail && this.#alarms.dueNs > nowNs && !this.#hostRan) this.#sleep()
+    else this.#continue()
+  }
+
+  /** Rings the alarms that are due. An alarm that is set again at once rings in the next round. */
+  #ring(nowNs: number): void {
+    for (let rings = this.#alarms.size; rings > 0 && this.#alarms.dueNs <= nowNs && !this.#hostRan; rings--) {
+      const alarm = this.#alarms.peek()!
+      this.#alarms.clear(alarm)
+      alarm.fire(nowNs)
+    }
+  }
+
+  /** Another turn, after the ticks and microtasks of the host code that ran in this one. */
+  #continue(): void {
+    if (this.#scheduled) return
+    this.#scheduled = true
+    if (this.#slicesLeft <= 0 || this.#nsLeft <= 0) setImmediate(this.#freshTurn)
+    // A microtask runs after the ticks that the handlers left, the tick that it asks for after the microtasks. Both together
+    // cost a quarter of a setImmediate.
+    else void this.#resolved.then(this.#tick)
+  }
+
+  /** Sets the timer for the earliest alarm. */
+  #sleep(): void {
+    if (!this.#started || this.#scheduled) return
+    const alarm = this.#alarms.peek()
+    if (alarm === undefined || alarm.dueNs >= this.#timeoutNs) return
+    const delayNs = alarm.dueNs - this.#readClock()
+    if (delayNs <= 0 || (alarm.precise && delayNs < SPIN_NS)) {
+      this.#scheduled = true
+      setImmediate(this.#freshTurn)
+      return
+    }
+    if (this.#timeout !== null) clearTimeout(this.#timeout)
+    const delayMs = Math.min(Math.ceil(delayNs / 1e6), LONGEST_SLEEP_MS)
+    this.#timeout = setTimeout(this.#timedTurn, delayMs)
+    if (!this.#ref) this.#timeout.unref()
+    this.#timeoutNs = alarm.dueNs
+  }
+
+  /** The board has nothing to do until its wake time. An alarm set earlier stays: it costs less to ring in vain than to move. */
+  #rest(board: Board): void {
+    const wakeNs = board.wakeNs
+    if (wakeNs !== Number.POSITIVE_INFINITY && (board.slot < 0 || board.dueNs > wakeNs)) this.#alarms.set(board, wakeNs)
+  }
+
+  #accountHost(nowNs: number): void {
+    if (this.profile !== null) this.profile.hostNs += nowNs - this.#hostSinceNs
+    this.#hostSinceNs = 0
+  }
+
+  #serveLines(): void {
+    const lines = this.#lines
+    this.#lines = this.#linesBeingServed
+    this.#linesBeingServed = lines
+    this.#hostRan = true
+    for (let n = 0; n < lines.length; n++) lines[n].fire()
+    lines.length = 0
+  }
+
+  #nextBoard(): Board {
+    const boards = this.#boards
+    const place = this.#boardTail++ & (boards.length - 1)
+    const board = boards[place]!
+    boards[place] = null
+    board.queued = false
+    return board
+  }
+
+  #requeue(board: Board): void {
+    board.queued = true
+    this.#boards[this.#boardHead++ & (this.#boards.length - 1)] = board
+    if (this.#boardHead - this.#boardTail === this.#boards.length) this.#growBoards()
+  }
+
+  #growBoards(): void {
+    const old = this.#boards
+    const waiting = this.#boardHead - this.#boardTail
+    this.#boards = new Array(old.length * 2).fill(null)
+    for (let n = 0; n < waiting; n++) this.#boards[n] = old[(this.#boardTail + n) & (old.length - 1)]
+    this.#boardTail = 0
+    this.#boardHead = waiting
+  }
+
+  #check(waiter: Waiter): void {
+    const { until } = waiter
+    try {
+      if (typeof until === 'number') {
+        if (this.#readClock() >= until) waiter.resolve('time')
+      } else if (until()) waiter.resolve('condition')
+    } catch (error) {
+      waiter.reject(error)
+    }
+  }
+}
