@@ -1,0 +1,618 @@
+import type { Bus } from '../../abi/bus.ts'
+import {
+  CONNECT_BYTES,
+  EVENT_ACCEPTED,
+  EVENT_CONNECT_FAILED,
+  EVENT_CONNECTED,
+  EVENT_COOKIE,
+  EVENT_CREDIT,
+  EVENT_LISTENING,
+  EVENT_LOCAL_ADDRESS,
+  EVENT_LOCAL_PORT,
+  EVENT_REMOTE_ADDRESS,
+  EVENT_REMOTE_PORT,
+  EVENT_RESET,
+  EVENT_SOCKET,
+  EVENT_STATUS,
+  EVENT_TYPE,
+  EVENT_UDP_BOUND,
+  EVENT_UDP_ERROR,
+  EVENT_UNLISTENED,
+  EVENT_VALUE,
+  EVENT_VALUE2,
+  LISTEN_BYTES,
+  OP_CANCEL,
+  OP_CONNECT,
+  OP_LISTEN,
+  OP_SET_OPTION,
+  OP_UDP_BIND,
+  OP_UNLISTEN,
+  RX_DATA,
+  RX_DATAGRAM,
+  RX_DATAGRAM_HEADER_BYTES,
+  RX_DATAGRAM_REMOTE_ADDRESS,
+  RX_DATAGRAM_REMOTE_PORT,
+  RX_FLAG_END,
+  RX_FLAGS,
+  RX_HEADER_BYTES,
+  RX_LENGTH,
+  RX_SOCKET,
+  RX_TYPE,
+} from '../../abi/messages.ts'
+import { QUEUE_CONTROL, QUEUE_EVENT, QUEUE_RX, QUEUE_TX } from '../../abi/rings.ts'
+import { STATUS_OK } from '../../abi/status.ts'
+import {
+  BUS_CARD_STATE,
+  BUS_INTERRUPT_ACK,
+  BUS_INTERRUPT_STATUS,
+  BUS_QUEUE_NOTIFY,
+  BUS_QUEUE_STRIDE,
+  CARD_RUNNING,
+} from '../../abi/virtio.ts'
+import { STATUS_EIO, STATUS_ENETDOWN } from '../status.ts'
+import { type ConnectionHost, type ConnectionOwner, TcpConnection } from './connection.ts'
+import { ControlQueue } from './control.ts'
+import { Intake, RECORD_NONE, RECORD_RX } from './intake.ts'
+import { EVENT_STRIDE, layoutRam, type RamLayout, RX_BUFFER_BYTES } from './layout.ts'
+import { type ListenerOwner, type ListenRequest, TcpListener } from './listener.ts'
+import { Ram } from './ram.ts'
+import { disableQueue, enableQueue, explainQueue } from './registers.ts'
+import { TxQueue } from './tx.ts'
+import { type DatagramHost, type DatagramOwner, UdpEndpoint } from './udp.ts'
+import { QueueFault, queueIsIdle } from './virtqueue.ts'
+
+/**
+ *   waiting ──card runs──▶ running ──card stops──▶ stopped ──card runs──▶ running
+ *                             └──a queue breaks──▶ broken
+ *   any ──close()──▶ closed
+ */
+export type DriverState = 'waiting' | 'running' | 'stopped' | 'broken' | 'closed'
+
+export interface DriverOptions {
+  /** For the card's Listening Sockets table. */
+  readonly processId?: number
+  /** A queue broke: the driver has given up, all sockets have failed. Without it the error is thrown, uncaught. */
+  readonly onFault?: (error: QueueFault) => void
+}
+
+/** Records that are worked off before their buffers go back, so that the card, on a thread of its own, need not wait for all. */
+const PUBLISH_EVERY = 32
+
+/**
+ * Driver of one queue set (abi/virtio.ts, abi/messages.ts): turns calls into commands and records into calls. One doorbell a batch: what an
+ * interrupt's service sends goes out when it ends; what is sent at another time goes out at once, and the ring's event index keeps all
+ * but the first doorbell back until the card has looked.
+ */
+export class Driver implements ConnectionHost, DatagramHost {
+  readonly ram: Ram
+  readonly tx: TxQueue
+  readonly control: ControlQueue
+  readonly intake: Intake
+  interrupts = 0
+  doorbells = 0
+  /** Records for sockets that had let go already. */
+  staleRecords = 0
+
+  readonly #bus: Bus
+  readonly #layout: RamLayout
+  readonly #processId: number
+  readonly #onFault: (error: QueueFault) => void
+  readonly #serveSoon: () => void
+  #state: DriverState = 'waiting'
+  #serving = false
+  #serviceDue = false
+  #lastCookie = 0
+
+  // Who is where: by cookie until the card has named a handle, by handle after that.
+  #connecting = new Map<number, TcpConnection>()
+  #connections = new Map<number, TcpConnection>()
+  #listeners = new Map<number, TcpListener>()
+  #binding = new Map<number, UdpEndpoint>()
+  #endpoints = new Map<number, UdpEndpoint>()
+
+  /** Takes the queue set over. Throws RangeError if its RAM is too small. */
+  constructor(bus: Bus, options: DriverOptions = {}) {
+    this.#bus = bus
+    this.ram = new Ram(bus.ram)
+    this.#layout = layoutRam(bus.ram.byteLength)
+    this.#processId = options.processId ?? 0
+    this.#onFault =
+      options.onFault ??
+      ((error) => {
+        throw error
+      })
+    this.#serveSoon = () => {
+      this.#serviceDue = false
+      this.#serve()
+    }
+    const soon = () => this.#scheduleService()
+    this.tx = new TxQueue(this.ram, this.#layout, () => this.#ring(QUEUE_TX), soon)
+    this.control = new ControlQueue(this.ram, this.#layout, () => this.#ring(QUEUE_CONTROL), soon)
+    this.intake = new Intake(
+      this.ram,
+      this.#layout,
+      () => this.#ring(QUEUE_RX),
+      () => this.#ring(QUEUE_EVENT),
+    )
+    bus.onInterrupt(() => this.#onInterrupt())
+    if (bus.read(BUS_CARD_STATE) === CARD_RUNNING) this.#start()
+  }
+
+  get state(): DriverState {
+    return this.#state
+  }
+
+  /** Sockets of all kinds that the driver knows. */
+  get sockets(): number {
+    return (
+      this.#connecting.size + this.#connections.size + this.#listeners.size + this.#binding.size + this.#endpoints.size
+    )
+  }
+
+  /** True once the card has taken everything that was sent, or will take nothing more. */
+  get drained(): boolean {
+    if (this.#state !== 'running') return true
+    return !this.tx.hasWaiters && queueIsIdle(this.ram, this.#layout.tx) && queueIsIdle(this.ram, this.#layout.control)
+  }
+
+  /** Connects to `remoteAddress`; a local address or port of 0 is chosen by the card. `options`: SOCKET_OPTION_*. The answer goes to `owner`. */
+  connect(
+    owner: ConnectionOwner,
+    remoteAddress: number,
+    remotePort: number,
+    localAddress: number,
+    localPort: number,
+    options: number,
+  ): TcpConnection {
+    const cookie = this.#nextCookie()
+    const connection = new TcpConnection(this, owner, cookie)
+    connection.remoteAddress = remoteAddress
+    connection.remotePort = remotePort
+    this.#connecting.set(cookie, connection)
+    const command = this.control.command
+    command[0] = OP_CONNECT
+    command[1] = cookie
+    command[2] = remoteAddress
+    command[3] = remotePort | (localPort << 16)
+    command[4] = localAddress
+    command[5] = options
+    if (!this.#post(CONNECT_BYTES)) {
+      process.nextTick(() => {
+        if (this.#connecting.delete(cookie)) failConnect(connection, this.#downStatus)
+      })
+    }
+    return connection
+  }
+
+  /** Listens; the answer goes to `owner`. */
+  listen(owner: ListenerOwner, request: ListenRequest): TcpListener {
+    const cookie = this.#nextCookie()
+    const listener = new TcpListener(owner, cookie, (closed) => this.#unlisten(closed))
+    this.#listeners.set(cookie, listener)
+    const command = this.control.command
+    command[0] = OP_LISTEN
+    command[1] = cookie
+    command[2] = request.address
+    command[3] = request.port | (Math.min(request.backlog, 0xffff) << 16)
+    command[4] = request.firstSpeaker
+    command[5] = request.placeAfterMs
+    command[6] = this.#processId
+    command[7] = request.options
+    if (!this.#post(LISTEN_BYTES)) {
+      process.nextTick(() => {
+        if (this.#listeners.delete(cookie)) owner.onListening(this.#downStatus, request.address, request.port)
+      })
+    }
+    return listener
+  }
+
+  /** Binds an endpoint of UDP; `flags`: UDP_FLAG_*. The answer goes to `owner`. */
+  bind(owner: DatagramOwner, address: number, port: number, flags: number): UdpEndpoint {
+    const cookie = this.#nextCookie()
+    const endpoint = new UdpEndpoint(this, owner, cookie)
+    this.#binding.set(cookie, endpoint)
+    if (!this.#command(OP_UDP_BIND, cookie, address, port | (flags << 16))) {
+      process.nextTick(() => {
+        if (this.#binding.delete(cookie)) owner.onBound(this.#downStatus, address, port)
+      })
+    }
+    return endpoint
+  }
+
+  /** The process ends: the queues are disabled, by which the card knows, and sockets hear no more. */
+  close(): void {
+    if (this.#state === 'closed') return
+    this.#state = 'closed'
+    this.#forgetAll()
+    for (let q = QUEUE_CONTROL; q <= QUEUE_EVENT; q++) disableQueue(this.#bus, q)
+  }
+
+  // ── for connections and endpoints ──
+
+  forget(connection: TcpConnection): void {
+    this.#connections.delete(connection.handle)
+  }
+
+  cancel(connection: TcpConnection): void {
+    if (this.#connecting.delete(connection.cookie)) this.#command(OP_CANCEL, connection.cookie, 0, 0)
+  }
+
+  unbind(endpoint: UdpEndpoint): void {
+    this.#binding.delete(endpoint.cookie)
+    this.#endpoints.delete(endpoint.handle)
+  }
+
+  setOption(handle: number, option: number, value: number): void {
+    this.#command(OP_SET_OPTION, handle, option, value)
+  }
+
+  #unlisten(listener: TcpListener): void {
+    if (this.#listeners.delete(listener.cookie)) this.#command(OP_UNLISTEN, listener.cookie, 0, 0)
+  }
+
+  // ── commands ──
+
+  #command(op: number, socket: number, a: number, b: number): boolean {
+    const command = this.control.command
+    command[0] = op
+    command[1] = socket
+    command[2] = a
+    command[3] = b
+    return this.#post(16)
+  }
+
+  /** False if the card is gone for good, or too many commands wait already. */
+  #post(bytes: number): boolean {
+    if (this.#state !== 'running' && this.#state !== 'waiting') return false
+    return this.control.post(bytes)
+  }
+
+  get #downStatus(): number {
+    return this.#state === 'broken' ? STATUS_EIO : STATUS_ENETDOWN
+  }
+
+  #nextCookie(): number {
+    do this.#lastCookie = (this.#lastCookie + 1) >>> 0
+    while (
+      this.#lastCookie === 0 ||
+      this.#listeners.has(this.#lastCookie) ||
+      this.#connecting.has(this.#lastCookie) ||
+      this.#binding.has(this.#lastCookie)
+    )
+    return this.#lastCookie
+  }
+
+  #ring(queue: number): void {
+    this.doorbells++
+    this.#bus.write(queue * BUS_QUEUE_STRIDE + BUS_QUEUE_NOTIFY, 1)
+  }
+
+  // ── life of the card ──
+
+  #start(): void {
+    this.tx.reset()
+    this.control.reset(this.#state === 'waiting')
+    this.intake.reset()
+    const { control, tx, rx, event } = this.#layout
+    enableQueue(this.#bus, QUEUE_RX, rx, RX_BUFFER_BYTES)
+    enableQueue(this.#bus, QUEUE_EVENT, event, EVENT_STRIDE)
+    enableQueue(this.#bus, QUEUE_TX, tx, 0)
+    enableQueue(this.#bus, QUEUE_CONTROL, control, 0)
+    this.#state = 'running'
+    this.intake.publish()
+    this.intake.requestInterrupt()
+    this.control.open()
+  }
+
+  /** The card stopped, or a queue broke: every socket fails with `status`. */
+  #stop(state: DriverState, status: number): void {
+    this.#state = state
+    for (let q = QUEUE_CONTROL; q <= QUEUE_EVENT; q++) disableQueue(this.#bus, q)
+    this.tx.reset()
+    this.control.reset(false)
+    const victims = [
+      ...Array.from(this.#connecting.values(), (c) => () => failConnect(c, status)),
+      ...Array.from(this.#connections.values(), (c) => () => resetConnection(c, status)),
+      ...Array.from(this.#listeners.values(), (l) => () => l.owner.onListenerLost(status)),
+      ...Array.from(this.#binding.values(), (e) => () => loseEndpoint(e, status)),
+      ...Array.from(this.#endpoints.values(), (e) => () => loseEndpoint(e, status)),
+    ]
+    this.#forgetAll()
+    runAll(victims)
+  }
+
+  #forgetAll(): void {
+    this.#connecting = new Map()
+    this.#connections = new Map()
+    this.#listeners = new Map()
+    this.#binding = new Map()
+    this.#endpoints = new Map()
+  }
+
+  /** Follows the card's state; true if it changed. */
+  #followCard(): void {
+    const running = this.#bus.read(BUS_CARD_STATE) === CARD_RUNNING
+    if (running && (this.#state === 'waiting' || this.#state === 'stopped')) this.#start()
+    else if (!running && this.#state === 'running') this.#stop('stopped', STATUS_ENETDOWN)
+  }
+
+  /** An interrupt that no record explains: a queue is broken, or the card was restarted so quickly that it runs again. */
+  #examineQueues(): void {
+    for (let q = QUEUE_CONTROL; q <= QUEUE_EVENT; q++) {
+      const trouble = explainQueue(this.#bus, q)
+      if (trouble === null) continue
+      if (trouble === '') {
+        this.#stop('stopped', STATUS_ENETDOWN)
+        this.#followCard()
+      } else this.#break(new QueueFault(trouble))
+      return
+    }
+  }
+
+  #break(fault: QueueFault): void {
+    try {
+      this.#stop('broken', STATUS_EIO)
+    } finally {
+      this.#onFault(fault)
+    }
+  }
+
+  // ── interrupt service ──
+
+  #onInterrupt(): void {
+    this.interrupts++
+    this.#bus.write(BUS_INTERRUPT_ACK, this.#bus.read(BUS_INTERRUPT_STATUS))
+    if (this.#serving) {
+      this.#scheduleService()
+      return
+    }
+    this.#followCard()
+    if (this.#state === 'running' && !this.#serve()) this.#examineQueues()
+  }
+
+  #scheduleService(): void {
+    if (this.#serviceDue) return
+    this.#serviceDue = true
+    process.nextTick(this.#serveSoon)
+  }
+
+  /** Works off what the card has sent, in order; false if there was nothing. What an application throws goes on to the caller, the rest waits a tick. */
+  #serve(): boolean {
+    if (this.#serving || this.#state !== 'running') return true
+    const { intake, tx, control } = this
+    this.#serving = tx.held = control.held = true
+    let records = 0
+    let finished = false
+    let fault: QueueFault | null = null
+    try {
+      tx.reclaim()
+      control.reclaim()
+      if (tx.hasWaiters) {
+        tx.wake()
+        records++
+      }
+      for (;;) {
+        const kind = intake.next()
+        if (kind === RECORD_NONE) {
+          if (this.#state !== 'running' || !intake.requestInterrupt()) break
+          continue
+        }
+        if ((++records & (PUBLISH_EVERY - 1)) === 0) intake.publish()
+        if (kind === RECORD_RX) this.#receive(intake.address, intake.bytes)
+        else this.#event(intake.address >>> 2)
+      }
+      finished = true
+    } catch (error) {
+      if (!(error instanceof QueueFault)) throw error
+      fault = error
+    } finally {
+      this.#serving = tx.held = control.held = false
+      if (this.#state === 'running' && fault === null) {
+        intake.publish()
+        tx.flush()
+        control.flush()
+        if (!finished) this.#scheduleService()
+      }
+    }
+    if (fault !== null) this.#break(fault)
+    return records > 0 || fault !== null
+  }
+
+  #receive(address: number, bytes: number): void {
+    const words = this.ram.words
+    const kind = words[(address + RX_TYPE) >>> 2]!
+    const handle = words[(address + RX_SOCKET) >>> 2]!
+    const length = words[(address + RX_LENGTH) >>> 2]!
+    if ((kind & 0xffff) === RX_DATA) {
+      if (length > bytes - RX_HEADER_BYTES) throw new QueueFault(`The card delivered ${length} bytes in a record of ${bytes}.`)
+      const connection = this.#connections.get(handle)
+      if (connection === undefined) {
+        this.staleRecords++
+        return
+      }
+      const data = length === 0 ? null : this.ram.copy(address + RX_HEADER_BYTES, length)
+      const end = ((kind >>> ((RX_FLAGS - RX_TYPE) * 8)) & RX_FLAG_END) !== 0
+      if (!connection.deliver(data, end)) throw new QueueFault(`The card delivered ${length} bytes that socket ${handle} had no credit for.`)
+      return
+    }
+    if ((kind & 0xffff) !== RX_DATAGRAM) throw new QueueFault(`The card delivered an RX record of type ${kind & 0xffff}.`)
+    if (bytes < RX_DATAGRAM_HEADER_BYTES || length > bytes - RX_DATAGRAM_HEADER_BYTES) {
+      throw new QueueFault(`The card delivered a datagram of ${length} bytes in a record of ${bytes}.`)
+    }
+    const endpoint = this.#endpoints.get(handle)
+    if (endpoint === undefined) {
+      this.staleRecords++
+      return
+    }
+    const data = this.ram.copy(address + RX_DATAGRAM_HEADER_BYTES, length)
+    const remoteAddress = words[(address + RX_DATAGRAM_REMOTE_ADDRESS) >>> 2]!
+    const remotePort = words[(address + RX_DATAGRAM_REMOTE_PORT) >>> 2]! & 0xffff
+    if (!endpoint.deliver(data, remoteAddress, remotePort)) {
+      throw new QueueFault(`The card delivered a datagram of ${length} bytes that socket ${handle} had no credit for.`)
+    }
+  }
+
+  /** `at`: word index of the event. */
+  #event(at: number): void {
+    const words = this.ram.words
+    const type = words[at + (EVENT_TYPE >>> 2)]! & 0xffff
+    const status = words[at + (EVENT_TYPE >>> 2)]! >>> ((EVENT_STATUS - EVENT_TYPE) * 8)
+    const handle = words[at + (EVENT_SOCKET >>> 2)]!
+    const cookie = words[at + (EVENT_COOKIE >>> 2)]!
+    switch (type) {
+      case EVENT_CREDIT: {
+        const connection = this.#connections.get(handle)
+        if (connection === undefined) this.staleRecords++
+        else connection.addSendCredit(words[at + (EVENT_VALUE >>> 2)]!)
+        return
+      }
+      case EVENT_ACCEPTED: {
+        const connection = this.#open(new TcpConnection(this, NOBODY, 0), at)
+        const listener = this.#listeners.get(cookie)
+        if (listener === undefined) connection.abort()
+        else listener.owner.onConnection(connection)
+        return
+      }
+      case EVENT_CONNECTED: {
+        const connection = this.#connecting.get(cookie)
+        if (connection === undefined) {
+          // Cancelled while the card's answer was on its way.
+          this.#open(new TcpConnection(this, NOBODY, 0), at).abort()
+          return
+        }
+        this.#connecting.delete(cookie)
+        this.#open(connection, at)
+        connection.owner.onConnected()
+        return
+      }
+      case EVENT_CONNECT_FAILED: {
+        const connection = this.#connecting.get(cookie)
+        if (connection === undefined) return
+        this.#connecting.delete(cookie)
+        failConnect(connection, status)
+        return
+      }
+      case EVENT_RESET: {
+        const connection = this.#connections.get(handle)
+        if (connection === undefined) {
+          this.staleRecords++
+          return
+        }
+        this.#connections.delete(handle)
+        resetConnection(connection, status)
+        return
+      }
+      case EVENT_LISTENING: {
+        const listener = this.#listeners.get(cookie)
+        if (listener === undefined) return
+        if (status !== STATUS_OK) this.#listeners.delete(cookie)
+        listener.owner.onListening(status, words[at + (EVENT_LOCAL_ADDRESS >>> 2)]!, this.#port(at, EVENT_LOCAL_PORT))
+        return
+      }
+      case EVENT_UNLISTENED:
+        return
+      case EVENT_UDP_BOUND:
+        this.#bound(at, status, handle, cookie)
+        return
+      case EVENT_UDP_ERROR: {
+        const endpoint = this.#endpoints.get(handle)
+        if (endpoint === undefined) this.staleRecords++
+        else
+          endpoint.owner.onDatagramError(
+            status,
+            words[at + (EVENT_REMOTE_ADDRESS >>> 2)]!,
+            this.#port(at, EVENT_REMOTE_PORT),
+          )
+        return
+      }
+      default:
+        throw new QueueFault(`The card sent an event of type ${type}, which this driver does not know.`)
+    }
+  }
+
+  #bound(at: number, status: number, handle: number, cookie: number): void {
+    const endpoint = this.#binding.get(cookie)
+    if (endpoint === undefined) {
+      // Closed while the card's answer was on its way.
+      if (status === STATUS_OK) new UdpEndpoint(this, NO_DATAGRAMS, 0).open(handle, 0).close()
+      return
+    }
+    this.#binding.delete(cookie)
+    if (status === STATUS_OK) {
+      this.#checkHandle(handle)
+      this.#endpoints.set(handle, endpoint.open(handle, this.ram.words[at + (EVENT_VALUE2 >>> 2)]!))
+    } else endpoint.kill()
+    endpoint.owner.onBound(
+      status,
+      this.ram.words[at + (EVENT_LOCAL_ADDRESS >>> 2)]!,
+      this.#port(at, EVENT_LOCAL_PORT),
+    )
+  }
+
+  /** Takes handle, addresses and credit of a new connection from the event at word `at`. */
+  #open(connection: TcpConnection, at: number): TcpConnection {
+    const words = this.ram.words
+    const handle = words[at + (EVENT_SOCKET >>> 2)]!
+    this.#checkHandle(handle)
+    connection.localAddress = words[at + (EVENT_LOCAL_ADDRESS >>> 2)]!
+    connection.remoteAddress = words[at + (EVENT_REMOTE_ADDRESS >>> 2)]!
+    connection.localPort = this.#port(at, EVENT_LOCAL_PORT)
+    connection.remotePort = this.#port(at, EVENT_REMOTE_PORT)
+    connection.open(handle, words[at + (EVENT_VALUE >>> 2)]!, words[at + (EVENT_VALUE2 >>> 2)]!)
+    this.#connections.set(handle, connection)
+    return connection
+  }
+
+  #port(at: number, field: number): number {
+    return this.ram.halves[(at << 1) + (field >>> 1)]!
+  }
+
+  #checkHandle(handle: number): void {
+    if (handle === 0 || this.#connections.has(handle) || this.#endpoints.has(handle)) {
+      throw new QueueFault(`The card named socket ${handle}, which is ${handle === 0 ? 'none' : 'taken'}.`)
+    }
+  }
+}
+
+function failConnect(connection: TcpConnection, status: number): void {
+  connection.kill()
+  connection.owner.onConnectFailed(status)
+}
+
+function resetConnection(connection: TcpConnection, status: number): void {
+  connection.kill()
+  connection.owner.onReset(status)
+}
+
+function loseEndpoint(endpoint: UdpEndpoint, status: number): void {
+  endpoint.kill()
+  endpoint.owner.onLost(status)
+}
+
+/** Runs all of `actions` from `first`, although some throw: those after it run a tick later. */
+function runAll(actions: readonly (() => void)[], first = 0): void {
+  let i = first
+  try {
+    while (i < actions.length) actions[i++]!()
+  } finally {
+    if (i < actions.length) process.nextTick(runAll, actions, i)
+  }
+}
+
+const nothing = () => {}
+/** Owner of a connection that nobody has taken. */
+const NOBODY: ConnectionOwner = {
+  onConnected: nothing,
+  onConnectFailed: nothing,
+  onData: nothing,
+  onEnd: nothing,
+  onRoom: nothing,
+  onReset: nothing,
+}
+const NO_DATAGRAMS: DatagramOwner = {
+  onBound: nothing,
+  onDatagram: nothing,
+  onDatagramError: nothing,
+  onRoom: nothing,
+  onLost: nothing,
+}

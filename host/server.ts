@@ -1,0 +1,272 @@
+import diagnostics from 'node:diagnostics_channel'
+import net from 'node:net'
+import type { DuplexOptions } from 'node:stream'
+import {
+  FIRST_SPEAKER_AUTO,
+  FIRST_SPEAKER_CLIENT,
+  FIRST_SPEAKER_SERVER,
+  SOCKET_OPTION_KEEP_ALIVE,
+  SOCKET_OPTION_NO_DELAY,
+} from '../abi/messages.ts'
+import { STATUS_OK } from '../abi/status.ts'
+import { formatIPv4, parseIPv4 } from './addresses.ts'
+import type { TcpConnection } from './driver/connection.ts'
+import type { ListenerOwner, TcpListener } from './driver/listener.ts'
+import { listenError, nodeError, notFound, validatePort } from './errors.ts'
+import { DUPLEX_DEFAULTS, kEndpoint, Socket } from './socket.ts'
+import { type FirstSpeaker, resolveHost, type Stack } from './stack.ts'
+import { STATUS_EAFNOSUPPORT } from './status.ts'
+
+/** What `listen` takes besides Node's options. */
+export interface CardListenOptions extends net.ListenOptions {
+  /**
+   * Who speaks first on an accepted connection. `client`: the card keeps a connection to itself until its request has come. `server`: it
+   * hands it over at the handshake. `auto`, the default: at the request, or after `placeAfterMs` of silence.
+   */
+  firstSpeaker?: FirstSpeaker
+  /** Milliseconds; the board's setting if absent. */
+  placeAfterMs?: number
+}
+
+/** The members of net.Server that are not in its types, and that all of Node's servers keep their accounts in. */
+interface ServerInternals {
+  _handle: ListenHandle | null
+  _connections: number
+  _listeningId: number
+  _connectionKey: string
+  _unref: boolean
+  _emitCloseIfDrained(): void
+  allowHalfOpen: boolean
+  pauseOnConnect: boolean
+  noDelay: boolean
+  keepAlive: boolean
+  keepAliveInitialDelay: number
+  highWaterMark: number
+}
+
+const FIRST_SPEAKERS = { auto: FIRST_SPEAKER_AUTO, client: FIRST_SPEAKER_CLIENT, server: FIRST_SPEAKER_SERVER }
+/** As many as Node asks for when it is not told. */
+const DEFAULT_BACKLOG = 511
+
+const serverChannel = diagnostics.channel('net.server.socket')
+
+/** True for a `listen` that is not the network's: a Unix socket, a file descriptor, or somebody's handle. */
+export function isForeignListen(args: readonly unknown[]): boolean {
+  const [first] = args
+  if (typeof first === 'string') return !(Number(first) >= 0)
+  if (typeof first !== 'object' || first === null) return false
+  return ('path' in first && !('port' in first)) || 'fd' in first || '_handle' in first || 'handle' in first
+}
+
+/**
+ * Has any `net.Server` (an `http.Server`, a `tls.Server`, ...) listen on the card instead of on the machine: `net.Server.prototype.listen` in
+ * all its forms but those of `isForeignListen`. Everything else about the server stays Node's own. Throws as Node does.
+ */
+export function listenOnCard(server: net.Server, stack: Stack, args: readonly unknown[]): void {
+  const internals = server as unknown as ServerInternals
+  if (internals._handle) {
+    throw nodeError(Error, 'ERR_SERVER_ALREADY_LISTEN', 'Listen method has been called more than once without closing.')
+  }
+  const options = normalizeListen(args, stack)
+  const last = args[args.length - 1]
+  if (typeof last === 'function') server.once('listening', last as () => void)
+  const id = ++internals._listeningId
+  if (options.signal !== undefined) closeOnAbort(server, options.signal)
+  const host = options.host
+  // '::' without an interface of its own is how Node itself spells "anywhere"; the card has IPv4 to offer for it.
+  const any = !host || (host === '::' && !options.ipv6Only)
+  const name = any ? '0.0.0.0' : host
+  const resolved = any ? name : resolveHost(stack, name)
+  if (resolved !== null && parseIPv4(name) >= 0) {
+    internals._handle = new ListenHandle(server, stack, parseIPv4(resolved), options)
+    return
+  }
+  // Names are looked up, and errors come, a tick later, as Node has it.
+  process.nextTick(() => {
+    if (internals._listeningId !== id) return
+    if (resolved !== null) internals._handle = new ListenHandle(server, stack, parseIPv4(resolved), options)
+    else if (net.isIPv6(name)) server.emit('error', listenError(STATUS_EAFNOSUPPORT, name, options.port))
+    else server.emit('error', notFound(name))
+  })
+}
+
+/** What stands in a listening server's `_handle`: Node's own methods of net.Server (`close`, `address`, `ref`, ...) work with it. */
+class ListenHandle implements ListenerOwner {
+  readonly #server: net.Server
+  readonly #internals: ServerInternals
+  readonly #stack: Stack
+  readonly #listener: TcpListener
+  readonly #duplexOptions: DuplexOptions
+  #address: number
+  #port: number
+  #closed = false
+  #holding = false
+
+  constructor(server: net.Server, stack: Stack, address: number, options: ListenSettings) {
+    const internals = server as unknown as ServerInternals
+    this.#server = server
+    this.#internals = internals
+    this.#stack = stack
+    this.#address = address
+    this.#port = options.port
+    this.#duplexOptions = {
+      ...DUPLEX_DEFAULTS,
+      allowHalfOpen: internals.allowHalfOpen,
+      readableHighWaterMark: internals.highWaterMark,
+      writableHighWaterMark: internals.highWaterMark,
+    }
+    if (!internals._unref) this.ref()
+    this.#listener = stack.driver.listen(this, {
+      address,
+      port: options.port,
+      backlog: options.backlog,
+      firstSpeaker: options.firstSpeaker,
+      placeAfterMs: options.placeAfterMs,
+      options: (internals.noDelay ? SOCKET_OPTION_NO_DELAY : 0) | (internals.keepAlive ? SOCKET_OPTION_KEEP_ALIVE : 0),
+    })
+  }
+
+  // ── what net.Server calls ──
+
+  getsockname(out: { address?: string; family?: string; port?: number }): number {
+    out.address = formatIPv4(this.#address)
+    out.family = 'IPv4'
+    out.port = this.#port
+    return 0
+  }
+
+  close(): void {
+    if (this.#closed) return
+    this.#closed = true
+    this.unref()
+    this.#listener.close()
+  }
+
+  ref(): void {
+    if (this.#holding || this.#closed) return
+    this.#holding = true
+    this.#stack.references.hold()
+  }
+
+  unref(): void {
+    if (!this.#holding) return
+    this.#holding = false
+    this.#stack.references.release()
+  }
+
+  hasRef(): boolean {
+    return this.#holding
+  }
+
+  // ── what the card says ──
+
+  onListening(status: number, address: number, port: number): void {
+    if (this.#closed) return
+    if (status !== STATUS_OK) {
+      this.#fail(status)
+      return
+    }
+    this.#address = address
+    this.#port = port
+    this.#internals._connectionKey = `4:${formatIPv4(address)}:${port}`
+    this.#server.emit('listening')
+  }
+
+  onListenerLost(status: number): void {
+    this.#fail(status)
+    this.#internals._emitCloseIfDrained()
+  }
+
+  onConnection(connection: TcpConnection): void {
+    const internals = this.#internals
+    const server = this.#server
+    if (server.maxConnections && internals._connections >= server.maxConnections) {
+      server.emit('drop', {
+        localAddress: formatIPv4(connection.localAddress),
+        localPort: connection.localPort,
+        localFamily: 'IPv4',
+        remoteAddress: formatIPv4(connection.remoteAddress),
+        remotePort: connection.remotePort,
+        remoteFamily: 'IPv4',
+      })
+      connection.close()
+      return
+    }
+    const socket = new Socket(this.#stack, this.#duplexOptions)
+    const endpoint = socket[kEndpoint]
+    endpoint.noDelay = internals.noDelay
+    endpoint.keepAlive = internals.keepAlive
+    endpoint.keepAliveSeconds = internals.keepAliveInitialDelay
+    endpoint.accept(connection)
+    if (internals.keepAlive && internals.keepAliveInitialDelay > 0) connection.setKeepAlive(internals.keepAliveInitialDelay)
+    if (internals.pauseOnConnect) socket.pause()
+    else socket.read(0)
+    internals._connections++
+    socket.server = server
+    socket._server = internals
+    server.emit('connection', socket)
+    if (serverChannel.hasSubscribers) serverChannel.publish({ socket })
+  }
+
+  #fail(status: number): void {
+    const error = listenError(status, formatIPv4(this.#address), this.#port)
+    this.#closed = true
+    this.unref()
+    if (this.#internals._handle === this) this.#internals._handle = null
+    this.#server.emit('error', error)
+  }
+}
+
+interface ListenSettings {
+  readonly port: number
+  readonly host: string | undefined
+  readonly backlog: number
+  readonly ipv6Only: boolean
+  readonly firstSpeaker: number
+  readonly placeAfterMs: number
+  readonly signal: AbortSignal | undefined
+}
+
+/** ([port][, host][, backlog][, cb]) or (options[, cb]). */
+function normalizeListen(args: readonly unknown[], stack: Stack): ListenSettings {
+  const [first] = args
+  const given: CardListenOptions = typeof first === 'object' && first !== null ? first : { port: first as number }
+  const anyPort = args.length === 0 || typeof first === 'function' || first === null || given.port === null || given.port === undefined
+  if (typeof first === 'object' && first !== null && !('port' in first)) {
+    throw nodeError(TypeError, 'ERR_INVALID_ARG_VALUE', `The argument 'options' must have the property "port" or "path". Received ${describe(first)}`)
+  }
+  const port = anyPort ? 0 : validatePort(given.port, 'options.port')
+  const host = given === first ? given.host : typeof args[1] === 'string' && !(Number(args[1]) >= 0) ? args[1] : undefined
+  const backlog = given.backlog || toNumber(args[1]) || toNumber(args[2]) || DEFAULT_BACKLOG
+  const speaker = given.firstSpeaker ?? stack.firstSpeakers?.get(port) ?? 'auto'
+  if (!Object.hasOwn(FIRST_SPEAKERS, speaker)) {
+    throw nodeError(TypeError, 'ERR_INVALID_ARG_VALUE', `The property 'options.firstSpeaker' must be 'auto', 'client' or 'server'. Received '${speaker}'`)
+  }
+  return {
+    port,
+    host,
+    backlog,
+    ipv6Only: given.ipv6Only === true,
+    firstSpeaker: FIRST_SPEAKERS[speaker],
+    placeAfterMs: given.placeAfterMs ?? 0,
+    signal: (given as { signal?: AbortSignal }).signal,
+  }
+}
+
+function toNumber(value: unknown): number {
+  const number = typeof value === 'function' ? Number.NaN : Number(value)
+  return number > 0 ? number : 0
+}
+
+function describe(value: object): string {
+  return Object.keys(value).length === 0 ? '{}' : JSON.stringify(value)
+}
+
+function closeOnAbort(server: net.Server, signal: AbortSignal): void {
+  const onAbort = () => server.close()
+  if (signal.aborted) process.nextTick(onAbort)
+  else {
+    signal.addEventListener('abort', onAbort, { once: true })
+    server.once('close', () => signal.removeEventListener('abort', onAbort))
+  }
+}
