@@ -1,0 +1,94 @@
+import { relative, resolve } from 'node:path'
+import { type Command, InvalidArgumentError } from 'commander'
+import { errorMessage } from '../errors.ts'
+import { replaceFile } from '../files.ts'
+import type { BuildTarget } from '../firmware/artifacts.ts'
+import { type BuildResult, buildFirmware } from '../firmware/build.ts'
+import { encodeHex } from '../image/image.ts'
+import { formatVersion, type ImageVersion, parseVersion } from '../image/version.ts'
+import { packageRoot } from '../package-root.ts'
+import { note, print, printJson, startProgress, wantsColour } from '../terminal.ts'
+
+interface BuildCommandOptions {
+  readonly release?: boolean
+  readonly output?: string
+  readonly version?: ImageVersion
+  readonly json?: boolean
+}
+
+export function addBuildCommand(program: Command): void {
+  program
+    .command('build')
+    .summary('compile firmware into an image')
+    .description('Compiles AssemblyScript firmware and puts it into an image that a board boots (MCUboot format).')
+    .argument('[dir]', "folder of the firmware, with its asconfig.json; ipOS's own if left out")
+    .option('-r, --release', 'optimize; without it, the debug target is built')
+    .option('-o, --output <file>', 'write the image to this file too')
+    .option('--version <version>', "version of the image: 1.2.3 or 1.2.3+4 (default: the package's)", versionArgument)
+    .option('--json', 'describe the image as JSON')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  inic build                        debug build of ipOS: build/debug/firmware.img
+  inic build --release              what inic run boots: build/release/firmware.img
+  inic build my-nic -o my-nic.img   a firmware of your own
+
+Beside the image lie firmware.wasm with its source map, and firmware.layouts.json with the layout of every class.
+Nothing is compiled if no source has changed.`,
+    )
+    .action(async (directory: string | undefined, options: BuildCommandOptions) => {
+      const target: BuildTarget = options.release ? 'release' : 'debug'
+      const progress = startProgress(`building firmware (${target})`)
+      const startedAt = performance.now()
+      let result: BuildResult
+      try {
+        result = await buildFirmware({
+          directory: directory ?? packageRoot,
+          target,
+          ...(options.version && { version: options.version }),
+          colour: wantsColour(process.stderr),
+          onStage: (stage) => progress.update(stage),
+        })
+      } finally {
+        progress.end()
+      }
+      if (result.warnings) note(result.warnings)
+      const output = options.output && resolve(options.output)
+      if (output) await replaceFile(output, result.imageBytes)
+      if (options.json) printJson(describe(result, output))
+      else printResult(result, output, (performance.now() - startedAt) / 1000)
+    })
+}
+
+function printResult(
+  { artifacts, image, target, upToDate }: BuildResult,
+  output: string | undefined,
+  seconds: number,
+): void {
+  const path = relative(process.cwd(), output ?? artifacts.image)
+  const how = upToDate ? 'unchanged' : `built in ${seconds.toFixed(1)} s`
+  print(`${path}: ${target}, version ${formatVersion(image.version)}, ${image.totalBytes} bytes, ${how}`)
+}
+
+function describe({ artifacts, image, target, upToDate }: BuildResult, output: string | undefined): object {
+  return {
+    target,
+    image: output ?? artifacts.image,
+    version: formatVersion(image.version),
+    bytes: image.totalBytes,
+    sha256: encodeHex(image.digest),
+    wasm: artifacts.wasm,
+    sourceMap: artifacts.sourceMap,
+    layouts: artifacts.layouts,
+    upToDate,
+  }
+}
+
+function versionArgument(text: string): ImageVersion {
+  try {
+    return parseVersion(text)
+  } catch (error) {
+    throw new InvalidArgumentError(errorMessage(error))
+  }
+}

@@ -1,0 +1,85 @@
+import { once } from 'node:events'
+import { createWriteStream, type WriteStream } from 'node:fs'
+import { pipeline } from 'node:stream/promises'
+import { type Command, InvalidArgumentError } from 'commander'
+import { type FarmSelection, withFarm } from '../control/client.ts'
+import { CommandError, errorCode, errorMessage, usageError } from '../errors.ts'
+import { note } from '../terminal.ts'
+
+interface CaptureCommandOptions extends FarmSelection {
+  readonly output: string
+  readonly seconds?: number
+}
+
+export function addCaptureCommand(program: Command): void {
+  program
+    .command('capture')
+    .summary('record the frames of a running farm')
+    .description(
+      'Records the frames on a network or a link of a running farm, as pcapng, which Wireshark and tshark read.',
+    )
+    .argument('<target>', 'a network (lan-a) or a link (server1.0); inic inspect farm lists them')
+    .requiredOption('-o, --output <file>', 'the file to write, or - for standard output')
+    .option('-n, --seconds <n>', 'stop after so many seconds (default: at Ctrl-C)', secondsArgument)
+    .option('-f, --farm <file>', 'the farm, if more than one is running')
+    .option('--state <dir>', 'where that farm keeps its state')
+    .addHelpText(
+      'after',
+      `
+A network shows each frame once, as it enters the network. A link shows both directions of one cable.
+
+Examples:
+  inic capture lan-a -o lan-a.pcapng --seconds 10
+  inic capture server1.0 -o - | tshark -r -
+  inic capture lan-a -o - | wireshark -k -i -`,
+    )
+    .action(async (target: string, options: CaptureCommandOptions) => {
+      await withFarm(options, async (client) => {
+        const file = options.output === '-' ? undefined : await openFile(options.output)
+        const output = file ?? standardOutput()
+        await client.request('capture', { target })
+        const stream = client.stream()
+        // Half-closing asks the farm for what it still holds; it then ends the stream.
+        const stop = () => stream.end()
+        const timer = options.seconds === undefined ? undefined : setTimeout(stop, options.seconds * 1000)
+        process.once('SIGINT', stop)
+        process.once('SIGTERM', stop)
+        try {
+          if (file) note(`capturing ${target}; Ctrl-C ends it`)
+          await pipeline(stream, output)
+        } catch (error) {
+          // Whoever read the pipe has seen enough.
+          if (errorCode(error) !== 'EPIPE')
+            throw new CommandError(`capturing failed: ${errorMessage(error)}`, { cause: error })
+        } finally {
+          clearTimeout(timer)
+          process.off('SIGINT', stop)
+          process.off('SIGTERM', stop)
+        }
+        if (file) note(`${options.output}: ${file.bytesWritten} bytes`)
+      })
+    })
+}
+
+function standardOutput(): NodeJS.WriteStream {
+  const { stdout } = process
+  if (stdout.isTTY)
+    throw usageError('a capture is not for a terminal', 'pipe it: inic capture TARGET -o - | tshark -r -')
+  return stdout
+}
+
+async function openFile(path: string): Promise<WriteStream> {
+  const file = createWriteStream(path)
+  try {
+    await once(file, 'open')
+    return file
+  } catch (error) {
+    throw usageError(`${path} cannot be written: ${errorMessage(error)}`)
+  }
+}
+
+function secondsArgument(text: string): number {
+  const seconds = Number(text)
+  if (!/^\d+(\.\d+)?$/.test(text) || seconds <= 0) throw new InvalidArgumentError('Write a number of seconds above 0.')
+  return seconds
+}

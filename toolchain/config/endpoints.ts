@@ -1,0 +1,59 @@
+/** The colon-separated forms that farm files and options share: published ports, streams, `NETWORK=...`. */
+import { parseLinkAddress } from '../../emulator/link/address.ts'
+import { parseIpv4Prefix } from './addresses.ts'
+import type { PublishConfig, StreamConfig, TapConfig } from './farm-config.ts'
+
+export const PUBLISH_FORM = '[ADDRESS:]PORT:SERVER:PORT'
+export const PUBLISH_EXAMPLE = '8080:server1:80'
+export const STREAM_EXAMPLE = 'listen:127.0.0.1:9001'
+export const TAP_EXAMPLE = 'inic0,192.0.2.1/24'
+
+const DEFAULT_PUBLISH_HOST = '127.0.0.1'
+
+/** Parses `8080:server1:80`, `0.0.0.0:8080:server1:80` or `[::1]:8080:server1:80`; undefined if it is none. */
+export function parsePublish(text: string): PublishConfig | undefined {
+  const match = /^(?:(\[[0-9a-f:.]+\]|[^:[\]]+):)?(\d+):([a-z][a-z0-9-]*):(\d+)(?:\/tcp)?$/i.exec(text)
+  if (!match) return undefined
+  const [, host, port, server, serverPort] = match
+  if (!isPort(Number(port), 0) || !isPort(Number(serverPort), 1)) return undefined
+  return {
+    host: host === undefined ? DEFAULT_PUBLISH_HOST : host.replace(/^\[|\]$/g, ''),
+    port: Number(port),
+    server,
+    serverPort: Number(serverPort),
+  }
+}
+
+/** `127.0.0.1:8080:server1:80`. */
+export function formatPublish({ host, port, server, serverPort }: PublishConfig): string {
+  return `${formatHost(host)}:${port}:${server}:${serverPort}`
+}
+
+/** Parses `listen:HOST:PORT`, `connect:HOST:PORT`, or either with `unix:PATH`; undefined if it is none of them. */
+export function parseStream(text: string): StreamConfig | undefined {
+  const match = /^(listen|connect):(.+)$/.exec(text)
+  if (!match) return undefined
+  const role = match[1] === 'listen' ? 'listen' : 'connect'
+  try {
+    const address = parseLinkAddress(match[2])
+    return 'port' in address && address.port === 0 && role === 'connect' ? undefined : { role, address }
+  } catch {
+    return undefined
+  }
+}
+
+/** Parses `IFNAME` or `IFNAME,ADDRESS/PREFIX`; undefined if it is neither. */
+export function parseTap(text: string): TapConfig | undefined {
+  const match = /^([^\s/,]{1,15})(?:,(\S+))?$/.exec(text)
+  if (!match || (match[2] !== undefined && parseIpv4Prefix(match[2]) === undefined)) return undefined
+  return { interfaceName: match[1], address: match[2] }
+}
+
+/** Brackets around an IPv6 address, as in a URL. */
+export function formatHost(host: string): string {
+  return host.includes(':') ? `[${host}]` : host
+}
+
+function isPort(port: number, least: number): boolean {
+  return Number.isInteger(port) && port >= least && port <= 65535
+}

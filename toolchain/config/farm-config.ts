@@ -1,0 +1,97 @@
+/** A farm as the toolchain works with it: every default filled in, every name resolved, every quantity in its base unit. */
+import type { BootSettings } from '../../emulator/board.ts'
+import type { CpuKind } from '../../emulator/cpu/index.ts'
+import type { LinkAddress } from '../../emulator/link/address.ts'
+import type { WireOptions } from '../../emulator/link/wire.ts'
+import type { Ipv4Prefix } from './addresses.ts'
+
+export type NetworkKind =
+  /** A switch that servers, gateways, TAP interfaces and streams are plugged into. */
+  | 'lan'
+  /** The synchronization hub: INIC to INIC, ipOS frames only. */
+  | 'hub'
+
+/** A stream of frames to another process, in the framing of QEMU's `-netdev stream`. */
+export interface StreamConfig {
+  readonly role: 'listen' | 'connect'
+  readonly address: LinkAddress
+}
+
+/** A Linux TAP interface on a network. */
+export interface TapConfig {
+  readonly interfaceName: string
+  /** Address that the kernel's end is given, and brought up with: `192.0.2.1/24`. Without one the interface stays as it is. */
+  readonly address: string | undefined
+}
+
+export interface NetworkConfig {
+  readonly name: string
+  readonly kind: NetworkKind
+  /** Bytes of the largest IP packet. */
+  readonly mtuBytes: number
+  /** What the cable of each server to this network does to frames. */
+  readonly wire: WireOptions
+  readonly taps: readonly TapConfig[]
+  readonly streams: readonly StreamConfig[]
+}
+
+export interface InterfaceConfig {
+  /** MAC port of the INIC. */
+  readonly port: number
+  readonly network: string
+  /** Absent on the hub, where servers know each other by their other addresses. */
+  readonly address: Ipv4Prefix | undefined
+  readonly gateway: number | undefined
+  readonly mac: Uint8Array | undefined
+}
+
+export type ApplicationKind =
+  /** An unmodified Node program, in a worker of its own, in real time. */
+  | 'node'
+  /** A module with `main(board)`, which uses the board's own network, clock and random source. */
+  | 'board'
+
+export interface ApplicationConfig {
+  readonly name: string
+  readonly kind: ApplicationKind
+  /** Absolute path of the module. */
+  readonly program: string
+  readonly args: readonly string[]
+  readonly env: Readonly<Record<string, string>>
+}
+
+export interface ServerConfig {
+  readonly name: string
+  readonly memoryBytes: number
+  readonly flashBytes: number
+  /** Undefined: Wasmtime where the addon is there, else V8. */
+  readonly cpu: CpuKind | undefined
+  readonly interfaces: readonly InterfaceConfig[]
+  readonly applications: readonly ApplicationConfig[]
+  /** Settings of the firmware; those of the interfaces come from `interfaces`. */
+  readonly settings: Omit<BootSettings, 'interfaces'>
+}
+
+/** A port of this machine that leads to a port of a server. */
+export interface PublishConfig {
+  /** Address of this machine that is listened on. */
+  readonly host: string
+  /** 0 takes any free one. */
+  readonly port: number
+  readonly server: string
+  readonly serverPort: number
+}
+
+export interface FarmConfig {
+  readonly name: string
+  /** The file it was read from, or undefined for the default farm. */
+  readonly file: string | undefined
+  /** Undefined: one that repeats in virtual time, and one that nobody can guess in real time. */
+  readonly seed: string | undefined
+  readonly clock: 'real' | 'virtual'
+  readonly networks: readonly NetworkConfig[]
+  readonly servers: readonly ServerConfig[]
+  readonly publish: readonly PublishConfig[]
+}
+
+export const DEFAULT_MTU_BYTES = 1500

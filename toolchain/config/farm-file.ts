@@ -1,0 +1,169 @@
+/** What a farm file may say: its settings one by one, as they stand in it. farm.schema.json is made from this. */
+import { MINIMUM_MEMORY_BYTES } from '../../abi/memory.ts'
+import { MAC_MAXIMUM_FRAME, MAC_MINIMUM_FRAME } from '../../abi/rings.ts'
+import { parseIpv4, parseIpv4Prefix, parseMac } from './addresses.ts'
+import {
+  PUBLISH_EXAMPLE,
+  PUBLISH_FORM,
+  parsePublish,
+  parseStream,
+  parseTap,
+  STREAM_EXAMPLE,
+  TAP_EXAMPLE,
+} from './endpoints.ts'
+import {
+  boolean,
+  dictionary,
+  integer,
+  list,
+  object,
+  oneOf,
+  optional,
+  parsed,
+  type Reader,
+  required,
+  string,
+  type Value,
+} from './reader.ts'
+import { formatSize, parseDuration, parsePercentage, parseRate, parseSize } from './units.ts'
+
+/** Names become parts of file names, options and table columns. */
+const name = () =>
+  string(/^[a-z][a-z0-9-]{0,30}$/, 'small letters, digits and hyphens, beginning with a letter, at most 31: "server1"')
+
+const size = (example: string) => parsed(parseSize, 'size', example)
+const duration = (example: string) => parsed(parseDuration, 'duration', example)
+const milliseconds = (example: string) =>
+  parsed(
+    (text) => {
+      const ns = parseDuration(text)
+      return ns === undefined ? undefined : Math.ceil(ns / 1e6)
+    },
+    'duration',
+    example,
+  )
+
+const probability = (): Reader<number> =>
+  parsed(
+    (text) => {
+      const share = parsePercentage(text)
+      return share !== undefined && share <= 1 ? share : undefined
+    },
+    'share',
+    '2%',
+  )
+
+const count = (maximum: number) => integer(1, maximum)
+
+const wire = object({
+  delay: optional(duration('200us'), 'the time that a frame takes, one way'),
+  jitter: optional(duration('50us'), 'extra time, drawn evenly from 0 to this for each frame; frames keep their order'),
+  rate: optional(parsed(parseRate, 'rate', '1Gbit/s'), 'bits a second; unlimited if left out'),
+  loss: optional(probability(), 'the share of frames that are lost'),
+  duplication: optional(probability(), 'the share of frames that arrive twice'),
+  reordering: optional(probability(), 'the share of frames that are held back, so that later ones overtake them'),
+  reorderBy: optional(duration('1ms'), 'how long such a frame is held back'),
+  corruption: optional(probability(), 'the share of frames in which one bit is turned over'),
+  queue: optional(count(1 << 20), 'the number of frames in the wire at once; more are dropped'),
+})
+
+const network = object({
+  name: required(name(), 'what interfaces, captures and options call the network'),
+  kind: optional(oneOf(['lan', 'hub']), 'lan: a switch (default). hub: the synchronization hub, INIC to INIC'),
+  mtu: optional(
+    integer(576, MAC_MAXIMUM_FRAME - MAC_MINIMUM_FRAME),
+    'bytes of the largest IP packet; 1500 if left out',
+  ),
+  link: optional(wire, 'what the cable of each server to this network does to frames'),
+  taps: optional(
+    list(parsed(parseTap, 'TAP interface', TAP_EXAMPLE), 8),
+    'Linux TAP interfaces on the network: IFNAME, or IFNAME,ADDRESS/PREFIX',
+  ),
+  streams: optional(
+    list(parsed(parseStream, 'stream', STREAM_EXAMPLE), 8),
+    "other processes on the network, in the framing of QEMU's -netdev stream: listen: or connect:, and HOST:PORT or unix:PATH",
+  ),
+})
+
+const networkInterface = object({
+  network: required(name(), 'the network that the MAC port is plugged into'),
+  address: optional(parsed(parseIpv4Prefix, 'IPv4 address with prefix length', '192.0.2.1/24'), 'the address on it'),
+  gateway: optional(parsed(parseIpv4, 'IPv4 address', '192.0.2.254'), 'the router for other networks'),
+  port: optional(integer(0, 2), 'the MAC port; the place in this list if left out, and 2 for the hub'),
+  mac: optional(
+    parsed(parseMac, 'MAC address', '02:00:00:00:00:01'),
+    'the MAC address; derived from the server if left out',
+  ),
+})
+
+const application = object({
+  name: required(name(), 'what the console and tables call the application'),
+  program: required(
+    string(/./, 'the path of a JavaScript module, from the farm file'),
+    'the path of the module to run, from the farm file',
+  ),
+  kind: optional(
+    oneOf(['node', 'board']),
+    'node: an unmodified Node program in a worker (default). board: a module with main(board)',
+  ),
+  args: optional(list(string()), 'arguments, as after the program on a command line'),
+  env: optional(dictionary(string()), 'environment variables'),
+})
+
+const settings = object({
+  maximumConnections: optional(count(1 << 22), 'the number of TCP connections (control blocks)'),
+  synBacklog: optional(count(1 << 20), 'half-open connections before SYN cookies are sent'),
+  placeAfter: optional(
+    milliseconds('200ms'),
+    'how long a client may stay silent before its connection goes to the application',
+  ),
+  maximumSegmentLifetime: optional(milliseconds('30s'), 'half of TIME-WAIT (RFC 9293)'),
+  minimumRetransmission: optional(milliseconds('200ms'), 'the least retransmission timeout'),
+  receiveCredit: optional(size('256KiB'), 'bytes that a socket may hold unread'),
+  sendCredit: optional(size('256KiB'), 'bytes that a socket may hold unacknowledged or unsent'),
+  congestionControl: optional(oneOf(['newreno', 'cubic']), 'the congestion control'),
+  iposEthertype: optional(integer(1, 0xffff), 'the EtherType of ipOS frames; 7 if left out (FIG. 11)'),
+  userTimeout: optional(milliseconds('100s'), 'unacknowledged data for so long ends a connection'),
+  unattachedTimeout: optional(milliseconds('60s'), 'a connection that sends no request for so long is reset'),
+  timestamps: optional(boolean(), 'TCP timestamps (RFC 7323); true if left out'),
+  selectiveAcknowledgement: optional(boolean(), 'SACK (RFC 2018); true if left out'),
+  windowScale: optional(boolean(), 'window scaling (RFC 7323); true if left out'),
+  alwaysCookies: optional(boolean(), 'answer every SYN with a cookie; for tests'),
+})
+
+const server = object({
+  name: required(name(), 'what options, tables and the console call the server'),
+  memory: optional(size('64MiB'), `INIC memory, at least ${formatSize(MINIMUM_MEMORY_BYTES)}; 64 MiB if left out`),
+  flash: optional(size('4MiB'), 'flash memory, in steps of 64 KiB; 4 MiB if left out'),
+  cpu: optional(oneOf(['auto', 'wasmtime', 'v8']), 'what runs the firmware; auto: Wasmtime if it is there, else V8'),
+  interfaces: required(list(networkInterface, 3), 'the list of MAC ports in use'),
+  applications: optional(list(application, 15), 'programs on the main board'),
+  settings: optional(settings, 'settings of the firmware'),
+})
+
+/** Reads a farm file. Names are not resolved and nothing is compared yet; farm-checks.ts does that. */
+export const farmFileReader = object({
+  name: optional(name(), 'the name of the farm and of its state folder; the file name if left out'),
+  seed: optional(
+    string(/./, 'any text'),
+    'everything random follows from it; one that nobody can guess if left out, in real time',
+  ),
+  clock: optional(
+    oneOf(['real', 'virtual']),
+    'real: paced by the wall clock (default). virtual: as fast as it goes, repeatable',
+  ),
+  networks: required(list(network, 64), 'the list of networks'),
+  servers: required(list(server, 250), 'the list of servers'),
+  publish: optional(
+    list(parsed(parsePublish, `published port (${PUBLISH_FORM})`, PUBLISH_EXAMPLE), 64),
+    'ports of this machine that lead to a server: [ADDRESS:]PORT:SERVER:PORT',
+  ),
+})
+
+export type FarmFile = Value<typeof farmFileReader>
+
+export const farmFileSchema = {
+  $schema: 'https://json-schema.org/draft/2020-12/schema',
+  title: 'INIC farm',
+  ...farmFileReader.schema,
+}

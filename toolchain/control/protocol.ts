@@ -1,0 +1,66 @@
+/**
+ * What is said at the control socket of a running farm: one JSON value a line, a request and then its answer. After the
+ * answer to `capture` the connection carries pcapng, until either side closes it.
+ */
+import type { Table } from '../inspect/table.ts'
+
+export interface ControlRequest {
+  readonly id: number
+  readonly method: string
+  readonly params?: Readonly<Record<string, unknown>>
+}
+
+export type ControlAnswer =
+  | { readonly id: number; readonly result: unknown }
+  | {
+      readonly id: number
+      readonly error: { readonly message: string; readonly hint?: string; readonly exitCode: number }
+    }
+
+/** Longest line that is read, bytes. */
+export const MAXIMUM_LINE_BYTES = 64 * 1024
+/** Bytes of memory that one `read` may ask for. */
+export const MAXIMUM_READ_BYTES = 1024 * 1024
+
+/** What `inspect` can be asked about. */
+export const INSPECTIONS = ['tables', 'connections', 'queues', 'memory'] as const
+export type Inspection = (typeof INSPECTIONS)[number]
+
+/** One server, as an inspection shows it. */
+export interface ServerTables {
+  readonly server: string
+  readonly tables: readonly Table[]
+  /** Why there is less than one might expect; undefined if nothing is missing. */
+  readonly remark?: string
+}
+
+export interface BoardStatus {
+  readonly name: string
+  /** `off`, `running` or `stopped`. */
+  readonly state: string
+  readonly firmware: string | undefined
+  readonly addresses: readonly string[]
+  readonly applications: readonly string[]
+}
+
+export interface FarmStatus {
+  readonly name: string
+  readonly pid: number
+  readonly uptimeSeconds: number
+  readonly servers: readonly BoardStatus[]
+  readonly networks: readonly string[]
+  /** Names that `capture` takes besides those of networks. */
+  readonly links: readonly string[]
+  /** `http://...` or `address:port`, and where it leads. */
+  readonly published: readonly { readonly address: string; readonly target: string }[]
+}
+
+/** Methods with what they take and give. */
+export interface ControlMethods {
+  status: { params: Record<string, never>; result: FarmStatus }
+  inspect: { params: { what: Inspection; server?: string; limit?: number }; result: readonly ServerTables[] }
+  /** Bytes of INIC memory, base64. */
+  read: { params: { server?: string; address: number; length: number }; result: { server: string; bytes: string } }
+  /** `target`: a network or a link. */
+  capture: { params: { target: string }; result: { readonly format: 'pcapng' } }
+}

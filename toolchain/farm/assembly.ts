@@ -1,0 +1,149 @@
+/**
+ * Builds the emulated farm that a configuration describes: a switch for each network, a board for each server, and the
+ * cables between them.
+ *
+ *     server1 ── cable server1.0 ──┐
+ *     server2 ── cable server2.0 ──┤ switch lan-a ├── cable gateway-lan-a.0 ── gateway board
+ *                                  └── cable tap-inic0 ── TAP interface
+ */
+import type { Board, BootLoader, BootSettings, InterfaceSettings } from '../../emulator/board.ts'
+import type { CpuKind } from '../../emulator/cpu/index.ts'
+import type { Flash } from '../../emulator/devices/flash.ts'
+import { Farm } from '../../emulator/farm.ts'
+import type { Cable } from '../../emulator/link/cable.ts'
+import type { Port } from '../../emulator/link/link.ts'
+import type { Switch } from '../../emulator/link/switch.ts'
+import type { WireOptions } from '../../emulator/link/wire.ts'
+import { broadcastAddress, type Ipv4Prefix, isHostAddress, networkAddress } from '../config/addresses.ts'
+import type { FarmConfig, InterfaceConfig, NetworkConfig, ServerConfig } from '../config/farm-config.ts'
+import { CommandError } from '../errors.ts'
+
+/** Prefix of the boards that published ports go through. */
+const GATEWAY_PREFIX = 'gateway-'
+
+export interface NetworkAssembly {
+  readonly config: NetworkConfig
+  readonly switch: Switch
+  /** One for each thing on the network; the first port of each is the thing's, the second the switch's. */
+  readonly cables: Cable[]
+}
+
+export interface ServerAssembly {
+  readonly config: ServerConfig
+  readonly board: Board
+}
+
+/** A board on a network that carries connections of this machine into it. */
+export interface GatewayAssembly {
+  readonly board: Board
+  readonly address: number
+}
+
+export class FarmAssembly {
+  readonly config: FarmConfig
+  readonly farm: Farm
+  readonly #cpu: CpuKind | undefined
+  readonly networks = new Map<string, NetworkAssembly>()
+  readonly servers = new Map<string, ServerAssembly>()
+  readonly gateways = new Map<string, GatewayAssembly>()
+
+  /** @param cpu what runs the firmware of every board; undefined: as the configuration says */
+  constructor(config: FarmConfig, cpu?: CpuKind) {
+    this.config = config
+    this.#cpu = cpu
+    this.farm = new Farm({ clock: config.clock, ...(config.seed !== undefined && { seed: config.seed }) })
+    for (const network of config.networks) {
+      this.networks.set(network.name, { config: network, switch: this.farm.addSwitch(network.name), cables: [] })
+    }
+  }
+
+  /** Adds a server's board, switched off, and plugs it into its networks. */
+  addServer(config: ServerConfig, flash: Flash, bootLoader: BootLoader): ServerAssembly {
+    const macAddresses: Uint8Array[] = []
+    for (const { port, mac } of config.interfaces) if (mac !== undefined) macAddresses[port] = mac
+    const board = this.farm.addBoard(config.name, {
+      cpu: this.#cpu ?? config.cpu ?? 'auto',
+      memoryBytes: config.memoryBytes,
+      flash,
+      bootLoader,
+      boot: this.#bootSettings(config),
+      macAddresses,
+    })
+    for (const { network, port } of config.interfaces) {
+      this.plug(network, board.ports[port], { name: `${config.name}.${port}`, wire: this.network(network).config.wire })
+    }
+    const server = { config, board }
+    this.servers.set(config.name, server)
+    return server
+  }
+
+  /** The board through which `network` is reached from this machine; made, switched off, when first asked for. */
+  gateway(network: string): GatewayAssembly {
+    const known = this.gateways.get(network)
+    if (known !== undefined) return known
+    const prefix = this.#prefixOf(network)
+    const address = this.#freeAddress(network, prefix)
+    const { mtuBytes } = this.network(network).config
+    const board = this.farm.addBoard(`${GATEWAY_PREFIX}${network}`, {
+      cpu: this.#cpu ?? 'auto',
+      boot: { interfaces: [{ address, prefix: prefix.prefix, mtuBytes }, { enabled: false }, { enabled: false }] },
+    })
+    this.plug(network, board.ports[0], { name: `${board.name}.0` })
+    const gateway = { board, address }
+    this.gateways.set(network, gateway)
+    return gateway
+  }
+
+  /** Plugs `port` into a network. */
+  plug(network: string, port: Port, options: { name: string; wire?: WireOptions }): Cable {
+    const { switch: hub, cables } = this.network(network)
+    const cable = this.farm.connect(port, hub.addPort(), options)
+    cables.push(cable)
+    return cable
+  }
+
+  network(name: string): NetworkAssembly {
+    const network = this.networks.get(name)
+    if (network === undefined) throw new Error(`no network ${name}`) // the configuration was checked
+    return network
+  }
+
+  #bootSettings({ settings, interfaces }: ServerConfig): BootSettings {
+    const ports: InterfaceSettings[] = []
+    for (const item of interfaces) ports[item.port] = this.#interfaceSettings(item)
+    return { ...settings, interfaces: Array.from(ports, (port) => port ?? { enabled: false }) }
+  }
+
+  #interfaceSettings({ network, address, gateway }: InterfaceConfig): InterfaceSettings {
+    const { kind, mtuBytes } = this.network(network).config
+    return {
+      enabled: true,
+      hub: kind === 'hub',
+      mtuBytes,
+      ...(address && { address: address.address, prefix: address.prefix }),
+      ...(gateway !== undefined && { gateway }),
+    }
+  }
+
+  #interfacesOn(network: string): InterfaceConfig[] {
+    return this.config.servers.flatMap((server) => server.interfaces.filter((item) => item.network === network))
+  }
+
+  #prefixOf(network: string): Ipv4Prefix {
+    const prefix = this.#interfacesOn(network).find((item) => item.address !== undefined)?.address
+    if (prefix === undefined) throw new Error(`no address on network ${network}`) // what is published has an address
+    return prefix
+  }
+
+  /** The highest address of the network that nobody has; low ones are what people give to their servers. */
+  #freeAddress(network: string, { address, prefix }: Ipv4Prefix): number {
+    const taken = new Set(this.#interfacesOn(network).flatMap((item) => [item.address?.address, item.gateway]))
+    const last = broadcastAddress({ address, prefix })
+    for (let candidate = last; candidate >= networkAddress({ address, prefix }); candidate--) {
+      if (!taken.has(candidate) && isHostAddress({ address: candidate, prefix })) return candidate
+    }
+    throw new CommandError(`network '${network}' has no address left for the gateway of published ports`, {
+      hint: 'give its servers a shorter prefix',
+    })
+  }
+}

@@ -1,0 +1,320 @@
+/**
+ * A farm that runs: its boards booted, its applications started, its published ports open, its control socket listening.
+ *
+ *   start: flash ─▶ boards on ─▶ clock ─▶ firmware serves ─▶ applications ─▶ published ports ─▶ control socket
+ *   stop:  the other way round
+ */
+import { EventEmitter } from 'node:events'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { CARD_OFF, CARD_RUNNING } from '../../abi/virtio.ts'
+import { type Board, BootError, type CrashReport } from '../../emulator/board.ts'
+import type { CpuKind } from '../../emulator/cpu/index.ts'
+import { Driver } from '../../host/driver/driver.ts'
+import { Gateway } from '../../host/gateway.ts'
+import { createNet, type Net } from '../../host/net.ts'
+import { NO_REFERENCES } from '../../host/stack.ts'
+import { formatIpv4 } from '../config/addresses.ts'
+import { formatHost } from '../config/endpoints.ts'
+import type { FarmConfig, PublishConfig, ServerConfig } from '../config/farm-config.ts'
+import type { BoardStatus, FarmStatus } from '../control/protocol.ts'
+import type { ControlHandler } from '../control/server.ts'
+import { ControlServer, Handover } from '../control/server.ts'
+import { CommandError, EXIT_BOARD, errorCode, errorMessage } from '../errors.ts'
+import { findSymbols } from '../firmware/find-symbols.ts'
+import type { Symbols } from '../firmware/symbols.ts'
+import { bootLoader } from '../image/boot-loader.ts'
+import { cardStateName } from '../inspect/names.ts'
+import { packageRoot } from '../package-root.ts'
+import type { FarmState } from '../state.ts'
+import { type Application, startApplication } from './applications.ts'
+import { FarmAssembly } from './assembly.ts'
+import { Captures } from './captures.ts'
+import { type LoadedImage, prepareFlash } from './firmware.ts'
+import { Inspector } from './inspection.ts'
+import { plugOutside } from './outside.ts'
+
+export interface CaptureRequest {
+  readonly path: string
+  /** A network or link; undefined: every network. */
+  readonly target: string | undefined
+}
+
+export interface SessionOptions {
+  readonly config: FarmConfig
+  readonly state: FarmState
+  readonly image: LoadedImage
+  /** What gateway boards boot: ipOS, whatever the servers run. */
+  readonly gatewayImage: LoadedImage
+  /** Write `image` into every server's flash, whatever is there. */
+  readonly forceImage: boolean
+  readonly cpu: CpuKind | undefined
+  readonly captures: readonly CaptureRequest[]
+}
+
+interface SessionEvents {
+  /** A line on a board's console, or one that an application wrote; `source` says whose. */
+  console: [source: string, line: string]
+  /** Something that a person may want to know. */
+  remark: [line: string]
+  crash: [board: Board, report: CrashReport]
+  /** An application ended; `error` says why, if it did not end by itself. */
+  exit: [source: string, error: Error | undefined]
+}
+
+/** A published port that is open. */
+export interface PublishedPort {
+  readonly config: PublishConfig
+  readonly gateway: Gateway
+}
+
+/** How long firmware may take to say that it serves. */
+const READY_TIMEOUT_MS = 5000
+const READY_POLL_MS = 2
+/** RAM of the process that carries published connections. */
+const GATEWAY_RAM_BYTES = 32 * 1024 * 1024
+
+export class FarmSession extends EventEmitter<SessionEvents> {
+  readonly assembly: FarmAssembly
+  readonly inspector: Inspector
+  readonly published: PublishedPort[] = []
+  readonly applications: Application[] = []
+  readonly #options: SessionOptions
+  readonly #captures: Captures
+  readonly #boards = new Map<string, Board>()
+  readonly #gatewayNets = new Map<string, Net>()
+  #control: ControlServer | undefined
+  #stopping: Promise<void> | undefined
+
+  constructor(options: SessionOptions) {
+    super()
+    this.#options = options
+    this.assembly = new FarmAssembly(options.config, options.cpu)
+    const { farm, networks } = this.assembly
+    this.inspector = new Inspector(this.#boards, farm.boards, symbolFinder)
+    this.#captures = new Captures(farm, networks, (line) => this.emit('remark', line))
+    farm.on('console', (board, line) => this.emit('console', board.name, line))
+    farm.on('crash', (board, report) => this.emit('crash', board, report))
+  }
+
+  /**
+   * Brings everything up. If something fails, or `signal` says so, what was up already is taken down.
+   *
+   * @throws CommandError, or the signal's reason
+   */
+  async start(signal: AbortSignal): Promise<void> {
+    const { config, state } = this.#options
+    // First, so that a second farm with this state never opens the same flash.
+    this.#control = await ControlServer.open(state, this.#handlers())
+    try {
+      for (const server of config.servers) await this.#addServer(server.name)
+      await plugOutside(this.assembly, (line) => this.emit('remark', line))
+      for (const { server } of config.publish) this.assembly.gateway(this.#route(server).network)
+      for (const { target, path } of this.#options.captures) this.#captures.toFile(target, path)
+      this.#powerOn()
+      if (config.clock === 'real') this.assembly.farm.start()
+      await this.#waitUntilServing(signal)
+      await this.#startApplications(signal)
+      for (const item of config.publish) await this.#publish(item)
+      signal.throwIfAborted()
+    } catch (error) {
+      await this.stop()
+      throw error
+    }
+  }
+
+  /** Takes everything down; a second call waits for the first. */
+  stop(): Promise<void> {
+    this.#stopping ??= this.#stop()
+    return this.#stopping
+  }
+
+  /** True if every server's board has stopped. */
+  get allStopped(): boolean {
+    return [...this.assembly.servers.values()].every(({ board }) => board.crash !== null)
+  }
+
+  status(): FarmStatus {
+    const { config, farm, networks } = this.assembly
+    return {
+      name: config.name,
+      pid: process.pid,
+      uptimeSeconds: farm.now() / 1e9,
+      servers: config.servers.map((server) => this.#boardStatus(server.name)),
+      networks: [...networks.keys()],
+      links: [...farm.cables.keys()],
+      published: this.published.map(({ config: { server, serverPort }, gateway }) => {
+        const { address, port } = gateway.address
+        return { address: `${formatHost(address)}:${port}`, target: `${server}:${serverPort}` }
+      }),
+    }
+  }
+
+  async #addServer(name: string): Promise<void> {
+    const { config, state, image, forceImage } = this.#options
+    const server = config.servers.find((candidate) => candidate.name === name)!
+    const { flash, remark } = await prepareFlash(state, server, image, forceImage)
+    if (remark !== undefined) this.emit('remark', remark)
+    const { board } = this.assembly.addServer(server, flash, bootLoader(symbolFinder))
+    this.assembly.farm.own({ close: () => flash.close() })
+    this.#boards.set(name, board)
+  }
+
+  /** Switches every board on. A server that does not boot is reported; the others go on, unless there are none. */
+  #powerOn(): void {
+    const failures: string[] = []
+    for (const { board } of this.assembly.servers.values()) {
+      try {
+        board.powerOn()
+      } catch (error) {
+        if (!(error instanceof BootError)) throw error
+        failures.push(error.message)
+        this.emit('remark', error.message)
+      }
+    }
+    if (failures.length === this.assembly.servers.size) {
+      throw new CommandError(failures.join('\n'), {
+        exitCode: EXIT_BOARD,
+        hint: 'write an image that boots: inic flash IMAGE --server NAME',
+      })
+    }
+    const { payload } = this.#options.gatewayImage.image
+    for (const { board } of this.assembly.gateways.values()) board.powerOn({ wasm: payload })
+  }
+
+  /** Waits until all firmware that runs says that it serves; one that never does is left to itself, with a remark. */
+  async #waitUntilServing(signal: AbortSignal): Promise<void> {
+    const { farm } = this.assembly
+    const waiting = () =>
+      [...farm.boards.values()].filter((board) => board.cardState === CARD_RUNNING && !board.serving)
+    const deadline = performance.now() + READY_TIMEOUT_MS
+    while (waiting().length > 0 && performance.now() < deadline) {
+      signal.throwIfAborted()
+      if (farm.virtual) await farm.run(() => waiting().length === 0)
+      else await sleep(READY_POLL_MS)
+    }
+    for (const { name } of waiting()) this.emit('remark', `${name}: its firmware has not said that it serves`)
+  }
+
+  async #startApplications(signal: AbortSignal): Promise<void> {
+    const { config, servers } = this.assembly
+    const hosts = new Map(
+      config.servers.flatMap((server) => addressesOf(server).map((address) => [server.name, address])),
+    )
+    for (const { config: server, board } of servers.values()) {
+      for (const application of server.applications) {
+        signal.throwIfAborted()
+        if (board.crash !== null || board.cardState !== CARD_RUNNING) continue
+        const source = `${application.name}@${server.name}`
+        const onLine = (line: string) => this.emit('console', source, line)
+        const started = await startApplication({ board, server: server.name, application, hosts, onLine })
+        this.applications.push(started)
+        void started.exited.then((error) => {
+          if (this.#stopping === undefined) this.emit('exit', source, error)
+        })
+      }
+    }
+  }
+
+  /** Opens a port of this machine that leads, by the gateway board of its network, to a server's port. */
+  async #publish(config: PublishConfig): Promise<void> {
+    const { network, address } = this.#route(config.server)
+    const { connect } = this.#gatewayNet(network)
+    try {
+      const target = { host: formatIpv4(address), port: config.serverPort }
+      const gateway = await Gateway.open({ host: config.host, port: config.port, target, connect })
+      this.published.push({ config, gateway })
+    } catch (error) {
+      throw publishError(config, error)
+    }
+  }
+
+  #gatewayNet(network: string): Net {
+    let net = this.#gatewayNets.get(network)
+    if (net === undefined) {
+      const { board } = this.assembly.gateway(network)
+      const { bus } = board.attachProcess({ ramBytes: GATEWAY_RAM_BYTES })
+      const driver = new Driver(bus, { onFault: (error) => this.emit('remark', `${board.name}: ${error.message}`) })
+      net = createNet({ driver, clock: board.hostClock, hosts: new Map(), references: NO_REFERENCES })
+      this.#gatewayNets.set(network, net)
+    }
+    return net
+  }
+
+  /** The network and address by which a published server is reached: those of its first interface with an address. */
+  #route(name: string): { network: string; address: number } {
+    const server = this.assembly.config.servers.find((candidate) => candidate.name === name)
+    const route = server?.interfaces.find((item) => item.address !== undefined)
+    if (route?.address === undefined) throw new Error(`no way to ${name}`) // the configuration was checked
+    return { network: route.network, address: route.address.address }
+  }
+
+  #handlers(): ReadonlyMap<string, ControlHandler> {
+    return new Map<string, ControlHandler>([
+      ['status', () => this.status()],
+      ['inspect', (params) => this.inspector.inspect(params)],
+      ['read', (params) => this.inspector.read(params)],
+      [
+        'capture',
+        (params) => {
+          const target = String(params.target)
+          this.#captures.check(target)
+          return new Handover({ format: 'pcapng' }, (socket) => this.#captures.toSocket(target, socket))
+        },
+      ],
+    ])
+  }
+
+  #boardStatus(name: string): BoardStatus {
+    const server = this.assembly.servers.get(name)
+    const config = this.assembly.config.servers.find((candidate) => candidate.name === name)
+    return {
+      name,
+      state: cardStateName(server?.board.cardState ?? CARD_OFF),
+      firmware: server?.board.image?.description,
+      addresses: config ? addressesOf(config) : [],
+      applications: config ? config.applications.map((application) => application.name) : [],
+    }
+  }
+
+  async #stop(): Promise<void> {
+    await this.#control?.close()
+    await Promise.all(this.published.map(({ gateway }) => gateway.close()))
+    await Promise.all(this.applications.map((application) => application.stop()))
+    for (const board of this.assembly.farm.boards.values()) board.powerOff()
+    await this.assembly.farm.stop()
+  }
+}
+
+function addressesOf(server: ServerConfig): string[] {
+  return server.interfaces.flatMap(({ address }) => (address === undefined ? [] : [formatIpv4(address.address)]))
+}
+
+const symbolsByModule = new WeakMap<Uint8Array, Symbols | null>()
+
+/** Symbols of ipOS, or of the firmware project in the current folder; looked for once for each module. */
+function symbolFinder(wasm: Uint8Array): Symbols | undefined {
+  let symbols = symbolsByModule.get(wasm)
+  if (symbols === undefined) {
+    symbols = findSymbols(wasm, [packageRoot, process.cwd()]) ?? null
+    symbolsByModule.set(wasm, symbols)
+  }
+  return symbols ?? undefined
+}
+
+function publishError(config: PublishConfig, error: unknown): CommandError {
+  const place = `${formatHost(config.host)}:${config.port}`
+  const reasons: Record<string, [string, string]> = {
+    EADDRINUSE: [
+      'another program listens there',
+      `publish another port: --publish ${config.port + 1 || 8081}:${config.server}:${config.serverPort}`,
+    ],
+    EACCES: ['you may not', 'ports below 1024 need privileges; publish a higher one'],
+    EADDRNOTAVAIL: ['this machine has no such address', 'use one of its own, or leave the address out for 127.0.0.1'],
+    ENOTFOUND: ['there is no such name', 'give an address of this machine'],
+  }
+  const [reason, hint] = reasons[errorCode(error) ?? ''] ?? [errorMessage(error), undefined]
+  return new CommandError(
+    `port ${place} cannot be published: ${reason}`,
+    hint === undefined ? { cause: error } : { hint, cause: error },
+  )
+}

@@ -1,0 +1,81 @@
+/**
+ * Runs asc in a worker thread: compiling keeps a thread busy for seconds, and the one that shows progress and hears
+ * Ctrl-C must not be it. One message comes back, an AscOutcome.
+ */
+import { readFile } from 'node:fs/promises'
+import { resolve } from 'node:path'
+import { parentPort, workerData } from 'node:worker_threads'
+import { replaceFile } from '../files.ts'
+import { layoutTransform } from './layout-transform.ts'
+import type { Layouts } from './layouts.ts'
+
+export interface AscRequest {
+  /** Folder that asc's paths count from; holds asconfig.json. */
+  readonly directory: string
+  readonly arguments: readonly string[]
+  readonly colour: boolean
+}
+
+export interface AscOutcome {
+  readonly ok: boolean
+  /** Diagnostics as asc prints them, warnings too. */
+  readonly diagnostics: string
+  /** Absent if compiling failed before there were any. */
+  readonly layouts: Layouts | undefined
+  /** Files that asc asked for, relative to the directory; null for one that was not there. */
+  readonly inputs: ReadonlyMap<string, string | null>
+  readonly version: string
+}
+
+interface TextStream {
+  readonly isTTY: boolean
+  write(chunk: string): void
+}
+
+/** The part of asc's interface that is used; its own declarations would bring AssemblyScript's globals along. */
+interface Asc {
+  readonly version: string
+  main(
+    argv: readonly string[],
+    options: {
+      stdout: TextStream
+      stderr: TextStream
+      readFile(name: string, directory: string): Promise<string | null>
+      writeFile(name: string, contents: Uint8Array | string, directory: string): Promise<void>
+      transforms: readonly unknown[]
+    },
+  ): Promise<{ error: Error | null }>
+}
+
+const ASC_MODULE: string = 'assemblyscript/asc'
+
+async function compile(request: AscRequest): Promise<AscOutcome> {
+  const asc = (await import(ASC_MODULE)) as Asc
+  const inputs = new Map<string, string | null>()
+  let layouts: Layouts | undefined
+  let diagnostics = ''
+  const stream: TextStream = {
+    isTTY: request.colour,
+    write(chunk) {
+      diagnostics += chunk
+    },
+  }
+  const { error } = await asc.main(request.arguments, {
+    stdout: stream,
+    stderr: stream,
+    async readFile(name, directory) {
+      const text = await readFile(resolve(directory, name), 'utf8').catch(() => null)
+      inputs.set(name, text)
+      return text
+    },
+    writeFile: (name, contents, directory) => replaceFile(resolve(directory, name), contents),
+    transforms: [
+      layoutTransform((classes) => {
+        layouts = classes
+      }),
+    ],
+  })
+  return { ok: error === null, diagnostics, layouts, inputs, version: asc.version }
+}
+
+parentPort?.postMessage(await compile(workerData as AscRequest))

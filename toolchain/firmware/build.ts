@@ -1,0 +1,171 @@
+/**
+ * From AssemblyScript sources to an image: asc by way of asconfig.json, the checks that make a module firmware, class
+ * layouts and source map beside it, and the image around it.
+ */
+import { createHash } from 'node:crypto'
+import { existsSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
+import { createRequire } from 'node:module'
+import { join, relative, resolve } from 'node:path'
+import { Worker } from 'node:worker_threads'
+import { CommandError, errorMessage, usageError } from '../errors.ts'
+import { readIfPresent, replaceFile } from '../files.ts'
+import { decodeImage, encodeImage, type Image } from '../image/image.ts'
+import { type ImageVersion, parseVersion } from '../image/version.ts'
+import { type Artifacts, artifacts, type BuildTarget } from './artifacts.ts'
+import type { AscOutcome, AscRequest } from './asc-worker.ts'
+import { checkFirmware } from './checks.ts'
+
+/** Raise it when this file or the checks change what a build gives: results of an older one are then made anew. */
+const MANIFEST_FORMAT = 2
+
+export interface BuildOptions {
+  /** Folder with asconfig.json. */
+  readonly directory: string
+  readonly target: BuildTarget
+  /** Version in the image; the folder's package.json decides if it is left out. */
+  readonly version?: ImageVersion
+  /** Colour in asc's diagnostics. */
+  readonly colour?: boolean
+  /** Called with what is being done, before it is done. */
+  readonly onStage?: (stage: string) => void
+}
+
+export interface BuildResult {
+  readonly target: BuildTarget
+  readonly artifacts: Artifacts
+  readonly image: Image
+  readonly imageBytes: Uint8Array
+  /** True if the sources were those of the last build and asc did not run. */
+  readonly upToDate: boolean
+  /** What asc had to say although it succeeded; empty if nothing. */
+  readonly warnings: string
+}
+
+interface Manifest {
+  readonly format: number
+  readonly asc: string
+  /** SHA-256 of each file that asc asked for, null for one that was not there: it would count if it appeared. */
+  readonly inputs: Readonly<Record<string, string | null>>
+  /** SHA-256 of the module, so that a results folder that somebody touched is not trusted. */
+  readonly wasm: string
+}
+
+/** Builds the firmware. @throws CommandError with asc's diagnostics, or with what keeps the module from being firmware. */
+export async function buildFirmware(options: BuildOptions): Promise<BuildResult> {
+  const directory = resolve(options.directory)
+  if (!existsSync(join(directory, 'asconfig.json'))) {
+    throw usageError(
+      `${shown(directory)} holds no firmware: there is no asconfig.json in it`,
+      'name the folder of a firmware project: inic build DIR',
+    )
+  }
+  const files = artifacts(directory, options.target)
+  const version = options.version ?? (await projectVersion(directory))
+  let warnings = ''
+  const upToDate = await isUpToDate(directory, files)
+  if (!upToDate) {
+    options.onStage?.(`compiling firmware (${options.target})`)
+    warnings = await compile(directory, files, options)
+  }
+  const imageBytes = await writeImage(files, version)
+  return { target: options.target, artifacts: files, image: decodeImage(imageBytes), imageBytes, upToDate, warnings }
+}
+
+async function compile(directory: string, files: Artifacts, options: BuildOptions): Promise<string> {
+  const outcome = await runAsc({
+    directory,
+    arguments: [
+      ...['--config', 'asconfig.json', '--baseDir', directory, '--target', options.target],
+      ...['--outFile', relative(directory, files.wasm), '--sourceMap'],
+    ],
+    colour: options.colour ?? false,
+  })
+  if (!outcome.ok) {
+    throw new CommandError(`the firmware in ${shown(directory)} does not compile\n\n${outcome.diagnostics.trim()}`)
+  }
+  const wasm = await readFile(files.wasm)
+  const problems = checkFirmware(wasm)
+  if (problems.length > 0) {
+    const list = problems.map((problem) => `  - ${problem}`).join('\n')
+    throw new CommandError(`${shown(files.wasm)} compiled, but a board cannot run it:\n${list}`)
+  }
+  await replaceFile(
+    files.layouts,
+    `${JSON.stringify(outcome.layouts, undefined, 1)}
+`,
+  )
+  const manifest: Manifest = {
+    format: MANIFEST_FORMAT,
+    asc: outcome.version,
+    inputs: Object.fromEntries(
+      [...outcome.inputs]
+        .sort(([a], [b]) => (a < b ? -1 : 1))
+        .map(([name, text]) => [name, text === null ? null : sha256(text)]),
+    ),
+    wasm: sha256(wasm),
+  }
+  await replaceFile(files.manifest, `${JSON.stringify(manifest, undefined, 1)}\n`)
+  return outcome.diagnostics.trim()
+}
+
+/** Puts the module into an image, unless the one that is there already is it. */
+async function writeImage(files: Artifacts, version: ImageVersion): Promise<Uint8Array> {
+  const bytes = encodeImage(await readFile(files.wasm), { version })
+  const present = await readIfPresent(files.image)
+  if (present === undefined || Buffer.compare(present, bytes) !== 0) await replaceFile(files.image, bytes)
+  return bytes
+}
+
+async function isUpToDate(directory: string, files: Artifacts): Promise<boolean> {
+  const manifest = await readManifest(files.manifest)
+  if (manifest?.format !== MANIFEST_FORMAT || manifest.asc !== ascVersion()) return false
+  const wasm = await readIfPresent(files.wasm)
+  if (wasm === undefined || sha256(wasm) !== manifest.wasm) return false
+  if (!existsSync(files.layouts) || !existsSync(files.sourceMap)) return false
+  const same = await Promise.all(
+    Object.entries(manifest.inputs).map(async ([name, digest]) => {
+      const contents = await readIfPresent(resolve(directory, name))
+      return (contents === undefined ? null : sha256(contents)) === digest
+    }),
+  )
+  return same.every(Boolean)
+}
+
+async function readManifest(path: string): Promise<Manifest | undefined> {
+  const text = await readIfPresent(path)
+  try {
+    return text === undefined ? undefined : (JSON.parse(text.toString()) as Manifest)
+  } catch {
+    return undefined // cut short or not ours: the same as none, and overwritten by this build
+  }
+}
+
+function runAsc(request: AscRequest): Promise<AscOutcome> {
+  return new Promise((resolve, reject) => {
+    // Compiled code sits beside this file; a URL is not rewritten from .ts as an import is.
+    const worker = new Worker(new URL('./asc-worker.js', import.meta.url), { workerData: request })
+    worker.once('message', resolve)
+    worker.once('error', (error) => reject(new CommandError(`asc failed: ${errorMessage(error)}`, { cause: error })))
+    worker.once('exit', (code) => reject(new CommandError(`asc ended without a result (exit code ${code})`)))
+  })
+}
+
+async function projectVersion(directory: string): Promise<ImageVersion> {
+  const text = await readIfPresent(join(directory, 'package.json'))
+  const version: unknown = text === undefined ? undefined : JSON.parse(text.toString()).version
+  return parseVersion(typeof version === 'string' ? version.replace(/[-+].*$/, '') : '0.0.0')
+}
+
+function ascVersion(): string {
+  const require = createRequire(import.meta.url)
+  return (require('assemblyscript/package.json') as { version: string }).version
+}
+
+function sha256(contents: Uint8Array | string): string {
+  return createHash('sha256').update(contents).digest('hex')
+}
+
+function shown(path: string): string {
+  return relative(process.cwd(), path) || '.'
+}
