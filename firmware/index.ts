@@ -25,7 +25,7 @@ import {
   DIRECTORY_TIME_WAITS,
   MINIMUM_MEMORY_BYTES,
 } from '../abi/memory.ts'
-import { IRQ_ALL, IRQ_ENABLE, IRQ_QUEUE, MAC_PORTS, SYS_MEMORY_BYTES, SYS_READY } from '../abi/registers.ts'
+import { IRQ_ALL, IRQ_ENABLE, IRQ_LINK, IRQ_QUEUE, MAC_PORTS, SYS_MEMORY_BYTES, SYS_READY } from '../abi/registers.ts'
 import { DESCRIPTOR_ADDRESS, DESCRIPTOR_LENGTH } from '../abi/rings.ts'
 import { TRACE_BOOT } from '../abi/trace.ts'
 import { macInitialize, receiveDone, receiveNext } from './hal/mac.ts'
@@ -38,11 +38,9 @@ import { uartInitialize, uartIpv4, uartLine, uartNumber, uartText } from './hal/
 import { CHUNK_BYTES, chunkInitialize } from './mem/chunk.ts'
 import { directoryAdd, directoryInitialize } from './mem/directory.ts'
 import { wheelInitialize, wheelNextMs, wheelTake } from './mem/wheel.ts'
-import { arpInitialize } from './net/arp.ts'
 import { ethernetInput } from './net/ethernet.ts'
-import { interfacesInitialize, netInterface } from './net/interface.ts'
-import { reassemblyInitialize } from './net/reassembly.ts'
-import { netTimers } from './net/timers.ts'
+import { netInterface } from './net/interface.ts'
+import { netInitialize, netLinkChanged, netTimers } from './net/timers.ts'
 import { deliverBegin, deliverInitialize } from './socket/deliver.ts'
 import { fetchInitialize, fetchRefill, fetchServe } from './socket/fetch.ts'
 import { hostServe, queueSetsChanged } from './socket/host.ts'
@@ -84,9 +82,7 @@ export function reset(): void {
   deliverInitialize()
   fetchInitialize()
   wheelInitialize()
-  interfacesInitialize()
-  arpInitialize()
-  reassemblyInitialize()
+  netInitialize()
   listenerInitialize()
   udpInitialize()
   const connections = boot(BOOT_MAXIMUM_CONNECTIONS, st.memoryBytes >>> 11)
@@ -158,6 +154,7 @@ export function poll(irqs: u32): u32 {
   const st = state()
   timerLatch()
   deliverBegin()
+  if (irqs & IRQ_LINK) netLinkChanged()
   if (irqs & IRQ_QUEUE) queueSetsChanged()
   fetchServe()
   let again = false

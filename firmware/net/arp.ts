@@ -1,3 +1,4 @@
+import { DIRECTORY_ARP } from '../../abi/memory.ts'
 import { MAC_PORTS } from '../../abi/registers.ts'
 import { STATUS_EHOSTUNREACH } from '../../abi/status.ts'
 import { DROP_ARP, TRACE_ARP } from '../../abi/trace.ts'
@@ -6,6 +7,7 @@ import { PANIC_POOL, panic } from '../hal/panic.ts'
 import { msReached } from '../hal/timer.ts'
 import { drop, trace } from '../hal/trace.ts'
 import { carve } from '../mem/carve.ts'
+import { directoryAdd } from '../mem/directory.ts'
 import { counters, LOOPBACK_PORT, state } from '../state.ts'
 import { tcpNeighborFailed, tcpNeighborResolved } from '../tcp/neighbor.ts'
 import {
@@ -39,11 +41,11 @@ const REACHABLE: u32 = 2
 const PROBE: u32 = 3
 const FAILED: u32 = 4
 
-export const ARP_ENTRIES: u32 = 256
+const ARP_ENTRIES: u32 = 256
 /** Stride of the table, bytes. */
-export const ARP_ENTRY_BYTES: u32 = 48
+const ARP_ENTRY_BYTES: u32 = 48
 /** Rows: one that names nothing, the broadcast address, and the cache. */
-export const ARP_ROWS: u32 = ARP_ENTRIES + 2
+const ARP_ROWS: u32 = ARP_ENTRIES + 2
 /** The entry whose MAC address is the broadcast address. */
 const ARP_BROADCAST: u32 = 1
 const BUCKETS: u32 = 256
@@ -99,6 +101,7 @@ export function arpInitialize(): void {
   if (offsetof<ArpEntry>() > ARP_ENTRY_BYTES) panic(PANIC_POOL, offsetof<ArpEntry>())
   const st = state()
   st.arpBase = carve(ARP_ROWS * ARP_ENTRY_BYTES)
+  directoryAdd(DIRECTORY_ARP, st.arpBase, ARP_ENTRY_BYTES, ARP_ROWS)
   st.arpBuckets = carve(BUCKETS * 4)
   arpEntry(ARP_BROADCAST).mac = MAC_BROADCAST
   for (let i: u32 = ARP_BROADCAST + 1; i < ARP_ROWS - 1; i++) arpEntry(i).next = i + 1

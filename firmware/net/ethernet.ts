@@ -17,7 +17,6 @@ import { ipv4Input } from './ipv4.ts'
 
 /** Takes one received frame. What the frame leads to is done, or queued in copies, when the call returns. */
 export function ethernetInput(port: u32, frame: u32, bytes: u32): void {
-  counters().framesIn++
   if (bytes < ETHERNET_HEADER_BYTES) {
     drop(DROP_ETHERNET_SHORT, port, bytes)
     return

@@ -9,21 +9,22 @@ import {
   INTERFACE_ENABLED,
   INTERFACE_HUB,
 } from '../../abi/boot.ts'
-import { BOOT_BASE } from '../../abi/memory.ts'
+import { BOOT_BASE, DIRECTORY_INTERFACES } from '../../abi/memory.ts'
 import { MAC_BLOCK, MAC_LINK, MAC_PORTS, MAC_STRIDE } from '../../abi/registers.ts'
 import { MAC_MAXIMUM_FRAME } from '../../abi/rings.ts'
 import { macAddress } from '../hal/mac.ts'
 import { PANIC_POOL, panic } from '../hal/panic.ts'
 import { readRegister } from '../hal/registers.ts'
 import { carve } from '../mem/carve.ts'
+import { directoryAdd } from '../mem/directory.ts'
 import { LOOPBACK_PORT, state } from '../state.ts'
 import { ETHERNET_HEADER_BYTES } from '../wire/ethernet.ts'
 import { IPV4_MINIMUM_MTU, ipv4IsLoopback, ipv4IsUnicast } from '../wire/ipv4.ts'
 
 /** Interfaces: MAC_PORTS, and the loopback inside the card as the last. */
-export const INTERFACE_COUNT: u32 = MAC_PORTS + 1
+const INTERFACE_COUNT: u32 = MAC_PORTS + 1
 /** Stride of the table, bytes. */
-export const INTERFACE_BYTES: u32 = 64
+const INTERFACE_BYTES: u32 = 64
 
 const DEFAULT_MTU: u32 = 1500
 const MAXIMUM_MTU: u32 = MAC_MAXIMUM_FRAME - ETHERNET_HEADER_BYTES
@@ -69,6 +70,7 @@ export function netInterface(index: u32): Interface {
 export function interfacesInitialize(): void {
   if (offsetof<Interface>() > INTERFACE_BYTES) panic(PANIC_POOL, offsetof<Interface>())
   state().interfaces = carve(INTERFACE_COUNT * INTERFACE_BYTES)
+  directoryAdd(DIRECTORY_INTERFACES, state().interfaces, INTERFACE_BYTES, INTERFACE_COUNT)
   for (let i: u32 = 0; i < <u32>MAC_PORTS; i++) {
     const block = BOOT_BASE + BOOT_INTERFACES + i * BOOT_INTERFACE_BYTES
     const ni = netInterface(i)

@@ -27,6 +27,7 @@ import { TCP_ESTABLISHED, TCP_FIN_WAIT_2, TCP_SYN_RECEIVED } from '../../abi/tcp
 import { chunkMeta, chunkRelease, chunkReleaseList } from '../mem/chunk.ts'
 import { counters, state } from '../state.ts'
 import { tcpAbandon, tcpFail } from '../tcp/close.ts'
+import { sendReset } from '../tcp/output.ts'
 import { sendQueueAppend } from '../tcp/sendqueue.ts'
 import { seqLeq, seqLt } from '../tcp/sequence.ts'
 import {
@@ -35,6 +36,7 @@ import {
   F_CREDIT_OWED,
   F_END_DELIVERED,
   F_FIN_QUEUED,
+  F_FIN_RECEIVED,
   F_HOST,
   F_KEEP_ALIVE,
   F_NO_DELAY,
@@ -108,6 +110,7 @@ function dataCommand(tcb: Tcb, flags: u32, head: u32): void {
     // More than was granted: a driver that keeps no account gets no connection.
     counters().commandsBad++
     chunkReleaseList(head)
+    sendReset(tcb)
     tcpFail(tcb, STATUS_ENOBUFS)
     return
   }
@@ -139,11 +142,10 @@ function creditCommand(tcb: Tcb, bytes: u32): void {
   tcb.rcvEdge += bytes
   const opened = tcb.rcvEdge - tcb.rcvAdvertised
   if (seqLeq(tcb.rcvEdge, tcb.rcvAdvertised)) return
-  // RFC 9293 §3.8.6.2.2: advertise once it is two segments or half of what the window can be.
-  if (
-    opened >= WINDOW_UPDATE_SEGMENTS * <u32>tcb.mss &&
-    (opened >= state().receiveCredit >>> 1 || tcb.rcvAdvertised - tcb.rcvNxt < state().receiveCredit >>> 2)
-  ) {
+  // RFC 9293 §3.8.6.2.2: advertise once it is half of what the window can be, or two segments where little is left of it.
+  const all = state().receiveCredit
+  const little = tcb.rcvAdvertised - tcb.rcvNxt < all >>> 2
+  if (opened >= all >>> 1 || (little && opened >= WINDOW_UPDATE_SEGMENTS * <u32>tcb.mss)) {
     tcb.flags |= F_ACK_NOW | F_WINDOW_UPDATE
     wantOutput(tcb)
   }
@@ -151,7 +153,7 @@ function creditCommand(tcb: Tcb, bytes: u32): void {
 
 /** The application has let go (abi/messages.ts OP_CLOSE). */
 function closeCommand(tcb: Tcb): void {
-  if (tcb.unreadHead) {
+  if (tcb.unreadHead != 0 || unconsumed(tcb)) {
     // RFC 9293 §3.6.1, RFC 1122 §4.2.2.13: bytes that nobody will read mean a reset.
     tcpAbandon(tcb, true)
     return
@@ -160,6 +162,12 @@ function closeCommand(tcb: Tcb): void {
   if ((tcb.flags & F_FIN_QUEUED) == 0) tcb.flags |= F_FIN_QUEUED
   if (tcb.state == TCP_FIN_WAIT_2) timerStart(tcb, TIMER_STATE, FIN_WAIT_2_MS)
   wantOutput(tcb)
+}
+
+/** True if the host has been given bytes that it has not returned as credit. */
+function unconsumed(tcb: Tcb): bool {
+  const fin = tcb.flags & F_FIN_RECEIVED ? 1 : 0
+  return tcb.rcvEdge - (tcb.rcvNxt - fin) < state().receiveCredit
 }
 
 function abortCommand(tcb: Tcb): void {

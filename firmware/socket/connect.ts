@@ -88,7 +88,7 @@ function connect(set: u32, record: u32): u32 {
   tcb.cookie = load<u32>(record + COMMAND_SOCKET)
   tcb.flags = F_ACTIVE | F_HOST
   openPath(tcb)
-  openWindows(tcb)
+  openWindows(tcb, state().receiveCredit)
   setOptions(tcb, load<u32>(record + CONNECT_OPTIONS))
   tcb.iss = startSequence(tcb)
   tcb.sndUna = tcb.sndNxt = tcb.sndMax = tcb.iss

@@ -1,3 +1,4 @@
+import { DIRECTORY_UDP_ENDPOINTS } from '../../abi/memory.ts'
 import {
   COMMAND_A,
   COMMAND_B,
@@ -47,6 +48,7 @@ import { random32 } from '../hal/random.ts'
 import { drop } from '../hal/trace.ts'
 import { carve } from '../mem/carve.ts'
 import { chunkAddress, chunkMeta } from '../mem/chunk.ts'
+import { directoryAdd } from '../mem/directory.ts'
 import { icmpError } from '../net/icmp.ts'
 import { isLocalAddress, netInterface } from '../net/interface.ts'
 import { ipv4Send } from '../net/output.ts'
@@ -85,9 +87,9 @@ import { deliverEvent, deliverRecord, eventScratch } from './deliver.ts'
  *
  * A handle has its highest bit set, which no TCP handle has: 1 · generation (20 bits) · row (11 bits).
  */
-export const UDP_ENDPOINTS: u32 = 1024
+const UDP_ENDPOINTS: u32 = 1024
 /** Stride of the table, bytes. */
-export const UDP_ENDPOINT_BYTES: u32 = 32
+const UDP_ENDPOINT_BYTES: u32 = 32
 const BUCKETS: u32 = 1024
 const HANDLE_UDP: u32 = 0x80000000
 const HANDLE_ROW_BITS: u32 = 11
@@ -129,6 +131,7 @@ export function udpInitialize(): void {
   if (offsetof<UdpEndpoint>() > UDP_ENDPOINT_BYTES) panic(PANIC_POOL, offsetof<UdpEndpoint>())
   const st = state()
   st.udpBase = carve((UDP_ENDPOINTS + 1) * UDP_ENDPOINT_BYTES)
+  directoryAdd(DIRECTORY_UDP_ENDPOINTS, st.udpBase, UDP_ENDPOINT_BYTES, UDP_ENDPOINTS + 1)
   st.udpBuckets = carve(BUCKETS * 4)
   st.udpHeader = carve(RX_DATAGRAM_HEADER_BYTES)
   for (let row: u32 = 1; row < UDP_ENDPOINTS; row++) endpoint(row).next = row + 1
@@ -163,15 +166,10 @@ function rowOf(set: u32, handle: u32): u32 {
  * that is dead or not this process's is ignored: the host may not know yet.
  *
  * @param set queue set that it came from
- * @param record address of the header, in the first chunk
- * @param chunk list of the whole record; the caller releases it
+ * @param record address of the header, COMMAND_HEADER_BYTES long, in the first chunk
+ * @param chunk list of the whole record, for OP_UDP_SEND; the caller releases it
  */
 export function udpCommand(set: u32, op: u32, record: u32, chunk: u32): void {
-  const bytes = recordBytes(record, chunk)
-  if (bytes < <u32>COMMAND_HEADER_BYTES) {
-    counters().commandsBad++
-    return
-  }
   const a = load<u32>(record + COMMAND_A)
   const b = load<u32>(record + COMMAND_B)
   const socket = load<u32>(record + COMMAND_SOCKET)
@@ -181,19 +179,11 @@ export function udpCommand(set: u32, op: u32, record: u32, chunk: u32): void {
   }
   const row = rowOf(set, socket)
   if (!row) return
-  if (op == OP_UDP_SEND) send(row, a, b, record, chunk, bytes - COMMAND_HEADER_BYTES)
+  if (op == OP_UDP_SEND) send(row, a, b, record, chunk)
   else if (op == OP_UDP_CLOSE) close(row)
   else if (op == OP_CREDIT) endpoint(row).credit = min<u32>(endpoint(row).credit + a, fullCredit())
   else if (op == OP_SET_OPTION) setOption(row, a, b)
   else counters().commandsBad++
-}
-
-/** Bytes of a record from its header on. */
-function recordBytes(record: u32, chunk: u32): u32 {
-  let bytes: u32 = 0
-  const skipped = record - (chunkAddress(chunk) + chunkMeta(chunk).offset)
-  for (let c = chunk; c; c = chunkMeta(c).next) bytes += chunkMeta(c).length
-  return bytes - skipped
 }
 
 function fullCredit(): u32 {
@@ -291,7 +281,8 @@ function setOption(row: u32, option: u32, value: u32): void {
 
 // ── sending ──
 
-function send(row: u32, remote: u32, remotePort: u32, record: u32, chunk: u32, bytes: u32): void {
+function send(row: u32, remote: u32, remotePort: u32, record: u32, chunk: u32): void {
+  const bytes = payloadBytes(record, chunk)
   const e = endpoint(row)
   const local = e.localAddress
   const port: u32 = e.localPort
@@ -320,6 +311,13 @@ function send(row: u32, remote: u32, remotePort: u32, record: u32, chunk: u32, b
 
 function isBroadcast(route: u32, address: u32): bool {
   return address == IPV4_LIMITED_BROADCAST || address == netInterface(route).broadcast
+}
+
+/** Bytes of a record behind its header. */
+function payloadBytes(record: u32, chunk: u32): u32 {
+  let bytes: u32 = 0
+  for (let c = chunk; c; c = chunkMeta(c).next) bytes += chunkMeta(c).length
+  return bytes - (record + COMMAND_HEADER_BYTES - chunkAddress(chunk) - chunkMeta(chunk).offset)
 }
 
 /** Copies the record's payload, from `from` in the first chunk on, to `target`; returns the sum with it added. */
@@ -386,11 +384,14 @@ export function udpInput(port: u32, packet: u32, datagram: u32, bytes: u32, broa
   const localPort = udpDestinationPort(datagram)
   if (broadcast) {
     // Everybody who listens on the port and has not bound to one address gets it, as on other hosts.
+    let heard = false
     for (let row = load<u32>(bucketOf(localPort)); row; row = endpoint(row).next) {
       const e = endpoint(row)
-      if (<u32>e.localPort == localPort && e.localAddress == 0)
-        deliver(row, source, destination, datagram, length, transient)
+      if (<u32>e.localPort != localPort || e.localAddress != 0) continue
+      deliver(row, source, destination, datagram, length, transient)
+      heard = true
     }
+    if (!heard) drop(DROP_NO_SOCKET, source, localPort)
     return
   }
   const row = lookup(destination, localPort)

@@ -10,6 +10,7 @@ import { seqLeq, seqLt, seqMax } from './sequence.ts'
 import {
   F_FIN_QUEUED,
   F_FIN_SENT,
+  F_HOST,
   F_LOSS,
   F_RECOVERY,
   F_SACK,
@@ -41,7 +42,8 @@ export function acknowledged(tcb: Tcb, segment: u32, bytes: u32): void {
     tcb.sndWl1 = sequence
     tcb.sndWl2 = ack
     if (window > tcb.maxSndWnd) tcb.maxSndWnd = window
-    if (window == 0) tcb.stalledMs = state().nowMs // a closed window that is answered for is no dead peer
+    // A closed window that is answered for is no dead peer, as long as an application waits for it (RFC 6429 §3).
+    if (window == 0 && (tcb.flags & F_HOST) != 0) tcb.stalledMs = state().nowMs
     if (reopened) {
       timerStop(tcb, TIMER_PERSIST)
       tcb.backoff = 0
@@ -53,7 +55,8 @@ export function acknowledged(tcb: Tcb, segment: u32, bytes: u32): void {
     advance(tcb, ack)
     return
   }
-  if (ack != tcb.sndUna || !outstanding) return
+  // With the window closed, what is answered so is a probe.
+  if (ack != tcb.sndUna || !outstanding || tcb.sndWnd == 0) return
   const duplicate = bytes == 0 && sameWindow && (tcpFlags(segment) & (TCP_SYN | TCP_FIN)) == 0
   if (tcb.flags & F_SACK ? news != 0 : duplicate) recoveryDuplicate(tcb)
 }

@@ -1,6 +1,6 @@
 import { CONGESTION_NEWRENO } from '../../abi/boot.ts'
 import { state } from '../state.ts'
-import { Tcb } from './tcb.ts'
+import { F_LOSS, Tcb } from './tcb.ts'
 
 /**
  * Congestion control: NewReno (RFC 5681, RFC 6582) and CUBIC (RFC 9438). cwnd and ssthresh are bytes.
@@ -27,8 +27,9 @@ export function congestionAcked(tcb: Tcb, bytes: u32, flight: u32): void {
   // An application that does not fill the window learns nothing about the path (RFC 7661 §1).
   if (flight + 2 * mss < tcb.cwnd && flight * 2 < tcb.cwnd) return
   if (tcb.cwnd < tcb.ssthresh) {
-    // Slow start by bytes (RFC 3465, L = what one delayed or coalesced ACK covers).
-    tcb.cwnd = min<u32>(tcb.cwnd + bytes, MAXIMUM_CWND)
+    // Slow start by bytes (RFC 3465, L = what one delayed or coalesced ACK covers; after a timeout L = 1, §2.3).
+    const grown = tcb.cwnd + (tcb.flags & F_LOSS ? min<u32>(bytes, mss) : bytes)
+    tcb.cwnd = min<u32>(grown, min<u32>(max<u32>(tcb.ssthresh, tcb.cwnd + mss), MAXIMUM_CWND))
     return
   }
   tcb.cwndAcked += bytes
@@ -47,14 +48,14 @@ function cubicAcked(tcb: Tcb, bytes: u32, mss: u32): void {
   const now = state().nowMs
   const cwnd = <f32>tcb.cwnd / <f32>mss
   if (!tcb.cubicEpochMs) {
-    tcb.cubicEpochMs = now | 1
+    tcb.cubicEpochMs = now ? now : 1
     if (tcb.cubicWMax < cwnd) tcb.cubicWMax = cwnd
     // K = cbrt((Wmax - cwnd) / C) (§4.2, figure 2)
     tcb.cubicK = <f32>Math.cbrt(<f64>((tcb.cubicWMax - cwnd) / CUBIC_C))
     tcb.cubicWEst = cwnd
   }
   const rtt: f32 = <f32>tcb.srttUs / 1000000
-  const t: f32 = <f32>(now - tcb.cubicEpochMs) / 1000
+  const t: f32 = <f32>max<i32>(<i32>(now - tcb.cubicEpochMs), 0) / 1000
   const d = t + rtt - tcb.cubicK
   let target = CUBIC_C * d * d * d + tcb.cubicWMax
   // §4.2: between cwnd and 1.5 cwnd.

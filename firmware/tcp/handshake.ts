@@ -43,7 +43,7 @@ import { initialSequence, timestampOffset } from './isn.ts'
 import { options } from './options.ts'
 import { interfaceMss, RECEIVE_SCALE } from './output.ts'
 import { receiveSegment } from './rcv.ts'
-import { finishBare, replyReset, sendBare } from './reset.ts'
+import { challengeAllowed, finishBare, replyReset, sendBare } from './reset.ts'
 import { seqLeq, seqLt } from './sequence.ts'
 import { tableInsertTcb } from './table.ts'
 import {
@@ -71,10 +71,18 @@ import { timeWaitAt, timeWaitRemove, timeWaitRestart } from './timewait.ts'
 const DEFAULT_MSS: u32 = 536
 /** Below this an MSS option is a mistake or an attack, and is raised. */
 const MINIMUM_MSS: u32 = 88
+/** What an endpoint may have received and no application has taken over, bytes: the first flight of a peer (RFC 6928) fits. */
+const UNATTACHED_WINDOW: u32 = 16384
+/** RFC 6298 (5.7): RTO after a handshake in which the SYN was lost, milliseconds. */
+const RTO_AFTER_SYN_LOSS_MS: u32 = 3000
 /** RFC 9293 §3.8.4: default idle time before the first keep-alive, milliseconds. */
 export const KEEP_ALIVE_IDLE_MS: u32 = 7200000
 
-/** A segment for no connection: LISTEN, a returning cookie, or CLOSED (RFC 9293 §3.10.7.1, §3.10.7.2). */
+/**
+ * A segment for no connection: LISTEN, a returning cookie, or CLOSED (RFC 9293 §3.10.7.1, §3.10.7.2).
+ *
+ * @param floor initial sequence number of a new connection at least, 0 = any
+ */
 export function handshakeInput(
   interfaceIndex: u32,
   packet: u32,
@@ -82,6 +90,7 @@ export function handshakeInput(
   payload: u32,
   bytes: u32,
   transient: bool,
+  floor: u32,
 ): void {
   const flags = tcpFlags(segment)
   if (flags & TCP_RST) return
@@ -92,12 +101,14 @@ export function handshakeInput(
     return
   }
   if (flags & TCP_ACK) {
-    const tcb = cookieReturned(interfaceIndex, packet, segment, listener)
-    if (tcb == null) {
+    const mss = flags & TCP_SYN ? 0 : cookieReturned(packet, segment)
+    if (mss == 0) {
       replyReset(packet, segment, bytes)
       return
     }
-    segmentArrives(tcb, packet, segment, payload, bytes, transient)
+    const tcb = cookieOpen(packet, segment, listener, mss)
+    // No memory: its data, or its next keep-alive, brings the cookie again.
+    if (tcb != null) segmentArrives(tcb, packet, segment, payload, bytes, transient)
     return
   }
   if ((flags & TCP_SYN) == 0) return
@@ -106,30 +117,35 @@ export function handshakeInput(
     cookieAnswer(interfaceIndex, packet, segment)
     return
   }
-  const tcb = passiveOpen(interfaceIndex, packet, segment, listener)
+  const tcb = passiveOpen(packet, segment, listener)
   if (tcb == null) return // no memory: the peer tries again
   tcb.iss = initialSequence(tcb.localAddress, tcb.remoteAddress, tcb.localPort, tcb.remotePort)
+  if (floor != 0 && seqLt(tcb.iss, floor)) tcb.iss = floor
   tcb.sndUna = tcb.sndNxt = tcb.sndMax = tcb.iss
   tcb.sndEnd = tcb.iss + 1
   takeSynOptions(tcb)
   // "The connection state should be changed to SYN-RECEIVED." The main board hears nothing of it.
   setState(tcb, TCP_SYN_RECEIVED)
+  // The timer also bounds the wait for the neighbour.
+  timerStart(tcb, TIMER_RETRANSMIT, tcb.rtoMs)
   wantOutput(tcb)
 }
 
-/** An endpoint for the segment's addresses, attached to nothing, in the table (FIG. 5: the Temporary table). */
-function passiveOpen(interfaceIndex: u32, packet: u32, segment: u32, listener: Listener): Tcb | null {
+/** An endpoint for the segment's addresses, attached to nothing, in the table (FIG. 5: the Temporary table), or null. */
+function passiveOpen(packet: u32, segment: u32, listener: Listener): Tcb | null {
+  // An answer could not be sent: the SYN's source is forged, or our routes are wrong.
+  if (routeTo(ipv4Source(packet), ipv4Destination(packet)) < 0) return null
   const tcb = tcbAllocate()
   if (tcb == null) return null
   tcb.localAddress = ipv4Destination(packet)
   tcb.remoteAddress = ipv4Source(packet)
   tcb.localPort = <u16>tcpDestinationPort(segment)
   tcb.remotePort = <u16>tcpSourcePort(segment)
-  if (!openPath(tcb)) tcb.netInterface = <u8>interfaceIndex
+  openPath(tcb)
   tcb.listener = listenerIndex(listener)
   tcb.irs = tcpSequence(segment)
   tcb.rcvNxt = tcb.irs + 1
-  openWindows(tcb)
+  openWindows(tcb, min<u32>(state().receiveCredit, UNATTACHED_WINDOW))
   setOptions(tcb, listener.options)
   tcb.sndWnd = tcpWindow(segment)
   tcb.maxSndWnd = tcb.sndWnd
@@ -157,11 +173,11 @@ export function openPath(tcb: Tcb): bool {
   return true
 }
 
-/** What is the same for every new endpoint, once rcvNxt and the addresses are known. */
-export function openWindows(tcb: Tcb): void {
+/** What is the same for every new endpoint, once rcvNxt and the addresses are known. @param window that is offered at first, bytes */
+export function openWindows(tcb: Tcb, window: u32): void {
   const st = state()
   tcb.rtoMs = RTO_INITIAL_MS
-  tcb.rcvEdge = tcb.rcvNxt + st.receiveCredit
+  tcb.rcvEdge = tcb.rcvNxt + window
   tcb.rcvAdvertised = tcb.rcvNxt
   tcb.creditGranted = st.sendCredit
   tcb.tsOffset = timestampOffset(tcb.localAddress, tcb.remoteAddress)
@@ -193,8 +209,7 @@ export function established(tcb: Tcb, segment: u32): void {
   tcb.sndWl1 = tcpSequence(segment)
   tcb.sndWl2 = tcpAcknowledgement(segment)
   tcb.maxSndWnd = max<u32>(tcb.maxSndWnd, tcb.sndWnd)
-  timerStop(tcb, TIMER_RETRANSMIT)
-  if (tcb.flags & F_KEEP_ALIVE) timerStart(tcb, TIMER_KEEP_ALIVE, tcb.keepAliveIdleMs)
+  synAcknowledged(tcb)
   if (tcb.flags & F_ACTIVE) {
     connected(tcb)
     return
@@ -202,6 +217,22 @@ export function established(tcb: Tcb, segment: u32): void {
   if (tcb.flags & F_ATTACHED) return
   if (listenerAt(tcb.listener).firstSpeaker == FIRST_SPEAKER_SERVER) attachByPort(tcb)
   else armPlacement(tcb)
+}
+
+/** Our SYN, and nothing else, is acknowledged: the first round-trip time, and what a lost SYN means for the start. */
+function synAcknowledged(tcb: Tcb): void {
+  if (tcb.flags & F_TIMING) {
+    tcb.flags &= ~F_TIMING
+    rttSample(tcb, state().nowUs - tcb.rttStartUs)
+  } else if (tcb.backoff != 0) tcb.rtoMs = RTO_AFTER_SYN_LOSS_MS
+  // RFC 5681 §3.1, and RFC 6928 §2 for the one retransmission that may be spurious.
+  if (tcb.backoff > 1) tcb.cwnd = tcb.mss
+  tcb.backoff = 0
+  tcb.sndUna = tcb.sndNxt = tcb.sndMax
+  tcb.recover = tcb.sndUna
+  tcb.stalledMs = state().nowMs
+  timerStop(tcb, TIMER_RETRANSMIT)
+  if (tcb.flags & F_KEEP_ALIVE) timerStart(tcb, TIMER_KEEP_ALIVE, tcb.keepAliveIdleMs)
 }
 
 function connected(tcb: Tcb): void {
@@ -227,7 +258,7 @@ export function synSentInput(tcb: Tcb, packet: u32, segment: u32, payload: u32, 
   tcb.irs = tcpSequence(segment)
   tcb.rcvNxt = tcb.irs + 1
   tcb.rcvEdge = tcb.rcvNxt + state().receiveCredit
-  tcb.rcvAdvertised = tcb.rcvNxt
+  tcb.rcvAdvertised = tcb.rcvNxt + min<u32>(state().receiveCredit, 0xffff) // what our SYN said
   tcb.lastAckSent = tcb.rcvNxt
   takeSynOptions(tcb)
   tcb.sndWnd = tcpWindow(segment)
@@ -242,20 +273,12 @@ export function synSentInput(tcb: Tcb, packet: u32, segment: u32, payload: u32, 
     setState(tcb, TCP_SYN_RECEIVED)
     return
   }
-  if (tcb.flags & F_TIMING) {
-    tcb.flags &= ~F_TIMING
-    rttSample(tcb, state().nowUs - tcb.rttStartUs)
-  }
-  tcb.sndUna = ack
-  tcb.backoff = 0
-  tcb.stalledMs = state().nowMs
-  timerStop(tcb, TIMER_RETRANSMIT)
+  synAcknowledged(tcb)
   setState(tcb, TCP_ESTABLISHED)
-  if (tcb.flags & F_KEEP_ALIVE) timerStart(tcb, TIMER_KEEP_ALIVE, tcb.keepAliveIdleMs)
   connected(tcb)
   const fin = (flags & TCP_FIN) != 0
   if (bytes != 0 || fin) {
-    const taken = min<u32>(bytes, tcb.rcvEdge - tcb.rcvNxt)
+    const taken = min<u32>(bytes, tcb.rcvAdvertised - tcb.rcvNxt)
     receiveSegment(tcb, tcb.rcvNxt, payload, taken, fin && taken == bytes, transient)
   }
 }
@@ -279,15 +302,25 @@ export function timeWaitInput(
   const stamped = (record.flags & F_TIMESTAMPS) != 0 && o.hasTimestamps
   if ((flags & (TCP_SYN | TCP_ACK)) == TCP_SYN) {
     // RFC 6191 §2, RFC 9293 MAY-2: a newer timestamp, or a higher sequence number, is a new connection.
-    const newer = stamped ? seqLt(record.tsRecent, o.tsValue) : seqLt(record.rcvNxt, sequence)
-    if (newer) {
+    let newer = seqLt(record.rcvNxt, sequence)
+    if (stamped && o.tsValue != record.tsRecent) newer = seqLt(record.tsRecent, o.tsValue)
+    else if (o.hasTimestamps && !stamped) newer = (state().flags & BOOT_FLAG_NO_TIMESTAMPS) == 0 || newer
+    if (newer && listenerFind(record.localAddress, record.localPort) != null) {
+      // "assigns its initial sequence number for the new connection to be larger than the largest" of the old (RFC 1122 §4.2.2.13)
+      const floor = record.sndNxt + 65536
       timeWaitRemove(index)
-      handshakeInput(interfaceIndex, packet, segment, payload, bytes, transient)
+      handshakeInput(interfaceIndex, packet, segment, payload, bytes, transient, floor ? floor : 1)
       return
     }
   }
-  if (flags & TCP_FIN && sequence + bytes + 1 == record.rcvNxt) timeWaitRestart(index)
-  else if (bytes == 0 && (flags & (TCP_SYN | TCP_FIN)) == 0 && sequence == record.rcvNxt) return
+  if (flags & TCP_FIN && sequence + bytes + 1 == record.rcvNxt) {
+    timeWaitRestart(index)
+    if (stamped && seqLt(record.tsRecent, o.tsValue)) record.tsRecent = o.tsValue
+  } else {
+    // A bare ACK that is in order needs no answer; any other is answered as challenges are, so that no two ends do it for ever.
+    if (bytes == 0 && (flags & (TCP_SYN | TCP_FIN)) == 0 && sequence == record.rcvNxt) return
+    if (!challengeAllowed()) return
+  }
   const st = state()
   record.lastSentMs = st.nowMs
   const tsValue = stamped ? st.nowMs + record.tsOffset : 0
@@ -351,33 +384,39 @@ function cookieAnswer(interfaceIndex: u32, packet: u32, segment: u32): void {
     peer + 1,
     at - header,
     TCP_SYN | TCP_ACK,
-    min<u32>(st.receiveCredit, 0xffff),
+    min<u32>(st.receiveCredit, UNATTACHED_WINDOW),
   )
   finishBare(frame, index, arp, local, remote, at - header)
   counters().tcpCookiesSent++
 }
 
-/** The ACK of a handshake may bring a cookie back: rebuilds the endpoint that was not kept, or returns null. */
-function cookieReturned(interfaceIndex: u32, packet: u32, segment: u32, listener: Listener): Tcb | null {
-  const local = ipv4Destination(packet)
-  const remote = ipv4Source(packet)
-  const iss = tcpAcknowledgement(segment) - 1
-  const irs = tcpSequence(segment) - 1
-  const mss = cookieCheck(local, remote, tcpDestinationPort(segment), tcpSourcePort(segment), irs, iss)
-  if (mss == 0) {
-    counters().tcpCookiesRefused++
-    return null
-  }
-  const tcb = passiveOpen(interfaceIndex, packet, segment, listener)
+/** The ACK of a handshake may bring a cookie back: the MSS that it holds, or 0 if there is none that is good. */
+function cookieReturned(packet: u32, segment: u32): u32 {
+  const mss = cookieCheck(
+    ipv4Destination(packet),
+    ipv4Source(packet),
+    tcpDestinationPort(segment),
+    tcpSourcePort(segment),
+    tcpSequence(segment) - 1,
+    tcpAcknowledgement(segment) - 1,
+  )
+  if (mss == 0) counters().tcpCookiesRefused++
+  return mss
+}
+
+/** Rebuilds the endpoint that was not kept when the SYN came; null if there is no memory. */
+function cookieOpen(packet: u32, segment: u32, listener: Listener, mss: u32): Tcb | null {
+  const tcb = passiveOpen(packet, segment, listener)
   if (tcb == null) return null
   counters().tcpCookiesAccepted++
-  tcb.iss = iss
-  tcb.sndUna = iss
-  tcb.sndNxt = tcb.sndMax = tcb.sndEnd = iss + 1
-  tcb.irs = irs
-  tcb.rcvNxt = irs + 1
-  openWindows(tcb)
-  tcb.rcvAdvertised = tcb.rcvNxt + min<u32>(state().receiveCredit, 0xffff)
+  tcb.iss = tcpAcknowledgement(segment) - 1
+  tcb.sndUna = tcb.iss
+  tcb.sndNxt = tcb.sndMax = tcb.sndEnd = tcb.iss + 1
+  // `passiveOpen` took the segment for a SYN.
+  tcb.irs--
+  tcb.rcvNxt--
+  tcb.rcvEdge--
+  tcb.rcvAdvertised = tcb.rcvEdge
   tcb.lastAckSent = tcb.rcvNxt
   tcb.mss = <u16>mss
   const o = options()

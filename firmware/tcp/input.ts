@@ -1,5 +1,6 @@
 import { STATUS_ECONNREFUSED, STATUS_ECONNRESET } from '../../abi/status.ts'
 import {
+  TCP_CLOSED,
   TCP_CLOSING,
   TCP_ESTABLISHED,
   TCP_FIN_WAIT_1,
@@ -53,6 +54,8 @@ import { TIME_WAIT_TAG } from './timewait.ts'
 
 /** A timestamp older than this says nothing any more (RFC 7323 §5.5), milliseconds. */
 const TS_VALID_MS: u32 = 24 * 86400 * 1000
+/** Shortest time between two answers to bare ACKs that are not acceptable, milliseconds. */
+const BARE_ANSWER_MS: u32 = 100
 /** How long FIN-WAIT-2 lasts once the application has let go, milliseconds. */
 const FIN_WAIT_2_MS: u32 = 60000
 
@@ -87,7 +90,7 @@ export function tcpInput(interfaceIndex: u32, packet: u32, segment: u32, segment
   const payload = segment + headerBytes
   const bytes = segmentBytes - headerBytes
   if (entry == 0) {
-    handshakeInput(interfaceIndex, packet, segment, payload, bytes, transient)
+    handshakeInput(interfaceIndex, packet, segment, payload, bytes, transient, 0)
     return
   }
   if (entry & TIME_WAIT_TAG) {
@@ -101,55 +104,53 @@ export function tcpInput(interfaceIndex: u32, packet: u32, segment: u32, segment
 
 /** RFC 9293 §3.10.7.4: SYN-RECEIVED and the synchronized states. */
 export function segmentArrives(tcb: Tcb, packet: u32, segment: u32, payload: u32, bytes: u32, transient: bool): void {
-  const flags = tcpFlags(segment)
+  let flags = tcpFlags(segment)
   let sequence = tcpSequence(segment)
-  if ((tcb.flags & F_TIMESTAMPS) != 0 && (flags & TCP_RST) == 0 && !timestampAcceptable(tcb)) {
-    drop(DROP_TCP_PAWS, tcb.handle, sequence)
-    acknowledgeNow(tcb)
+  if (flags & TCP_RST) {
+    resetArrives(tcb, sequence)
     return
   }
-
-  // First: the sequence number. Trim to the window; what lies wholly outside is answered and dropped.
-  const window = tcb.rcvAdvertised - tcb.rcvNxt
-  const length = bytes + (flags & TCP_SYN ? 1 : 0) + (flags & TCP_FIN ? 1 : 0)
-  if (!acceptable(tcb.rcvNxt, window, sequence, length)) {
-    if (flags & TCP_RST) return
-    // A peer that simultaneously opened or lost our SYN-ACK's ACK repeats SYN: the answer is our SYN-ACK or ACK.
-    counters().tcpDuplicates++
-    if (tcb.state == TCP_SYN_RECEIVED && (flags & TCP_SYN) != 0 && sequence == tcb.irs) {
+  if (flags & TCP_SYN) {
+    if (tcb.state != TCP_SYN_RECEIVED || sequence != tcb.irs) {
+      // Whatever its sequence number (RFC 5961 §4.2), and in SYN-RECEIVED too: a blind SYN does not end the opening either.
+      challengeAck(tcb)
+      return
+    }
+    if ((flags & TCP_ACK) == 0) {
+      // The peer has not seen our SYN-ACK.
+      counters().tcpDuplicates++
       tcb.sndNxt = tcb.iss
       wantOutput(tcb)
       return
     }
-    drop(DROP_TCP_WINDOW, tcb.handle, sequence)
-    // A closed window still takes acknowledgements (RFC 9293 §3.10.7.4).
-    if (window == 0 && sequence == tcb.rcvNxt && (flags & (TCP_ACK | TCP_SYN | TCP_RST)) == TCP_ACK) {
-      acknowledged(tcb, segment, bytes)
-      if (tcb.state == 0) return
-    }
-    acknowledgeNow(tcb)
-    return
+    // Simultaneous open: the SYN is known, its ACK counts (RFC 9293 §3.5, figure 7).
+    flags &= ~TCP_SYN
+    sequence++
   }
-
-  // Second: RST (RFC 5961 §3.2): only the exact next sequence number resets.
-  if (flags & TCP_RST) {
-    counters().tcpResetsIn++
-    if (sequence != tcb.rcvNxt) {
-      challengeAck(tcb)
+  if (tcb.flags & F_TIMESTAMPS) {
+    // Once agreed, a segment without the option is dropped in silence (RFC 7323 §3.2), an old one is answered (§5.3 R1).
+    const stamped = options().hasTimestamps
+    if (!stamped || !timestampAcceptable(tcb)) {
+      drop(DROP_TCP_PAWS, tcb.handle, sequence)
+      if (stamped) answerUnacceptable(tcb, bytes, flags)
       return
     }
-    if (tcb.state == TCP_SYN_RECEIVED) {
-      // Back to LISTEN, or the active opener is refused.
-      if (tcb.flags & F_ACTIVE) tcpFail(tcb, STATUS_ECONNREFUSED)
-      else tcpAbandon(tcb, false)
-    } else tcpFail(tcb, STATUS_ECONNRESET)
-    return
   }
 
-  // Fourth: SYN (RFC 5961 §4.2).
-  if (flags & TCP_SYN) {
-    challengeAck(tcb)
-    return
+  // First: the sequence number. Trim to the window; what lies wholly outside is answered and dropped.
+  const window = tcb.rcvAdvertised - tcb.rcvNxt
+  const length = bytes + (flags & TCP_FIN ? 1 : 0)
+  if (!acceptable(tcb.rcvNxt, window, sequence, length)) {
+    counters().tcpDuplicates++
+    drop(DROP_TCP_WINDOW, tcb.handle, sequence)
+    if (window != 0 || sequence != tcb.rcvNxt) {
+      answerUnacceptable(tcb, bytes, flags)
+      return
+    }
+    // A closed window still takes acknowledgements (RFC 9293 §3.10.7.4).
+    acknowledgeNow(tcb)
+    bytes = 0
+    flags &= ~TCP_FIN
   }
 
   // Fifth: ACK.
@@ -162,6 +163,7 @@ export function segmentArrives(tcb: Tcb, packet: u32, segment: u32, payload: u32
     }
     updateTimestamp(tcb, sequence)
     established(tcb, segment)
+    if (tcb.state == TCP_CLOSED) return // its listener is gone
   } else {
     // RFC 5961 §5.2: an acknowledgement far in the past or of what was never sent is answered, not used.
     if (seqLt(ack, tcb.sndUna - tcb.maxSndWnd) || seqLt(tcb.sndMax, ack)) {
@@ -199,6 +201,19 @@ export function segmentArrives(tcb: Tcb, packet: u32, segment: u32, payload: u32
   receiveSegment(tcb, sequence, payload, bytes, fin, transient)
 }
 
+/** Second: RST. Only the exact next sequence number resets (RFC 5961 §3.2). */
+function resetArrives(tcb: Tcb, sequence: u32): void {
+  counters().tcpResetsIn++
+  if (sequence != tcb.rcvNxt) {
+    if (inWindow(sequence, tcb.rcvNxt, tcb.rcvAdvertised - tcb.rcvNxt)) challengeAck(tcb)
+    return
+  }
+  if (tcb.state != TCP_SYN_RECEIVED) tcpFail(tcb, STATUS_ECONNRESET)
+  // Back to LISTEN, or the active opener is refused.
+  else if (tcb.flags & F_ACTIVE) tcpFail(tcb, STATUS_ECONNREFUSED)
+  else tcpAbandon(tcb, false)
+}
+
 /** RFC 9293 §3.10.7.4, table of acceptability. */
 function acceptable(next: u32, window: u32, sequence: u32, length: u32): bool {
   if (length == 0) return window == 0 ? sequence == next : inWindow(sequence, next, window) || sequence == next
@@ -206,11 +221,9 @@ function acceptable(next: u32, window: u32, sequence: u32, length: u32): bool {
   return inWindow(sequence, next, window) || inWindow(sequence + length - 1, next, window)
 }
 
-/** PAWS (RFC 7323 §5.3); a segment without the option is refused once the option was agreed (§3.2). */
+/** PAWS (RFC 7323 §5.3). */
 function timestampAcceptable(tcb: Tcb): bool {
-  const o = options()
-  if (!o.hasTimestamps) return false
-  if (!seqLt(o.tsValue, tcb.tsRecent)) return true
+  if (!seqLt(options().tsValue, tcb.tsRecent)) return true
   // An idle connection's timestamp grows old and then says nothing.
   return msReached(state().nowMs, tcb.tsRecentMs + TS_VALID_MS)
 }
@@ -223,6 +236,19 @@ function updateTimestamp(tcb: Tcb, sequence: u32): void {
     tcb.tsRecent = o.tsValue
     tcb.tsRecentMs = state().nowMs
   }
+}
+
+/**
+ * "If an incoming segment is not acceptable, an acknowledgment should be sent in reply" (RFC 9293 §3.10.7.4). Bare ACKs are
+ * answered ten times a second at most, as two ends that disagree would answer each other for ever.
+ */
+function answerUnacceptable(tcb: Tcb, bytes: u32, flags: u32): void {
+  if (bytes == 0 && (flags & (TCP_SYN | TCP_FIN)) == 0) {
+    const now = state().nowMs
+    if (now - tcb.bareAnswerMs < BARE_ANSWER_MS) return
+    tcb.bareAnswerMs = now
+  }
+  acknowledgeNow(tcb)
 }
 
 function acknowledgeNow(tcb: Tcb): void {

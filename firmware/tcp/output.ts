@@ -45,7 +45,6 @@ import { sendQueueCopy } from './sendqueue.ts'
 import { seqLeq, seqLt, seqMax } from './sequence.ts'
 import {
   F_ACK_NOW,
-  F_ACTIVE,
   F_FIN_QUEUED,
   F_FIN_SENT,
   F_LOSS,
@@ -101,6 +100,8 @@ export function tcpOutput(tcb: Tcb): bool {
     if (tcb.sndNxt != tcb.iss) return current == TCP_SYN_SENT || acknowledge(tcb)
     return sendSyn(tcb)
   }
+  // With data missing, the ACK that says so goes by itself: as a duplicate ACK, and with all SACK blocks.
+  if (tcb.oooHead != 0 && (tcb.flags & F_ACK_NOW) != 0 && !acknowledge(tcb)) return false
   if (tcb.flags & F_RECOVERY) {
     if (!recoveryOutput(tcb)) return false
   } else if (!sendNew(tcb)) return false
@@ -108,14 +109,15 @@ export function tcpOutput(tcb: Tcb): bool {
 }
 
 function sendSyn(tcb: Tcb): bool {
-  const flags = tcb.flags & F_ACTIVE ? TCP_SYN : TCP_SYN | TCP_ACK
+  const flags = tcb.state == TCP_SYN_SENT ? TCP_SYN : TCP_SYN | TCP_ACK
   if (!sendSegment(tcb, tcb.iss, 0, flags)) return neighborMissing(tcb)
   tcb.sndNxt = tcb.iss + 1
   if (tcb.sndMax == tcb.iss) {
     tcb.sndMax = tcb.sndNxt
     startTiming(tcb, tcb.sndNxt)
   }
-  timerStart(tcb, TIMER_RETRANSMIT, tcb.rtoMs)
+  // A peer that repeats its SYN does not put off the end.
+  if ((tcb.timers & TIMER_RETRANSMIT) == 0) timerStart(tcb, TIMER_RETRANSMIT, tcb.rtoMs)
   return true
 }
 
@@ -134,18 +136,17 @@ function sendNew(tcb: Tcb): bool {
   let sent: u32 = 0
   if (tcb.sndNxt == tcb.sndUna && tcb.sndMax == tcb.sndUna && idleLong(tcb)) congestionIdle(tcb)
   while (sent < BURST_SEGMENTS) {
-    if ((tcb.flags & F_LOSS) != 0) {
-      if (!seqLt(tcb.sndNxt, tcb.recover)) tcb.flags &= ~F_LOSS
-      else tcb.sndNxt = skipSacked(tcb, tcb.sndNxt)
-    }
+    const repeating = (tcb.flags & F_LOSS) != 0 && seqLt(tcb.sndNxt, tcb.recover)
+    if (repeating) tcb.sndNxt = skipSacked(tcb, tcb.sndNxt)
     const queued = seqLt(tcb.sndNxt, tcb.sndEnd) ? tcb.sndEnd - tcb.sndNxt : 0
     const fin = mayFin && !seqLt(tcb.sndEnd, tcb.sndNxt)
     if (queued == 0 && !fin) break
     const flight = tcb.sndNxt - tcb.sndUna
-    const window = min<u32>(tcb.cwnd, tcb.sndWnd)
+    // Limited transmit (RFC 3042): one segment beyond cwnd for each of the first two duplicate ACKs.
+    const window = min<u32>(tcb.cwnd + min<u32>(tcb.dupAcks, 2) * tcb.mss, tcb.sndWnd)
     const usable = flight < window ? window - flight : 0
     let bytes = min<u32>(min<u32>(queued, usable), limit)
-    if ((tcb.flags & F_LOSS) != 0) bytes = min<u32>(bytes, holeEnd(tcb, tcb.sndNxt, tcb.sndNxt + bytes) - tcb.sndNxt)
+    if (repeating) bytes = min<u32>(bytes, holeEnd(tcb, tcb.sndNxt, tcb.sndNxt + bytes) - tcb.sndNxt)
     const last = bytes == queued
     if (queued != 0 && bytes == 0) break
     if (!worthSending(tcb, bytes, limit, last && (fin || mayFin), last, flight)) break
@@ -175,7 +176,7 @@ function canFin(tcb: Tcb): bool {
 /** RFC 9293 §3.8.6.2.1 (silly window) and §3.7.4 (Nagle). */
 function worthSending(tcb: Tcb, bytes: u32, limit: u32, fin: bool, last: bool, flight: u32): bool {
   if (bytes >= limit || fin) return true
-  if ((tcb.flags & F_LOSS) != 0 || seqLt(tcb.sndNxt, tcb.sndMax)) return true
+  if (seqLt(tcb.sndNxt, tcb.sndMax)) return true
   if (last && (flight == 0 || (tcb.flags & F_NO_DELAY) != 0)) return true
   return !last && bytes != 0 && bytes >= tcb.maxSndWnd >>> 1
 }
@@ -217,13 +218,14 @@ function armRetransmit(tcb: Tcb): void {
   const windowClosed = tcb.sndWnd == 0 && tcb.sndNxt == tcb.sndUna
   if (seqLt(tcb.sndUna, tcb.sndMax) && !windowClosed) {
     if ((tcb.timers & TIMER_RETRANSMIT) == 0) {
-      timerStart(tcb, TIMER_RETRANSMIT, tcb.rtoMs << min<u32>(tcb.backoff, 10))
+      timerStop(tcb, TIMER_PERSIST)
+      timerStart(tcb, TIMER_RETRANSMIT, tcb.rtoMs)
       tcb.stalledMs = state().nowMs
     }
-    timerStop(tcb, TIMER_PERSIST)
     return
   }
   timerStop(tcb, TIMER_RETRANSMIT)
+  // Also where the window is open but too small to be worth a segment: the override of RFC 9293 §3.8.6.2.1 (4).
   if (tcb.sndHead != 0 && (tcb.timers & TIMER_PERSIST) == 0) {
     tcb.backoff = 0
     timerStart(tcb, TIMER_PERSIST, tcb.rtoMs)
@@ -247,10 +249,18 @@ function acknowledge(tcb: Tcb): bool {
   return true
 }
 
+/** What the receive window opens by at least, bytes. */
+export function windowStep(tcb: Tcb): u32 {
+  return min<u32>(state().receiveCredit >>> 1, tcb.mss)
+}
+
 /** The window field for the next segment; moves rcvAdvertised. */
 function advertiseWindow(tcb: Tcb, syn: bool): u32 {
   const shift: u32 = syn ? 0 : tcb.rcvScale
-  const open = seqLt(tcb.rcvNxt, tcb.rcvEdge) ? tcb.rcvEdge - tcb.rcvNxt : 0
+  let right = tcb.rcvEdge
+  // The right edge moves by a segment or half of the buffer at least (RFC 9293 §3.8.6.2.2).
+  if (right - tcb.rcvAdvertised < windowStep(tcb)) right = tcb.rcvAdvertised
+  const open = seqLt(tcb.rcvNxt, right) ? right - tcb.rcvNxt : 0
   const window = min<u32>(open >>> shift, 0xffff)
   const edge = tcb.rcvNxt + (window << shift)
   // Rounding by the scale may fall short of what was promised; the promise stays good (RFC 7323 §2.4).
@@ -368,5 +378,6 @@ function writeSackBlocks(tcb: Tcb, at: u32, limit: u32): u32 {
 /** Sends RST for a connection that we give up (RFC 9293 §3.10.5). Best effort. */
 export function sendReset(tcb: Tcb): void {
   counters().tcpResetsOut++
-  sendSegment(tcb, tcb.sndNxt, 0, TCP_RST | TCP_ACK)
+  // SND.NXT proper: `sndNxt` may have gone back for a retransmission.
+  sendSegment(tcb, tcb.sndMax, 0, TCP_RST | TCP_ACK)
 }

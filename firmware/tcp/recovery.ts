@@ -6,7 +6,7 @@ import { congestionLoss } from './congestion.ts'
 import { neighborMissing, noteSent, payloadLimit, sendSegment } from './output.ts'
 import { holeEnd, isLost, pipeBytes, rangeCount, rangeEnd, skipSacked } from './scoreboard.ts'
 import { seqLt, seqMax } from './sequence.ts'
-import { F_FIN_SENT, F_LOSS, F_RECOVERY, F_SACK, F_TIMING, Tcb, TIMER_RETRANSMIT, wantOutput } from './tcb.ts'
+import { F_FIN_SENT, F_LOSS, F_RECOVERY, F_RESCUED, F_SACK, F_TIMING, Tcb, TIMER_RETRANSMIT, wantOutput } from './tcb.ts'
 import { timerStart } from './timer.ts'
 
 /**
@@ -21,8 +21,9 @@ const BURST_SEGMENTS: u32 = 64
 /** An ACK that acknowledges nothing new arrived while data is outstanding, or SACK told news. Enters recovery when that means a loss. */
 export function recoveryDuplicate(tcb: Tcb): void {
   if (tcb.flags & (F_RECOVERY | F_LOSS)) {
-    // RFC 6582 §3.2 (3): each duplicate is a segment that has left the network.
-    if ((tcb.flags & F_RECOVERY) != 0 && (tcb.flags & F_SACK) == 0) tcb.cwnd += tcb.mss
+    // RFC 5681 §3.2 (4): each duplicate is a segment that has left the network; there are no more than were in it (§3.2, end).
+    if ((tcb.flags & F_RECOVERY) != 0 && (tcb.flags & F_SACK) == 0 && tcb.cwnd < tcb.ssthresh + (tcb.sndMax - tcb.sndUna))
+      tcb.cwnd += tcb.mss
     wantOutput(tcb)
     return
   }
@@ -37,7 +38,7 @@ export function recoveryDuplicate(tcb: Tcb): void {
   trace(TRACE_TCP_RETRANSMIT, 2, tcb.handle, tcb.sndUna)
   counters().tcpFastRetransmits++
   congestionLoss(tcb, flight)
-  tcb.flags = (tcb.flags | F_RECOVERY) & ~F_TIMING
+  tcb.flags = (tcb.flags | F_RECOVERY) & ~(F_TIMING | F_RESCUED)
   tcb.recover = tcb.sndMax
   tcb.highRxt = tcb.sndUna
   tcb.cwnd = sack ? tcb.ssthresh : tcb.ssthresh + DUP_THRESHOLD * <u32>tcb.mss
@@ -61,36 +62,56 @@ export function recoveryAcked(tcb: Tcb, bytes: u32): void {
   // Partial acknowledgement: the next hole is at sndUna (RFC 6582 §3.2 (4)).
   tcb.cwnd = tcb.cwnd > bytes ? tcb.cwnd - bytes : <u32>tcb.mss
   if (bytes >= <u32>tcb.mss) tcb.cwnd += tcb.mss
-  retransmit(tcb, tcb.sndUna)
 }
 
 /** Sends retransmissions and then new data while pipe allows (RFC 6675 §5 (C)). False if the ring is full. */
 export function recoveryOutput(tcb: Tcb): bool {
   const limit = payloadLimit(tcb)
+  // Without SACK: the first segment, and after each partial acknowledgement the next.
+  if ((tcb.flags & F_SACK) == 0 && !seqLt(tcb.sndUna, tcb.highRxt) && !retransmit(tcb, tcb.sndUna)) {
+    return neighborMissing(tcb)
+  }
   let pipe = tcb.flags & F_SACK ? pipeBytes(tcb) : tcb.sndNxt - tcb.sndUna
   for (let n: u32 = 0; n < BURST_SEGMENTS; n++) {
     if (pipe + limit > tcb.cwnd) return true
-    if (tcb.flags & F_SACK) {
-      // NextSeg (1): the first hole above what was retransmitted that counts as lost.
-      const hole = skipSacked(tcb, seqMax(tcb.highRxt, tcb.sndUna))
-      if (seqLt(hole, tcb.sndEnd) && seqLt(hole, highestSacked(tcb)) && isLost(tcb, hole)) {
-        const sent = retransmit(tcb, hole)
-        if (!sent) return neighborMissing(tcb)
-        pipe += sent
-        continue
-      }
+    // NextSeg (1): the first hole above what was retransmitted that counts as lost.
+    const hole = skipSacked(tcb, seqMax(tcb.highRxt, tcb.sndUna))
+    const open = (tcb.flags & F_SACK) != 0 && seqLt(hole, tcb.sndEnd) && seqLt(hole, highestSacked(tcb))
+    if (open && isLost(tcb, hole)) {
+      const sent = retransmit(tcb, hole)
+      if (!sent) return neighborMissing(tcb)
+      pipe += sent
+      continue
     }
     // NextSeg (2): new data, within the peer's window.
-    if (!seqLt(tcb.sndNxt, tcb.sndEnd)) return true
+    const queued = seqLt(tcb.sndNxt, tcb.sndEnd) ? tcb.sndEnd - tcb.sndNxt : 0
     const window = tcb.sndNxt - tcb.sndUna < tcb.sndWnd ? tcb.sndWnd - (tcb.sndNxt - tcb.sndUna) : 0
-    const bytes = min<u32>(min<u32>(tcb.sndEnd - tcb.sndNxt, limit), window)
-    if (bytes == 0) return true
+    const bytes = min<u32>(min<u32>(queued, limit), window)
+    if (bytes == 0) {
+      if ((tcb.flags & F_SACK) == 0) return true
+      // NextSeg (3): a hole that is not known to be lost; (4): once, the end of what is outstanding.
+      const sent = open ? retransmit(tcb, hole) : rescue(tcb)
+      if (!sent) return true
+      pipe += sent
+      continue
+    }
     const flags = tcb.sndNxt + bytes == tcb.sndEnd ? TCP_ACK | TCP_PSH : TCP_ACK
     if (!sendSegment(tcb, tcb.sndNxt, bytes, flags)) return neighborMissing(tcb)
     noteSent(tcb, tcb.sndNxt, bytes, flags)
     pipe += bytes
   }
   return false
+}
+
+/** RFC 6675 §4 NextSeg (4): the last segment once more, once in a recovery, lest its loss cost a timeout. Returns its bytes. */
+function rescue(tcb: Tcb): u32 {
+  if (tcb.flags & F_RESCUED) return 0
+  tcb.flags |= F_RESCUED
+  const highRxt = tcb.highRxt
+  const end = seqLt(tcb.sndEnd, tcb.sndMax) ? tcb.sndEnd : tcb.sndMax
+  const sent = retransmit(tcb, seqMax(seqMax(tcb.sndUna, highestSacked(tcb)), end - payloadLimit(tcb)))
+  tcb.highRxt = highRxt
+  return sent
 }
 
 function highestSacked(tcb: Tcb): u32 {

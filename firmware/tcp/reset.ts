@@ -1,4 +1,5 @@
 import { transmitClaim, transmitCommit } from '../hal/mac.ts'
+import { random32 } from '../hal/random.ts'
 import { arpLookup } from '../net/arp.ts'
 import { ethernetHeader } from '../net/ethernet.ts'
 import { ipv4Header } from '../net/ipv4.ts'
@@ -37,16 +38,23 @@ export function reset(tcb: Tcb): void {
 
 /** Answers a segment that is not what it should be with the ACK that a real peer can put right (RFC 5961 §3.2, §4.2, §5.2). */
 export function challengeAck(tcb: Tcb): void {
+  if (!challengeAllowed()) return
+  tcb.flags |= F_ACK_NOW
+  wantOutput(tcb)
+}
+
+/** True if one more challenge ACK may go out in this second; counts it. */
+export function challengeAllowed(): bool {
   const st = state()
   if (st.nowMs - st.challengeWindowMs >= 1000) {
     st.challengeWindowMs = st.nowMs
-    st.challengesSent = 0
+    // A limit that is known to the last ACK would tell an attacker who probes it whether he guessed right (CVE-2016-5696).
+    st.challengesSent = random32() % (CHALLENGES_PER_SECOND / 2)
   }
-  if (st.challengesSent >= CHALLENGES_PER_SECOND) return
+  if (st.challengesSent >= CHALLENGES_PER_SECOND) return false
   st.challengesSent++
   counters().tcpChallengeAcks++
-  tcb.flags |= F_ACK_NOW
-  wantOutput(tcb)
+  return true
 }
 
 /** RST in answer to a segment that belongs to no connection (RFC 9293 §3.5.2, §3.10.7.1). */

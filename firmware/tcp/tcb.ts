@@ -119,6 +119,8 @@ export class Tcb {
   tsRecentMs: u32
   tsOffset: u32
   lastAckSent: u32
+  /** When a bare ACK that was not acceptable was last answered. */
+  bareAnswerMs: u32
 
   // Receive sequence space.
   irs: u32
@@ -184,8 +186,9 @@ export const F_CONNECTED_OWED: u32 = 1 << 22
 export const F_RESET_OWED: u32 = 1 << 23
 export const F_FAILED_OWED: u32 = 1 << 24
 export const F_CREDIT_OWED: u32 = 1 << 25
-/** Limited transmit may send beyond cwnd (RFC 3042). */
 export const F_WINDOW_UPDATE: u32 = 1 << 26
+/** The last segment was sent once more in this recovery (RFC 6675 §4). */
+export const F_RESCUED: u32 = 1 << 27
 
 // Timers.
 export const TIMER_RETRANSMIT: u32 = 1

@@ -10,10 +10,12 @@ import { counters, state } from '../state.ts'
 import { TCP_ACK } from '../wire/tcp.ts'
 import { tcpAbandon, tcpFail } from './close.ts'
 import { congestionTimeout } from './congestion.ts'
-import { sendSegment } from './output.ts'
-import { seqLt } from './sequence.ts'
+import { payloadLimit, sendSegment } from './output.ts'
+import { rangeCount, rangeStart, scoreboardClear } from './scoreboard.ts'
+import { seqLt, seqMax } from './sequence.ts'
 import {
   F_ACK_NOW,
+  F_ACTIVE,
   F_ATTACHED,
   F_LOSS,
   F_PROBE,
@@ -31,8 +33,8 @@ import {
 /** RFC 6298 (2.1): RTO before the first measurement, and (2.5) its upper bound; milliseconds. */
 export const RTO_INITIAL_MS: u32 = 1000
 const RTO_MAXIMUM_MS: u32 = 60000
-/** Tries of SYN and SYN-ACK before an opening connection is given up (RFC 9293 §3.8.3: at least 3 minutes for SYN in R2 is advice; we follow common practice). */
-const SYN_RETRIES: u32 = 6
+/** Repetitions of SYN, over 3 minutes at least (RFC 9293 §3.8.3, MUST-23), and of SYN-ACK. */
+const SYN_RETRIES: u32 = 8
 const SYN_ACK_RETRIES: u32 = 5
 /** RFC 9293 §3.8.4: probes without an answer before the connection is dead, and the time between them. */
 const KEEP_ALIVE_PROBES: u32 = 9
@@ -120,7 +122,7 @@ function retransmitTimeout(tcb: Tcb): void {
     tcb.backoff++
     const retries = tcb.state == TCP_SYN_SENT ? SYN_RETRIES : SYN_ACK_RETRIES
     if (<u32>tcb.backoff > retries) {
-      if (tcb.state == TCP_SYN_SENT) tcpFail(tcb, STATUS_ETIMEDOUT)
+      if (tcb.flags & F_ACTIVE) tcpFail(tcb, STATUS_ETIMEDOUT)
       else tcpAbandon(tcb, false)
       return
     }
@@ -137,7 +139,7 @@ function retransmitTimeout(tcb: Tcb): void {
     tcpFail(tcb, STATUS_ETIMEDOUT)
     return
   }
-  if (tcb.sndWnd == 0) {
+  if (tcb.sndWnd == 0 && tcb.sndHead != 0) {
     // The window closed over what is in flight: probe, and leave the congestion state alone.
     tcb.sndNxt = tcb.sndUna
     persistTimeout(tcb)
@@ -148,17 +150,20 @@ function retransmitTimeout(tcb: Tcb): void {
   // Once per loss event: further timeouts of the same data do not lower ssthresh again (RFC 5681 §3.1).
   if (tcb.backoff == 0) congestionTimeout(tcb, tcb.sndMax - tcb.sndUna)
   else tcb.cwnd = tcb.mss
-  if (tcb.backoff < 15) tcb.backoff++
+  if (tcb.backoff < 255) tcb.backoff++
+  // The peer holds sndUna and does not acknowledge it: it has discarded what it SACKed (RFC 2018 §8).
+  if (rangeCount(tcb) != 0 && rangeStart(tcb, 0) == tcb.sndUna) scoreboardClear(tcb)
   tcb.flags = (tcb.flags & ~(F_RECOVERY | F_TIMING)) | F_LOSS
   tcb.dupAcks = 0
   tcb.recover = tcb.sndMax
   tcb.sndNxt = tcb.sndUna
-  // RFC 6298 (5.5): back off the timer.
-  timerStart(tcb, TIMER_RETRANSMIT, min<u32>(tcb.rtoMs << min<u32>(tcb.backoff, 10), RTO_MAXIMUM_MS))
+  // RFC 6298 (5.5): back off the timer. It stays so until a new measurement (Karn's algorithm).
+  tcb.rtoMs = min<u32>(tcb.rtoMs << 1, RTO_MAXIMUM_MS)
+  timerStart(tcb, TIMER_RETRANSMIT, tcb.rtoMs)
   wantOutput(tcb)
 }
 
-/** The window stays closed: probe it with one byte (RFC 9293 §3.8.6.1). */
+/** The window stays closed, or too small to be worth a segment: one byte, or as much as fits (RFC 9293 §3.8.6.1, §3.8.6.2.1). */
 function persistTimeout(tcb: Tcb): void {
   const st = state()
   tcb.timers &= ~TIMER_PERSIST
@@ -170,8 +175,9 @@ function persistTimeout(tcb: Tcb): void {
   counters().tcpZeroWindowProbes++
   // One byte is sent but not counted as sent: the window decides whether the peer keeps it.
   if (seqLt(tcb.sndUna, tcb.sndEnd)) {
-    sendSegment(tcb, tcb.sndUna, 1, TCP_ACK)
-    if (tcb.sndMax == tcb.sndUna) tcb.sndMax = tcb.sndUna + 1
+    const bytes = min<u32>(min<u32>(max<u32>(tcb.sndWnd, 1), tcb.sndEnd - tcb.sndUna), payloadLimit(tcb))
+    sendSegment(tcb, tcb.sndUna, bytes, TCP_ACK)
+    tcb.sndMax = seqMax(tcb.sndMax, tcb.sndUna + bytes)
   }
   if (tcb.backoff < 15) tcb.backoff++
   timerStart(tcb, TIMER_PERSIST, min<u32>(tcb.rtoMs << min<u32>(tcb.backoff, 10), RTO_MAXIMUM_MS))
