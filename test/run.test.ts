@@ -1,0 +1,272 @@
+import { once } from 'node:events'
+import { existsSync } from 'node:fs'
+import { readFile, stat, writeFile } from 'node:fs/promises'
+import { connect } from 'node:net'
+import { join } from 'node:path'
+import test, { type ExecutionContext } from 'ava'
+import { CaptureReader } from '../emulator/link/capture-reader.ts'
+import { buildFirmware } from '../toolchain/firmware/build.ts'
+import { packageRoot } from '../toolchain/package-root.ts'
+import { type CliResult, inic, type RunningCommand, startInic } from './support/cli.ts'
+import { TINY_SOURCE, temporaryDirectory, tinyFirmware } from './support/tiny-firmware.ts'
+
+const SHOP = join(packageRoot, 'examples/shop/server.mjs')
+
+interface FarmFixture {
+  readonly directory: string
+  readonly file: string
+  /** Options that name the farm. */
+  readonly selection: string[]
+}
+
+/** A farm file in a folder of its own; `server` and `more` are settings in JSON. */
+async function farmFile({ server = '', more = '' } = {}): Promise<FarmFixture> {
+  const directory = await temporaryDirectory()
+  const file = join(directory, 'farm.json')
+  await writeFile(
+    file,
+    `{ "networks": [{ "name": "lan-a" }],
+       "servers": [{ "name": "server1", "interfaces": [{ "network": "lan-a", "address": "10.0.0.1/24" }]${server} }]${more} }`,
+  )
+  return { directory, file, selection: ['--farm', file] }
+}
+
+function shopFarm(): Promise<FarmFixture> {
+  const server = `, "applications": [{ "name": "shop", "program": ${JSON.stringify(SHOP)}, "env": { "PORT": "80" } }]`
+  return farmFile({ server, more: ', "publish": ["0:server1:80"]' })
+}
+
+/** Starts the shop and waits until it listens. */
+async function startShop(
+  t: ExecutionContext,
+  args: string[] = [],
+): Promise<FarmFixture & { farm: RunningCommand; url: string }> {
+  const fixture = await shopFarm()
+  const farm = startInic(t, ['run', fixture.file, ...args])
+  await farm.until(/shop: listening on port 80/)
+  const [, url] = await farm.until(/(http:\/\/127\.0\.0\.1:\d+) → server1:80/)
+  return { ...fixture, farm, url }
+}
+
+test('--once serves one page by real HTTP and exits with 0', async (t) => {
+  const { file } = await shopFarm()
+  const result = await inic(['run', file, '--once'])
+  t.is(result.code, 0, result.stderr)
+  t.regex(result.stdout, /GET http:\/\/127\.0\.0\.1:\d+\/ → server1:80: 200, \d+ bytes of text\/html/)
+  t.regex(result.stdout, /server1: \d+ frames received, \d+ sent/)
+})
+
+test('--once --json says it for machines, on the V8 processor too', async (t) => {
+  const { file } = await shopFarm()
+  const result = await inic(['run', file, '--once', '--json', '--cpu', 'v8'])
+  t.is(result.code, 0, result.stderr)
+  t.like(JSON.parse(result.stdout), { ok: true, status: 200 })
+})
+
+test('--once fails if nobody serves', async (t) => {
+  const { file } = await farmFile({ more: ', "publish": ["0:server1:80"]' })
+  const result = await inic(['run', file, '--once', '--json'])
+  t.is(result.code, 1)
+  t.like(JSON.parse(result.stdout), { ok: false })
+  t.regex(result.stderr, /was not served/)
+})
+
+test('a farm runs, answers, is inspected, and stops at Ctrl-C within a second', async (t) => {
+  const { farm, url, selection, directory } = await startShop(t)
+  const page = await fetch(url)
+  t.is(page.status, 200)
+  t.regex(await page.text(), /The INIC shop/)
+
+  const tables = JSON.parse((await inic(['inspect', 'tables', '--json', ...selection])).stdout)
+  t.is(tables[0].server, 'server1')
+  const listening = tables[0].tables.find((table: { title: string }) => table.title === 'Listening Sockets')
+  t.like(listening.rows[0], { 'TCP port': 80 })
+
+  const status = JSON.parse((await inic(['inspect', 'farm', '--json', ...selection])).stdout)
+  t.like(status.servers[0], { name: 'server1', state: 'running', addresses: ['10.0.0.1'], applications: ['shop'] })
+  for (const what of ['tables', 'connections', 'queues', 'memory', 'farm']) {
+    const shown = await inic(['inspect', what, ...selection])
+    t.is(shown.code, 0, shown.stderr)
+    t.regex(shown.stdout, /server1/)
+  }
+
+  const socket = join(directory, '.inic/farm/control.sock')
+  t.is((await stat(socket)).mode & 0o777, 0o600)
+  const stopped = await farm.interrupt()
+  t.is(stopped.code, 0, stopped.stderr)
+  t.true(stopped.milliseconds < 1000, `${stopped.milliseconds} ms`)
+  t.false(existsSync(socket))
+  await t.throwsAsync(fetch(url))
+})
+
+test('an unattached connection is in the Temporary table, and in the Local table after its request', async (t) => {
+  const { url, selection } = await startShop(t)
+  const client = connect(Number(new URL(url).port), '127.0.0.1')
+  t.teardown(() => client.destroy())
+  await once(client, 'connect')
+  const endpoints = async () => {
+    const [{ tables }] = JSON.parse((await inic(['inspect', 'tables', '--json', ...selection])).stdout)
+    const total = (title: string) => tables.find((table: { title: string }) => table.title === title).total
+    return { temporary: total('Temporary'), local: total('Local') }
+  }
+  // Silent for longer than `placeAfter` it would be placed by its port: the first look has to be quick.
+  const first = await endpoints()
+  client.write('GET / HTTP/1.1\r\nHost: shop\r\n\r\n')
+  await once(client, 'data')
+  t.deepEqual(await endpoints(), { temporary: 0, local: 1 })
+  t.is(first.temporary + first.local, 1)
+})
+
+test('memory is read by address, and guards are refused', async (t) => {
+  const { selection } = await startShop(t)
+  const registers = await inic(['inspect', 'memory', '--at', '0x1000', '--length', '16', ...selection])
+  t.regex(registers.stdout, /^00001000 {2}49 4e 49 43 .*\|INIC/)
+  for (const at of ['0', '0x2000', '0xffff', '0x3ffffff']) {
+    const refused = await inic(['inspect', 'memory', '--at', at, ...selection])
+    t.is(refused.code, 2)
+    t.regex(refused.stderr, /nothing can be read at/)
+  }
+})
+
+test('captures of a network, of a link, and from the start', async (t) => {
+  const directory = await temporaryDirectory()
+  const [all, network, link] = ['all.pcapng', 'network.pcapng', 'link.pcapng'].map((name) => join(directory, name))
+  const { farm, url, selection } = await startShop(t, ['--pcap', all])
+  const captures = [
+    inic(['capture', 'lan-a', '-o', network, '--seconds', '2', ...selection]),
+    inic(['capture', 'server1.0', '-o', link, '--seconds', '2', ...selection]),
+  ]
+  const until = performance.now() + 1900
+  while (performance.now() < until) await (await fetch(url)).text()
+  for (const { code, stderr } of await Promise.all(captures)) t.is(code, 0, stderr)
+  await farm.interrupt()
+  for (const path of [all, network, link]) t.true(countFrames(path) > 10, path)
+
+  const unknown = await inic(['capture', 'lan-x', '-o', all, ...selection])
+  t.is(unknown.code, 3, 'the farm has stopped')
+})
+
+test('a second farm with the same state, and flashing while it runs, are refused', async (t) => {
+  const { file, selection } = await startShop(t)
+  const second = await inic(['run', file])
+  t.is(second.code, 3)
+  t.regex(second.stderr, /this farm is running already/)
+  const flash = await inic([
+    'flash',
+    join(packageRoot, 'build/release/firmware.img'),
+    '--server',
+    'server1',
+    ...selection,
+  ])
+  t.is(flash.code, 3)
+  t.regex(flash.stderr, /its farm is running/)
+  const unknown = await inic(['inspect', 'tables', '--server', 'server7', ...selection])
+  t.is(unknown.code, 2)
+  t.regex(unknown.stderr, /no server 'server7'\s+did you mean 'server1'\?/)
+})
+
+test('nonsense at the control socket is answered or ends the connection, and the farm goes on', async (t) => {
+  const { url, directory } = await startShop(t)
+  const path = join(directory, '.inic/farm/control.sock')
+  const ask = async (text: string): Promise<string> => {
+    const socket = connect(path)
+    socket.on('error', () => {})
+    socket.end(text)
+    let answer = ''
+    socket.setEncoding('utf8').on('data', (chunk) => {
+      answer += chunk
+    })
+    await once(socket, 'close')
+    return answer
+  }
+  t.regex(await ask('nonsense\n'), /no request/)
+  t.regex(await ask('{}\n[]\n'), /no request.*\n.*no request/)
+  t.regex(await ask('{"id":1,"method":"format"}\n'), /there is no method 'format'/)
+  t.regex(await ask('{"id":1,"method":"inspect","params":{"what":"x"}}\n'), /'x' cannot be inspected/)
+  t.regex(await ask('{"id":1,"method":"read","params":{"address":-1,"length":1e9}}\n'), /no address and length/)
+  t.regex(await ask('{"id":1,"method":"capture","params":{"target":null}}\n'), /no network or link/)
+  t.is(await ask('x'.repeat(200_000)), '')
+  t.is((await fetch(url)).status, 200)
+})
+
+test('a port that is taken is told, with another to try', async (t) => {
+  const { url } = await startShop(t)
+  const { port } = new URL(url)
+  const { file } = await farmFile()
+  const result = await inic(['run', file, '--publish', `${port}:server1:80`])
+  t.is(result.code, 1)
+  t.regex(result.stderr, new RegExp(`port 127\\.0\\.0\\.1:${port} cannot be published: another program listens there`))
+})
+
+test('what does not boot says why, and what to do', async (t) => {
+  const cases: Record<string, { edit: (flash: Buffer) => void; says: RegExp }> = {
+    'a wrong byte': { edit: (flash) => flash.writeUInt8(flash[100] ^ 1, 100), says: /wrong SHA-256/ },
+    'no image': { edit: (flash) => flash.fill(0, 0, 64), says: /not an image/ },
+    'a truncated image': { edit: (flash) => flash.writeUInt32LE(0x7fffffff, 12), says: /truncated at byte \d+ of \d+/ },
+  }
+  const { file, directory } = await shopFarm()
+  t.is((await inic(['run', file, '--once'])).code, 0)
+  const path = join(directory, '.inic/farm/server1.flash')
+  const good = await readFile(path)
+  for (const [name, { edit, says }] of Object.entries(cases)) {
+    const flash = Buffer.from(good)
+    edit(flash)
+    await writeFile(path, flash)
+    const result = await inic(['run', file, '--once'])
+    t.is(result.code, 4, name)
+    t.regex(result.stderr, says, name)
+    t.regex(result.stderr, /inic flash IMAGE --server NAME/, name)
+  }
+})
+
+test('what was flashed by hand stays, and what an earlier run flashed is replaced', async (t) => {
+  const { file, selection } = await farmFile()
+  const project = await tinyFirmware()
+  const { artifacts } = await buildFirmware({ directory: project, target: 'release' })
+  const firstRun = startInic(t, ['run', file])
+  await firstRun.until(/Ctrl-C/)
+  t.regex((await firstRun.interrupt()).stderr, /server1: flashed firmware/)
+
+  t.is((await inic(['flash', artifacts.image, '--server', 'server1', ...selection])).code, 0)
+  const secondRun = startInic(t, ['run', file])
+  await secondRun.until(/Ctrl-C/)
+  const { stderr } = await secondRun.interrupt()
+  t.regex(stderr, /server1: boots 1\.2\.3, which was flashed by hand/)
+  t.regex(stderr, /server1 .*firmware 1\.2\.3/)
+})
+
+const CRASHES: Record<string, { poll: string; says: RegExp[] }> = {
+  'a trap': { poll: 'if (c.polls == 3) unreachable()', says: [/trap/, /firmware\/index\.ts:\d+:\d+/] },
+  'an endless loop': {
+    poll: 'while (c.polls > 2) store<u32>(0x20000, c.polls)',
+    says: [/watchdog/, /firmware\/index\.ts:\d+/],
+  },
+  'a store to an unmapped address': {
+    poll: 'if (c.polls == 3) store<u32>(0x3000, 1)',
+    says: [/bus-fault/, /0x0*3000/],
+  },
+}
+
+for (const [name, { poll, says }] of Object.entries(CRASHES)) {
+  test(`firmware that stops is reported, with exit code 4: ${name}`, async (t) => {
+    const source = TINY_SOURCE.replace('c.lastIrqs = irqs', poll).replace('return 1000000', 'return 1000')
+    const project = await tinyFirmware({ source })
+    const { artifacts } = await buildFirmware({ directory: project, target: 'debug' })
+    const { file } = await farmFile()
+    // From the project's folder its symbols are found.
+    const result: CliResult = await inic(['run', file, '--image', artifacts.image], { cwd: project })
+    t.is(result.code, 4, result.stderr)
+    for (const pattern of [/server1 stopped at/, /every server has stopped/, ...says]) t.regex(result.stderr, pattern)
+  })
+}
+
+function countFrames(path: string): number {
+  const reader = new CaptureReader(path)
+  let frames = 0
+  try {
+    while (reader.next()) frames++
+  } finally {
+    reader.close()
+  }
+  return frames
+}

@@ -1,0 +1,82 @@
+/** The `inic` command, spawned as a person's shell would. */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { join } from 'node:path'
+import type { ExecutionContext } from 'ava'
+import { packageRoot } from '../../toolchain/package-root.ts'
+
+const MAIN = join(packageRoot, 'dist/toolchain/main.js')
+
+export interface CliResult {
+  readonly code: number | null
+  readonly stdout: string
+  readonly stderr: string
+}
+
+export interface CliOptions {
+  readonly cwd?: string
+  readonly env?: Readonly<Record<string, string>>
+  readonly timeoutMs?: number
+}
+
+/** Runs the command to its end. */
+export async function inic(args: readonly string[], options: CliOptions = {}): Promise<CliResult> {
+  const command = start(args, options)
+  const timer = setTimeout(() => command.child.kill('SIGKILL'), options.timeoutMs ?? 60_000)
+  await once(command.child, 'close')
+  clearTimeout(timer)
+  return command.result()
+}
+
+export interface RunningCommand {
+  readonly child: ChildProcess
+  /** Waits until the output matches; fails if the command ends before. */
+  until(pattern: RegExp): Promise<RegExpExecArray>
+  /** Ctrl-C; gives the result and how long stopping took. */
+  interrupt(): Promise<CliResult & { readonly milliseconds: number }>
+  result(): CliResult
+}
+
+/** Starts the command and leaves it running; what is left at the end of the test is killed. */
+export function startInic(t: ExecutionContext, args: readonly string[], options: CliOptions = {}): RunningCommand {
+  const command = start(args, options)
+  t.teardown(() => command.child.kill('SIGKILL'))
+  return command
+}
+
+function start(args: readonly string[], options: CliOptions): RunningCommand {
+  const child = spawn(process.execPath, [MAIN, ...args], {
+    cwd: options.cwd ?? packageRoot,
+    env: { ...process.env, NO_COLOR: '1', FORCE_COLOR: '', ...options.env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  let stdout = ''
+  let stderr = ''
+  child.stdout.setEncoding('utf8').on('data', (text) => {
+    stdout += text
+  })
+  child.stderr.setEncoding('utf8').on('data', (text) => {
+    stderr += text
+  })
+  const result = () => ({ code: child.exitCode, stdout, stderr })
+  return {
+    child,
+    result,
+    async until(pattern) {
+      for (;;) {
+        const match = pattern.exec(stdout) ?? pattern.exec(stderr)
+        if (match) return match
+        if (child.exitCode !== null)
+          throw new Error(`inic ${args.join(' ')} ended before ${pattern}:\n${stdout}\n${stderr}`)
+        await new Promise((resolve) => setTimeout(resolve, 10))
+      }
+    },
+    async interrupt() {
+      const startedAt = performance.now()
+      const closed = once(child, 'close')
+      child.kill('SIGINT')
+      await closed
+      return { ...result(), milliseconds: performance.now() - startedAt }
+    },
+  }
+}

@@ -1,0 +1,66 @@
+import dgram from 'node:dgram'
+import net from 'node:net'
+import { createDgram, type Dgram } from '../../host/dgram.ts'
+import { Driver } from '../../host/driver/driver.ts'
+import { createNet, type Net } from '../../host/net.ts'
+import { NO_REFERENCES, type Stack } from '../../host/stack.ts'
+import { wallClock } from '../../host/worker/clock.ts'
+import { FakeNetwork, type FakeNetworkOptions } from './fake-card.ts'
+
+/** Two main boards that can talk to each other, whatever lies between them. */
+export interface Network {
+  readonly server: Net
+  readonly client: Net
+  readonly serverDgram: Dgram
+  readonly clientDgram: Dgram
+  /** The server's address. */
+  readonly address: string
+  close(): void
+}
+
+/** The stack of one process on `bus`. */
+export function stackOn(bus: ConstructorParameters<typeof Driver>[0], hosts: Record<string, string> = {}): Stack {
+  return {
+    driver: new Driver(bus),
+    clock: wallClock(),
+    hosts: new Map(Object.entries(hosts)),
+    references: NO_REFERENCES,
+  }
+}
+
+/** node:net itself: what Node does is what Node documents, so every expectation is tried on it too. */
+export function nodeNetwork(): Network {
+  const attach: Net['attach'] = (server, ...args) => {
+    Reflect.apply(server.listen, server, args)
+    return server
+  }
+  const node = { ...net, attach } as unknown as Net
+  return { server: node, client: node, serverDgram: dgram, clientDgram: dgram, address: '127.0.0.1', close() {} }
+}
+
+export interface CardNetwork extends Network {
+  readonly fake: FakeNetwork
+  readonly serverStack: Stack
+  readonly clientStack: Stack
+}
+
+/** Our sockets over cards without firmware. */
+export function cardNetwork(options: FakeNetworkOptions = {}): CardNetwork {
+  const fake = new FakeNetwork(options)
+  const serverStack = stackOn(fake.addCard(0x0a000001))
+  const clientStack = stackOn(fake.addCard(0x0a000002), { server: '10.0.0.1' })
+  return {
+    fake,
+    serverStack,
+    clientStack,
+    server: createNet(serverStack),
+    client: createNet(clientStack),
+    serverDgram: createDgram(serverStack),
+    clientDgram: createDgram(clientStack),
+    address: '10.0.0.1',
+    close() {
+      serverStack.driver.close()
+      clientStack.driver.close()
+    },
+  }
+}
