@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import type { Board } from '../emulator/board.ts'
 import type { CpuKind } from '../emulator/cpu/index.ts'
 import { Farm } from '../emulator/farm.ts'
+import { BoardClock } from '../emulator/process.ts'
 import { Driver } from '../host/driver/driver.ts'
 import { createNet, type Net } from '../host/net.ts'
 import { NO_REFERENCES } from '../host/stack.ts'
@@ -43,7 +44,11 @@ export function makePair(options: PairOptions): Pair {
     const board = farm.addBoard(name, { cpu: options.cpu })
     board.powerOn({ wasm, boot: { interfaces: [{ address: NETWORK + last, prefix: 24 }] } })
     const driver = new Driver(board.attachProcess({ ramBytes: RAM_BYTES }).bus)
-    return { board, driver, net: createNet({ driver, clock: board.clock, hosts: new Map(), references: NO_REFERENCES }) }
+    return {
+      board,
+      driver,
+      net: createNet({ driver, clock: new BoardClock(farm), hosts: new Map(), references: NO_REFERENCES }),
+    }
   }
   const server = end('server', 1)
   const client = end('client', 2)

@@ -14,6 +14,8 @@ export interface BenchOptions {
   readonly cases: readonly string[]
   /** Shorter runs, for a look rather than for a comparison. */
   readonly quick: boolean
+  /** Shell commands that print another stack's figures (bench/peer.ts). */
+  readonly peers: readonly string[]
   /** Called with what is being measured, before it is. */
   readonly onProgress: (text: string) => void
 }

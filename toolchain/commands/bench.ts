@@ -8,6 +8,7 @@ import { formatTable, note, paint, print, printJson, startProgress } from '../te
 interface BenchCommandOptions {
   readonly quick?: boolean
   readonly list?: boolean
+  readonly peer: string[]
   readonly json?: boolean
 }
 
@@ -24,6 +25,7 @@ export function addBenchCommand(program: Command): void {
     .argument('[case...]', 'what to measure; everything if left out')
     .option('-q, --quick', 'shorter runs: for a look, not for a comparison')
     .option('-l, --list', 'list what can be measured')
+    .option('--peer <command>', 'a command that prints figures of another stack; may be repeated', collect, [])
     .option('--json', 'figures as JSON')
     .addHelpText(
       'after',
@@ -32,6 +34,8 @@ Examples:
   inic bench --list
   inic bench --json > figures.json
   inic bench --quick
+  inic bench bulk --peer ./lwip/run      beside a stack whose benchmark prints lines of JSON:
+                                         {"peer":"lwip","bench":"bulk","unit":"Gbit/s","median":7.5}
 
 Exit code 1: a figure misses its bar.`,
     )
@@ -47,7 +51,7 @@ Exit code 1: a figure misses its bar.`,
             print(line)
         return
       }
-      const report = await run(engine, chooseCases(engine, names), options.quick === true)
+      const report = await run(engine, chooseCases(engine, names), options)
       if (options.json) printJson(report)
       else printReport(report)
       const missed = report.figures.filter((figure) => figure.reached === false)
@@ -56,10 +60,18 @@ Exit code 1: a figure misses its bar.`,
     })
 }
 
-async function run(engine: BenchEngine, cases: readonly string[], quick: boolean): Promise<BenchReport> {
+function collect(value: string, values: string[]): string[] {
+  return [...values, value]
+}
+
+async function run(
+  engine: BenchEngine,
+  cases: readonly string[],
+  { quick = false, peer: peers }: BenchCommandOptions,
+): Promise<BenchReport> {
   const progress = startProgress('measuring')
   try {
-    return await engine.run({ cases, quick, onProgress: (text) => progress.update(text) })
+    return await engine.run({ cases, quick, peers, onProgress: (text) => progress.update(text) })
   } finally {
     progress.end()
   }

@@ -2,6 +2,7 @@ import { resolve } from 'node:path'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { type Board, type CrashReport, formatCrash } from '../../emulator/board.ts'
 import { availableCpu, type CpuKind } from '../../emulator/cpu/index.ts'
+import { describeExit } from '../../host/process.ts'
 import {
   PUBLISH_EXAMPLE,
   parsePublish,
@@ -15,6 +16,7 @@ import type { FarmConfig, PublishConfig, StreamConfig, TapConfig } from '../conf
 import { suggest } from '../config/issues.ts'
 import { defaultFarm, loadFarm } from '../config/load-farm.ts'
 import { CommandError, EXIT_BOARD, EXIT_FAILED, EXIT_INTERRUPTED, usageError } from '../errors.ts'
+import { endedWell } from '../farm/applications.ts'
 import { DEFAULT_IMAGE_PATH, loadImage } from '../farm/firmware.ts'
 import { requestOnce } from '../farm/once.ts'
 import { type CaptureRequest, FarmSession } from '../farm/session.ts'
@@ -149,7 +151,7 @@ async function runReal(session: FarmSession, signal: AbortSignal): Promise<void>
 /** Runs until nothing is left to happen. */
 async function runVirtual(session: FarmSession, signal: AbortSignal): Promise<void> {
   const { farm } = session.assembly
-  await farm.run(() => signal.aborted || session.allStopped)
+  await farm.run(() => signal.aborted || session.allStopped || session.applicationCount === 0)
   print(`virtual time: ${(farm.now() / 1e9).toFixed(6)} s`)
   if (session.allStopped) throw new CommandError('every server has stopped', { exitCode: EXIT_BOARD })
 }
@@ -180,12 +182,8 @@ function showEvents(session: FarmSession, options: RunCommandOptions): void {
   session.on('crash', (_board: Board, report: CrashReport) => {
     for (const line of formatCrash(report)) note(paint(process.stderr, 'red', line))
   })
-  session.on('exit', (source, error) => {
-    note(
-      error === undefined
-        ? `${source} has ended`
-        : `${paint(process.stderr, 'red', `${source} failed:`)} ${error.stack ?? error.message}`,
-    )
+  session.on('exit', (name, exit) => {
+    note(endedWell(exit) ? `${name} has ended` : paint(process.stderr, 'red', describeExit(name, exit)))
   })
   if (!options.json) session.on('console', (source, line) => note(`${prefix(source)} ${line}`))
 }

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs'
 import { DEFAULT_MEMORY_BYTES, MINIMUM_MEMORY_BYTES } from '../../abi/memory.ts'
 import { flashMap } from '../image/flash-map.ts'
 import { broadcastAddress, formatIpv4, formatMac, type Ipv4Prefix, isHostAddress, sameNetwork } from './addresses.ts'
-import type { FarmConfig, InterfaceConfig, ServerConfig } from './farm-config.ts'
+import type { ApplicationConfig, FarmConfig, InterfaceConfig, ServerConfig } from './farm-config.ts'
 import { suggest } from './issues.ts'
 import type { Path } from './reader.ts'
 import { formatSize } from './units.ts'
@@ -25,8 +25,8 @@ export function checkFarm(farm: FarmConfig, report: Report): void {
     const at = ['servers', index]
     checkSizes(server, at, report)
     checkNames(server.applications, [...at, 'applications'], report)
-    server.applications.forEach(({ program }, position) => {
-      if (!existsSync(program)) report([...at, 'applications', position, 'program'], `there is no file ${program}`)
+    server.applications.forEach((application, position) => {
+      checkApplication(application, [...at, 'applications', position], report)
     })
     checkInterfaces(farm, server, at, owners, report)
   })
@@ -60,6 +60,14 @@ function checkSizes(server: ServerConfig, at: Path, report: Report): void {
       `${formatSize(flashBytes)} of flash`,
       'choose 256 KiB to 64 MiB in steps of 64 KiB, as in "4MiB"',
     )
+  }
+}
+
+function checkApplication({ program, firstSpeakers }: ApplicationConfig, at: Path, report: Report): void {
+  if (!existsSync(program)) report([...at, 'program'], `there is no file ${program}`)
+  for (const [port] of firstSpeakers) {
+    if (Number.isInteger(port) && port >= 1 && port <= 65535) continue
+    report([...at, 'firstSpeaker'], 'a key is no port', 'write ports from 1 to 65535, as in { "25": "server" }')
   }
 }
 

@@ -3,6 +3,7 @@ import type { BootSettings } from '../../emulator/board.ts'
 import type { CpuKind } from '../../emulator/cpu/index.ts'
 import type { LinkAddress } from '../../emulator/link/address.ts'
 import type { WireOptions } from '../../emulator/link/wire.ts'
+import type { FirstSpeaker } from '../../host/stack.ts'
 import type { Ipv4Prefix } from './addresses.ts'
 
 export type NetworkKind =
@@ -58,6 +59,10 @@ export interface ApplicationConfig {
   readonly program: string
   readonly args: readonly string[]
   readonly env: Readonly<Record<string, string>>
+  /** Heap that a Node program may use; undefined: the machine's default. */
+  readonly heapBytes: number | undefined
+  /** Who speaks first on which port, for listeners that do not say so themselves. */
+  readonly firstSpeakers: readonly (readonly [port: number, speaker: FirstSpeaker])[]
 }
 
 export interface ServerConfig {

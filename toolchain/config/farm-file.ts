@@ -108,6 +108,11 @@ const application = object({
   ),
   args: optional(list(string()), 'arguments, as after the program on a command line'),
   env: optional(dictionary(string()), 'environment variables'),
+  heap: optional(size('256MiB'), 'the heap that a Node program may use'),
+  firstSpeaker: optional(
+    dictionary(oneOf(['auto', 'client', 'server'])),
+    'who speaks first, by port: { "25": "server" }. auto (default): a connection is placed at its request, or after a silence',
+  ),
 })
 
 const settings = object({

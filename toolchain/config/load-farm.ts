@@ -138,6 +138,8 @@ function resolveApplication(raw: ApplicationFile, directory: string): Applicatio
     program: resolve(directory, raw.program),
     args: raw.args ?? [],
     env: raw.env ?? {},
+    heapBytes: raw.heap,
+    firstSpeakers: Object.entries(raw.firstSpeaker ?? {}).map(([port, speaker]) => [Number(port), speaker]),
   }
 }
 

@@ -12,6 +12,7 @@ import type { CpuKind } from '../../emulator/cpu/index.ts'
 import { Driver } from '../../host/driver/driver.ts'
 import { Gateway } from '../../host/gateway.ts'
 import { createNet, type Net } from '../../host/net.ts'
+import type { HostedProcess, ProcessExit } from '../../host/process.ts'
 import { NO_REFERENCES } from '../../host/stack.ts'
 import { formatIpv4 } from '../config/addresses.ts'
 import { formatHost } from '../config/endpoints.ts'
@@ -26,7 +27,7 @@ import { bootLoader } from '../image/boot-loader.ts'
 import { cardStateName } from '../inspect/names.ts'
 import { packageRoot } from '../package-root.ts'
 import type { FarmState } from '../state.ts'
-import { type Application, startApplication } from './applications.ts'
+import { startApplication } from './applications.ts'
 import { FarmAssembly } from './assembly.ts'
 import { Captures } from './captures.ts'
 import { type LoadedImage, prepareFlash } from './firmware.ts'
@@ -57,8 +58,8 @@ interface SessionEvents {
   /** Something that a person may want to know. */
   remark: [line: string]
   crash: [board: Board, report: CrashReport]
-  /** An application ended; `error` says why, if it did not end by itself. */
-  exit: [source: string, error: Error | undefined]
+  /** An application ended. */
+  exit: [name: string, exit: ProcessExit]
 }
 
 /** A published port that is open. */
@@ -70,6 +71,8 @@ export interface PublishedPort {
 /** How long firmware may take to say that it serves. */
 const READY_TIMEOUT_MS = 5000
 const READY_POLL_MS = 2
+/** How long an application may take to end when it is asked to. */
+const STOP_GRACE_MS = 500
 /** RAM of the process that carries published connections. */
 const GATEWAY_RAM_BYTES = 32 * 1024 * 1024
 
@@ -77,7 +80,7 @@ export class FarmSession extends EventEmitter<SessionEvents> {
   readonly assembly: FarmAssembly
   readonly inspector: Inspector
   readonly published: PublishedPort[] = []
-  readonly applications: Application[] = []
+  readonly #applications = new Set<HostedProcess>()
   readonly #options: SessionOptions
   readonly #captures: Captures
   readonly #boards = new Map<string, Board>()
@@ -113,7 +116,7 @@ export class FarmSession extends EventEmitter<SessionEvents> {
       this.#powerOn()
       if (config.clock === 'real') this.assembly.farm.start()
       await this.#waitUntilServing(signal)
-      await this.#startApplications(signal)
+      this.#startApplications(signal)
       for (const item of config.publish) await this.#publish(item)
       signal.throwIfAborted()
     } catch (error) {
@@ -131,6 +134,11 @@ export class FarmSession extends EventEmitter<SessionEvents> {
   /** True if every server's board has stopped. */
   get allStopped(): boolean {
     return [...this.assembly.servers.values()].every(({ board }) => board.crash !== null)
+  }
+
+  /** Programs that have not ended. */
+  get applicationCount(): number {
+    return this.#applications.size
   }
 
   status(): FarmStatus {
@@ -195,24 +203,27 @@ export class FarmSession extends EventEmitter<SessionEvents> {
     for (const { name } of waiting()) this.emit('remark', `${name}: its firmware has not said that it serves`)
   }
 
-  async #startApplications(signal: AbortSignal): Promise<void> {
-    const { config, servers } = this.assembly
-    const hosts = new Map(
-      config.servers.flatMap((server) => addressesOf(server).map((address) => [server.name, address])),
-    )
+  #startApplications(signal: AbortSignal): void {
+    const { config, servers, farm } = this.assembly
+    const hosts = Object.fromEntries(config.servers.map((server) => [server.name, addressesOf(server)[0]]))
+    let processId = 0
     for (const { config: server, board } of servers.values()) {
       for (const application of server.applications) {
         signal.throwIfAborted()
-        if (board.crash !== null || board.cardState !== CARD_RUNNING) continue
-        const source = `${application.name}@${server.name}`
-        const onLine = (line: string) => this.emit('console', source, line)
-        const started = await startApplication({ board, server: server.name, application, hosts, onLine })
-        this.applications.push(started)
-        void started.exited.then((error) => {
-          if (this.#stopping === undefined) this.emit('exit', source, error)
-        })
+        processId++
+        if (board.cardState !== CARD_RUNNING) continue
+        const random = farm.randomStream(`program:${server.name}/${application.name}`)
+        const onLine = (source: string, line: string) => this.emit('console', source, line)
+        const started = startApplication({ board, application, processId, hosts, random, onLine })
+        this.#applications.add(started)
+        void started.exited.then((exit) => this.#onExit(started, exit))
       }
     }
+  }
+
+  #onExit(application: HostedProcess, exit: ProcessExit): void {
+    this.#applications.delete(application)
+    if (this.#stopping === undefined) this.emit('exit', application.name, exit)
   }
 
   /** Opens a port of this machine that leads, by the gateway board of its network, to a server's port. */
@@ -279,7 +290,7 @@ export class FarmSession extends EventEmitter<SessionEvents> {
   async #stop(): Promise<void> {
     await this.#control?.close()
     await Promise.all(this.published.map(({ gateway }) => gateway.close()))
-    await Promise.all(this.applications.map((application) => application.stop()))
+    await Promise.all([...this.#applications].map((application) => application.stop(STOP_GRACE_MS)))
     for (const board of this.assembly.farm.boards.values()) board.powerOff()
     await this.assembly.farm.stop()
   }
