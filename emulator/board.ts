@@ -4,12 +4,14 @@ import {
   DEFAULT_MEMORY_BYTES,
   NULL_GUARD_BASE,
   NULL_GUARD_BYTES,
+  REGISTER_BASE,
   UNMAPPED_BASE,
   UNMAPPED_BYTES,
 } from '../abi/memory.ts'
 import {
   IRQ_LINK,
   MAC_PORTS,
+  REGISTER_END,
   SYS_ID,
   SYS_ID_VALUE,
   SYS_MEMORY_BYTES,
@@ -168,6 +170,8 @@ export class Board implements DmaHost, Alarm {
   #deviceFault: string | null = null
   #startNs = 0
   #delayUs = 0
+  /** The firmware may have changed registers that it only reads: they are all shown again. */
+  #showAll = true
 
   /** `number` is the board's place in its farm; addresses derive from it. */
   constructor(name: string, number: number, options: BoardOptions, host: BoardHost) {
@@ -241,6 +245,7 @@ export class Board implements DmaHost, Alarm {
     this.#image = image
     this.crash = null
     this.#deviceFault = null
+    this.#showAll = true
     this.slices = 0
     this.fuel = 0
     this.#start(memory, cpu, this.#host.now())
@@ -430,6 +435,7 @@ export class Board implements DmaHost, Alarm {
         module: image.wasm,
         memoryBytes,
         guard: GUARD,
+        watch: { start: REGISTER_BASE, end: REGISTER_BASE + REGISTER_END },
         ...(fuelPerSlice !== undefined && { fuelPerSlice }),
       })
     } catch (cause) {
@@ -490,26 +496,34 @@ export class Board implements DmaHost, Alarm {
 
   /** Before a poll: the registers that the firmware reads. */
   #show(nowNs: number): void {
-    const memory = this.#memory!
-    memory.setRegister(SYS_ID, SYS_ID_VALUE)
-    memory.setRegister(SYS_VERSION, SYS_VERSION_VALUE)
-    memory.setRegister(SYS_MEMORY_BYTES, memory.length)
     this.#timer.show(nowNs)
-    this.#uart.show()
-    this.#flashController.show()
-    for (let port = 0; port < MAC_PORTS; port++) this.ports[port].show()
+    if (this.#showAll) {
+      const memory = this.#memory!
+      memory.setRegister(SYS_ID, SYS_ID_VALUE)
+      memory.setRegister(SYS_VERSION, SYS_VERSION_VALUE)
+      memory.setRegister(SYS_MEMORY_BYTES, memory.length)
+      this.#uart.show()
+      this.#flashController.show()
+      for (let port = 0; port < MAC_PORTS; port++) this.ports[port].show()
+    } else {
+      for (let port = 0; port < MAC_PORTS; port++) this.ports[port].showNews()
+    }
     this.#dma.show()
   }
 
   /** After a poll: the registers that the firmware wrote. False if the board had to be stopped. */
   #settle(nowNs: number): boolean {
-    this.#irq.settle()
-    this.#uart.settle()
-    for (let port = 0; port < MAC_PORTS; port++) this.ports[port].settle()
-    this.#dma.settle()
-    // The firmware waits for a flash command; it runs again at once.
-    if (this.#flashController.settle()) this.#delayUs = 0
-    const address = this.#monitor.check()
+    const { stored } = this.#cpu!
+    this.#showAll = stored
+    if (stored) {
+      this.#irq.settle()
+      this.#uart.settle()
+      for (let port = 0; port < MAC_PORTS; port++) this.ports[port].settle()
+      this.#dma.settle()
+      // The firmware waits for a flash command; it runs again at once.
+      if (this.#flashController.settle()) this.#delayUs = 0
+    }
+    const address = this.#monitor.check(stored)
     if (address >= 0) this.#complain(`a store to ${hex(address)}, where nothing is mapped`)
     if (this.#deviceFault !== null) {
       this.#stopWith('bus-fault', this.#deviceFault, nowNs)

@@ -240,14 +240,20 @@ export class Farm extends EventEmitter<FarmEvents> implements BoardHost, LinkHos
   }
 
   consoleLine(board: Board, line: string): void {
-    if (this.listenerCount('console') > 0) this.callHost(() => this.emit('console', board, line))
+    if (this.listenerCount('console') > 0) this.#tell(() => this.emit('console', board, line))
   }
 
   crashed(board: Board, report: CrashReport): void {
-    this.callHost(() => this.emit('crash', board, report))
+    this.#tell(() => this.emit('crash', board, report))
   }
 
   seedBytes(name: string): Uint8Array {
     return this.#random.bytes(name)
+  }
+
+  /** Calls listeners once the slice is over: they may switch boards off and on. */
+  #tell(listener: () => void): void {
+    this.#loop.hostRan()
+    queueMicrotask(listener)
   }
 }

@@ -1,3 +1,5 @@
+import { nextTick } from 'node:process'
+import { clearInterval, clearTimeout, setImmediate, setInterval, setTimeout } from 'node:timers'
 import type { Board, Profile } from './board.ts'
 import { AlarmQueue, wallNs } from './clock.ts'
 import type { Alarm } from './link/link.ts'
@@ -41,7 +43,7 @@ export class RealLoop implements Loop {
   /** #turn is on the stack. */
   #turning = false
   #hostRan = false
-  /** When host code was let run, nanoseconds; 0 = it was not. For the profile. */
+  /** When host code was let run, nanoseconds; 0 = it was not. */
   #hostSinceNs = 0
 
   // Boards and lines that wait, each at most once: rings of bounded length, grown as boards are added.
@@ -73,7 +75,7 @@ export class RealLoop implements Loop {
     this.#timeoutNs = Number.POSITIVE_INFINITY
     this.#freshTurn()
   }
-  readonly #tick = (): void => process.nextTick(this.#turn)
+  readonly #tick = (): void => nextTick(this.#turn)
   readonly #resolved = Promise.resolve()
 
   now(): number {
@@ -107,7 +109,7 @@ export class RealLoop implements Loop {
   wake(): void {
     if (this.#scheduled || this.#turning || !this.#started) return
     this.#scheduled = true
-    if (this.#slicesLeft > 0 && this.#nsLeft > 0) process.nextTick(this.#turn)
+    if (this.#slicesLeft > 0 && this.#nsLeft > 0) nextTick(this.#turn)
     else setImmediate(this.#freshTurn)
   }
 
@@ -170,13 +172,41 @@ export class RealLoop implements Loop {
   #runTurn(): void {
     this.#scheduled = false
     if (!this.#started || this.#turning) return
-    this.#turning = true
-    let nowNs = this.#readClock()
-    this.#nowNs = nowNs
-    const startNs = nowNs
+    const startNs = this.#readClock()
+    if (this.#hostSinceNs !== 0) this.#accountHost(startNs)
+    if (this.#slicesLeft <= 0 || this.#nsLeft <= 0) {
+      this.#scheduled = true
+      setImmediate(this.#freshTurn)
+      return
+    }
     this.#hostRan = false
-    if (this.#hostSinceNs !== 0) this.#accountHost(nowNs)
-    for (;;) {
+    this.#turning = true
+    try {
+      this.#runRounds(startNs)
+    } finally {
+      this.#turning = false
+    }
+    const nowNs = this.#nowNs
+    this.#nsLeft -= nowNs - startNs
+    for (const waiter of this.#waiters) this.#check(waiter)
+    if (!this.#started) return
+    if (this.#hostRan) {
+      this.#hostSinceNs = nowNs
+      this.#scheduled = true
+      // A microtask runs after the ticks that the handlers left, the tick that it asks for after the microtasks. Both together
+      // cost a quarter of a setImmediate.
+      void this.#resolved.then(this.#tick)
+    } else if (this.#boardHead !== this.#boardTail || this.#alarms.dueNs <= nowNs) {
+      this.#scheduled = true
+      setImmediate(this.#freshTurn)
+    } else this.#sleep()
+  }
+
+  /** Runs rounds until nothing is left to do, host code has run, or the turn has lasted long enough. */
+  #runRounds(startNs: number): void {
+    let nowNs = startNs
+    this.#nowNs = nowNs
+    do {
       if (this.#alarms.dueNs <= nowNs) {
         this.#ring(nowNs)
         nowNs = this.#readClock()
@@ -196,20 +226,9 @@ export class RealLoop implements Loop {
         }
         this.#rest(board)
       }
-      if (this.#lines.length > 0) {
-        if (this.profile !== null) this.#hostSinceNs = this.#readClock()
-        this.#serveLines()
-      }
-      if (this.#hostRan) break
-      if (this.#boardHead === this.#boardTail && this.#alarms.dueNs > nowNs) break
-      if (this.#slicesLeft <= 0 || nowNs - startNs >= this.#nsLeft) break
-    }
-    this.#turning = false
-    this.#nsLeft -= nowNs - startNs
-    for (const waiter of this.#waiters) this.#check(waiter)
-    if (!this.#started) return
-    if (this.#boardHead === this.#boardTail && this.#alarms.dueNs > nowNs && !this.#hostRan) this.#sleep()
-    else this.#continue()
+      if (this.#lines.length > 0) this.#serveLines()
+      if (this.#hostRan || (this.#boardHead === this.#boardTail && this.#alarms.dueNs > nowNs)) return
+    } while (this.#slicesLeft > 0 && nowNs - startNs < this.#nsLeft)
   }
 
   /** Rings the alarms that are due. An alarm that is set again at once rings in the next round. */
@@ -219,16 +238,6 @@ export class RealLoop implements Loop {
       this.#alarms.clear(alarm)
       alarm.fire(nowNs)
     }
-  }
-
-  /** Another turn, after the ticks and microtasks of the host code that ran in this one. */
-  #continue(): void {
-    if (this.#scheduled) return
-    this.#scheduled = true
-    if (this.#slicesLeft <= 0 || this.#nsLeft <= 0) setImmediate(this.#freshTurn)
-    // A microtask runs after the ticks that the handlers left, the tick that it asks for after the microtasks. Both together
-    // cost a quarter of a setImmediate.
-    else void this.#resolved.then(this.#tick)
   }
 
   /** Sets the timer for the earliest alarm. */
@@ -255,9 +264,12 @@ export class RealLoop implements Loop {
     if (wakeNs !== Number.POSITIVE_INFINITY && (board.slot < 0 || board.dueNs > wakeNs)) this.#alarms.set(board, wakeNs)
   }
 
+  /** Host code has had its turn: handlers, ticks and microtasks count like slices. */
   #accountHost(nowNs: number): void {
-    if (this.profile !== null) this.profile.hostNs += nowNs - this.#hostSinceNs
+    const spentNs = nowNs - this.#hostSinceNs
     this.#hostSinceNs = 0
+    this.#nsLeft -= spentNs
+    if (this.profile !== null) this.profile.hostNs += spentNs
   }
 
   #serveLines(): void {

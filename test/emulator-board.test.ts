@@ -1,5 +1,4 @@
 import test from 'ava'
-import { IRQ_MAC0 } from '../abi/registers.ts'
 import { BUS_CARD_STATE, CARD_OFF, CARD_RUNNING, CARD_STOPPED } from '../abi/virtio.ts'
 import type { BoardOptions } from '../emulator/board.ts'
 import { BootError, type CrashReport, formatCrash } from '../emulator/board.ts'
@@ -294,5 +293,37 @@ test('RO registers are shown again, whatever the firmware stored', async (t) => 
   await farm.run(farm.now() + 1e6)
   t.is(echo.memory!.register(0x000), 0x43494e49)
   t.is(echo.memory!.register(0x200), 0x4e000100)
-  t.is(IRQ_MAC0, 1)
+})
+
+test('listeners may switch the board that stopped on again, and off', async (t) => {
+  const farm = virtualFarm()
+  const wasm = await firmware('misbehave')
+  const bad = board(farm, 'bad')
+  let crashes = 0
+  farm.on('crash', () => {
+    crashes++
+    if (crashes < 3) bad.powerOn({ wasm, boot: { flags: crashes === 1 ? 3 : 20 } })
+  })
+  bad.powerOn({ wasm, boot: { flags: 1 } })
+  await farm.run(20e6)
+  t.is(crashes, 2)
+  t.is(bad.cardState, CARD_RUNNING)
+  farm.on('console', () => bad.powerOff())
+  bad.powerOff()
+  bad.powerOn({ wasm })
+  await farm.run(farm.now() + 20e6)
+  t.is(bad.cardState, CARD_STOPPED)
+  t.is(bad.crash, null)
+})
+
+test('frames between two ports of one board wait until its transmit and deliver rings are empty', async (t) => {
+  const farm = virtualFarm()
+  const both = board(farm, 'both')
+  farm.connect(both.ports[0], both.ports[1])
+  both.powerOn({ wasm: await firmware('echo'), boot: { interfaces: [{ address: 40 }, { address: 40 }] } })
+  await farm.run(1e6)
+  const [a, b] = both.ports.map((port) => port.statistics())
+  t.is(both.crash, null)
+  t.is(a.rxDropped + b.rxDropped, 0)
+  t.true(a.rxFrames > 1000 && b.rxFrames > 1000)
 })

@@ -5,17 +5,31 @@ import test from 'ava'
 import fc from 'fast-check'
 import * as registers from '../abi/registers.ts'
 import {
+  FLASH_ADDRESS,
+  FLASH_BUFFER,
+  FLASH_BYTES,
+  FLASH_COMMAND,
+  FLASH_COMMAND_ERASE,
+  FLASH_COMMAND_READ,
+  FLASH_COMMAND_WRITE,
+  FLASH_ERASE_BLOCK,
   FLASH_ERROR_ALIGNMENT,
+  FLASH_ERROR_COMMAND,
   FLASH_ERROR_FAILED,
   FLASH_ERROR_NOT_ERASED,
   FLASH_ERROR_RANGE,
+  FLASH_LENGTH,
   FLASH_OK,
+  FLASH_STATUS,
+  FLASH_WRITE_GRANULE,
   IRQ_ALL,
   REGISTER_END,
 } from '../abi/registers.ts'
 import { DROP_UDP_CHECKSUM, TRACE_DROP } from '../abi/trace.ts'
 import { AlarmQueue } from '../emulator/clock.ts'
 import { ERASE_BLOCK_BYTES, Flash } from '../emulator/devices/flash.ts'
+import { FlashController } from '../emulator/devices/flash-controller.ts'
+import { copyBytes, InicMemory } from '../emulator/devices/memory.ts'
 import { REGISTERS } from '../emulator/devices/registers.ts'
 import { traceText } from '../emulator/devices/trace.ts'
 import type { Alarm } from '../emulator/link/link.ts'
@@ -124,6 +138,92 @@ test('flash: a cut leaves part of a granule, and nothing works until power is ba
   t.is(flash.erase(0, ERASE_BLOCK_BYTES), FLASH_ERROR_FAILED)
   t.is(flash.read(0, bytes), FLASH_OK, 'a failed operation leaves the flash on')
   t.is(bytes[0], 0)
+})
+
+const COMMANDS: { title: string; command: number; address: number; buffer: number; length: number; status: number }[] =
+  [
+    { title: 'erase', command: FLASH_COMMAND_ERASE, address: 0x1000, buffer: 0, length: 0x1000, status: FLASH_OK },
+    { title: 'write', command: FLASH_COMMAND_WRITE, address: 0x1000, buffer: 0x20000, length: 16, status: FLASH_OK },
+    { title: 'read', command: FLASH_COMMAND_READ, address: 0x1000, buffer: 0x30000, length: 16, status: FLASH_OK },
+    {
+      title: 'a command that is none',
+      command: 9,
+      address: 0,
+      buffer: 0x20000,
+      length: 8,
+      status: FLASH_ERROR_COMMAND,
+    },
+    {
+      title: 'a write beyond the flash',
+      command: FLASH_COMMAND_WRITE,
+      address: 0x4000,
+      buffer: 0x20000,
+      length: 8,
+      status: FLASH_ERROR_RANGE,
+    },
+    {
+      title: 'a write from outside memory',
+      command: FLASH_COMMAND_WRITE,
+      address: 0,
+      buffer: 0xfffffff8,
+      length: 16,
+      status: FLASH_ERROR_RANGE,
+    },
+    {
+      title: 'a read over registers',
+      command: FLASH_COMMAND_READ,
+      address: 0,
+      buffer: 0x1000,
+      length: 16,
+      status: FLASH_ERROR_RANGE,
+    },
+    {
+      title: 'a read of four gigabytes',
+      command: FLASH_COMMAND_READ,
+      address: 0,
+      buffer: 0x20000,
+      length: 0xffffffff,
+      status: FLASH_ERROR_RANGE,
+    },
+  ]
+
+test('flash controller: one command at a time, its status, and the size of the flash', (t) => {
+  const memory = new InicMemory(new ArrayBuffer(0x40000))
+  const controller = new FlashController(Flash.inMemory(0x4000))
+  controller.powerOn(memory)
+  controller.show()
+  t.is(memory.register(FLASH_BYTES), 0x4000)
+  t.is(memory.register(FLASH_ERASE_BLOCK), 4096)
+  t.is(memory.register(FLASH_WRITE_GRANULE), 8)
+  t.false(controller.settle())
+  memory.bytes.set([1, 2, 3, 4], 0x20000)
+  for (const { title, command, address, buffer, length, status } of COMMANDS) {
+    memory.setRegister(FLASH_ADDRESS, address)
+    memory.setRegister(FLASH_BUFFER, buffer)
+    memory.setRegister(FLASH_LENGTH, length)
+    memory.setRegister(FLASH_COMMAND, command)
+    t.true(controller.settle(), title)
+    t.is(memory.register(FLASH_STATUS), status, title)
+    t.is(memory.register(FLASH_COMMAND), 0, title)
+  }
+  t.deepEqual([...memory.bytes.subarray(0x30000, 0x30005)], [1, 2, 3, 4, 0])
+})
+
+test('copies are whole at every alignment and length', (t) => {
+  const from = new InicMemory(new ArrayBuffer(4096))
+  for (let n = 0; n < 4096; n++) from.bytes[n] = (n * 31) & 0xff
+  for (const fromOffset of [0, 1, 2, 3, 4, 66]) {
+    for (const toOffset of [0, 1, 2, 3, 4, 130]) {
+      for (const length of [0, 1, 2, 3, 4, 5, 23, 24, 25, 47, 48, 49, 95, 96, 97, 98, 99, 1460]) {
+        const to = new InicMemory(new ArrayBuffer(4096))
+        copyBytes(from, fromOffset, to, toOffset, length)
+        const expected = new Uint8Array(4096)
+        expected.set(from.bytes.subarray(fromOffset, fromOffset + length), toOffset)
+        if (Buffer.compare(to.bytes, expected) !== 0) t.fail(`${length} bytes from ${fromOffset} to ${toOffset}`)
+      }
+    }
+  }
+  t.pass()
 })
 
 test('alarms ring by time and then by the order in which they were set', (t) => {

@@ -171,8 +171,8 @@ test.serial('real time: a busy board leaves the event loop to others', async (t)
     turns++
   }
   await farm.stop()
-  t.true(turns > 50, `${turns} turns`)
-  t.true(board.slices > 10_000, `${board.slices} slices`)
+  t.true(turns > 3, `${turns} turns`)
+  t.true(board.slices > 20 * turns, `${board.slices} slices`)
   const { slices } = board
   await sleep(20)
   t.is(board.slices, slices, 'a stopped farm stands still')

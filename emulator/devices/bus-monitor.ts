@@ -63,8 +63,12 @@ export class BusMonitor {
     this.#next = 0
   }
 
-  /** After a poll: the address that was stored to, or -1. */
-  check(): number {
+  /** After a poll: the address that was stored to, or -1. `stored`: the firmware may have stored into the used part of the page. */
+  check(stored: boolean): number {
+    return (stored && !this.#holesAreEmpty()) || !this.#nextStretchIsEmpty() ? this.checkAll() : -1
+  }
+
+  #holesAreEmpty(): boolean {
     const doubles = this.#doubles
     const pairs = this.#pairs
     let a = 0
@@ -81,12 +85,18 @@ export class BusMonitor {
     const singles = this.#singles
     let bits = 0
     for (let n = 0; n < singles.length; n++) bits |= words[singles[n]]
+    return a + b + c + d === 0 && bits === 0
+  }
+
+  #nextStretchIsEmpty(): boolean {
+    const words = this.#words
     const next = this.#next
     const stretches = this.#stretches
     this.#next = next + 2 === stretches.length ? 0 : next + 2
     const end = stretches[next + 1]
+    let bits = 0
     for (let word = stretches[next]; word < end; word++) bits |= words[word]
-    return a + b + c + d === 0 && bits === 0 ? -1 : this.checkAll()
+    return bits === 0
   }
 
   /** Looks at everything at once: the first address that was stored to, or -1. */

@@ -26,15 +26,13 @@ import {
 } from '../../abi/rings.ts'
 import { DescriptorRing } from './descriptor-ring.ts'
 import type { InterruptController } from './irq.ts'
-import { type FaultLine, hex, type InicMemory } from './memory.ts'
+import { copyBytes, type FaultLine, hex, type InicMemory } from './memory.ts'
 import { QueueSet, type QueueSetHost } from './queue-set.ts'
-import { Chain, type Virtqueue } from './virtqueue.ts'
+import { Chain, type HostRam, type Virtqueue } from './virtqueue.ts'
 
 const FETCH_QUEUES = (1 << QUEUE_CONTROL) | (1 << QUEUE_TX)
 const DROPPED = (REGISTER_BASE + DMA_DROPPED) >>> 2
 const STATUS_BASE = (REGISTER_BASE + QUEUE_STATUS_BASE) >>> 2
-/** Up to this many bytes a loop over words beats the making of a typed-array view. */
-const WORD_COPY_BYTES = 96
 
 /** Counters of the DMA engine since power-on; free-running. */
 export interface DmaStatistics {
@@ -88,9 +86,6 @@ export class DmaEngine implements QueueSetHost {
   // Queue states shown to the firmware, by queue index.
   #statusBase = 0
   readonly #epochs = new Uint32Array(QUEUE_COUNT)
-  readonly #shownAvailable = new Uint32Array(QUEUE_COUNT)
-  readonly #shownState = new Uint32Array(QUEUE_COUNT)
-  readonly #shownEpoch = new Uint32Array(QUEUE_COUNT)
 
   // The chain being fetched, and how far it got. A chain may need more descriptors than the firmware has given.
   readonly #fetchChain = new Chain()
@@ -206,19 +201,13 @@ export class DmaEngine implements QueueSetHost {
   show(): void {
     this.#words[DROPPED] = this.dropped
     if (this.#statusBase === 0) return
-    for (let s = 0; s < this.#attached.length; s++) {
-      const set = this.#attached[s]
+    const attached = this.#attached
+    for (let s = 0; s < attached.length; s++) {
+      const { queues, index } = attached[s]
       for (let q = 0; q < QUEUES_PER_SET; q++) {
-        const virtqueue = set.queues[q]
+        const virtqueue = queues[q]
         if (virtqueue.writable) virtqueue.look()
-        const index = set.index * QUEUES_PER_SET + q
-        if (
-          virtqueue.available !== this.#shownAvailable[index] ||
-          virtqueue.state !== this.#shownState[index] ||
-          this.#epochs[index] !== this.#shownEpoch[index]
-        ) {
-          this.#showStatus(index, virtqueue)
-        }
+        if (virtqueue.changed) this.#showStatus(index * QUEUES_PER_SET + q, virtqueue)
       }
     }
   }
@@ -371,7 +360,7 @@ export class DmaEngine implements QueueSetHost {
     if (set === null || this.#epochs[index] !== this.#fetchEpoch) this.#fetchLeft = 0
     else {
       stored = Math.min(this.#fetchLeft, capacity)
-      this.#gather(set.ram, address, stored)
+      this.#gather(set.memory, address, stored)
       this.#fetchLeft -= stored
     }
     let info = index | this.#fetchFirst
@@ -393,14 +382,15 @@ export class DmaEngine implements QueueSetHost {
   }
 
   /** Copies the next `length` bytes of the chain being fetched to `address` in INIC memory. */
-  #gather(ram: Uint8Array, address: number, length: number): void {
+  #gather(ram: HostRam, address: number, length: number): void {
     const chain = this.#fetchChain
+    const memory = this.#memory!
     let to = address
     let left = length
     while (left > 0) {
       const rest = chain.lengths[this.#fetchSegment] - this.#fetchOffset
       const piece = Math.min(rest, left)
-      copy(ram, chain.addresses[this.#fetchSegment] + this.#fetchOffset, this.#memory!.bytes, to, piece)
+      copyBytes(ram, chain.addresses[this.#fetchSegment] + this.#fetchOffset, memory, to, piece)
       to += piece
       left -= piece
       if (piece === rest) {
@@ -445,14 +435,15 @@ export class DmaEngine implements QueueSetHost {
       this.#deliverQueue = null
       return
     }
-    const ram = this.#sets[this.#deliverIndex >>> 2]!.ram
+    const ram = this.#sets[this.#deliverIndex >>> 2]!.memory
+    const memory = this.#memory!
     this.#deliverBytes += length
     let from = address
     let left = length
     while (left > 0) {
       const rest = chain.lengths[this.#deliverSegment] - this.#deliverOffset
       const piece = Math.min(rest, left)
-      copy(this.#memory!.bytes, from, ram, chain.addresses[this.#deliverSegment] + this.#deliverOffset, piece)
+      copyBytes(memory, from, ram, chain.addresses[this.#deliverSegment] + this.#deliverOffset, piece)
       from += piece
       left -= piece
       if (piece === rest) {
@@ -482,16 +473,11 @@ export class DmaEngine implements QueueSetHost {
   #showStatus(index: number, virtqueue: Virtqueue | null): void {
     const words = this.#words
     const at = (this.#statusBase + index * QUEUE_STATUS_BYTES) >>> 2
-    const available = virtqueue?.available ?? 0
-    const state = virtqueue?.state ?? QUEUE_STATE_DISABLED
-    const epoch = this.#epochs[index]
-    this.#shownAvailable[index] = available
-    this.#shownState[index] = state
-    this.#shownEpoch[index] = epoch
-    words[at] = available
-    words[at + 1] = state
-    words[at + 2] = epoch
+    words[at] = virtqueue?.available ?? 0
+    words[at + 1] = virtqueue?.state ?? QUEUE_STATE_DISABLED
+    words[at + 2] = this.#epochs[index]
     words[at + 3] = virtqueue?.bufferBytes ?? 0
+    if (virtqueue !== null) virtqueue.changed = false
   }
 
   #moveStatus(base: number): void {
@@ -510,13 +496,4 @@ export class DmaEngine implements QueueSetHost {
 /** So few buffers that the firmware may soon wait for one. */
 function isScarce(virtqueue: Virtqueue): boolean {
   return virtqueue.free < virtqueue.size >>> 2
-}
-
-/** Copies `length` bytes; both ranges were checked. */
-function copy(from: Uint8Array, fromOffset: number, to: Uint8Array, toOffset: number, length: number): void {
-  if (length <= WORD_COPY_BYTES) {
-    for (let n = 0; n < length; n++) to[toOffset + n] = from[fromOffset + n]
-    return
-  }
-  to.set(from.subarray(fromOffset, fromOffset + length), toOffset)
 }

@@ -83,6 +83,8 @@ export class MacPort implements Port {
   #registers: Uint32Array = new Uint32Array(0)
   #outlet: FrameSink = NOWHERE
   #carrier = false
+  /** Counters or carrier have changed since they were shown. */
+  #stale = true
   #promiscuous = false
   readonly #rx: DescriptorRing
   readonly #tx: DescriptorRing
@@ -143,14 +145,24 @@ export class MacPort implements Port {
   setCarrier(up: boolean): void {
     if (up === this.#carrier) return
     this.#carrier = up
+    this.#stale = true
     if (this.receiving) this.#irq.raise(IRQ_LINK)
   }
 
-  /** Before a poll. */
+  /** Before a poll, if the firmware may have changed them: every register that it reads. */
   show(): void {
     const registers = this.#registers
     registers[MAC_ADDRESS_LOW >>> 2] = this.#addressLow
     registers[MAC_ADDRESS_HIGH >>> 2] = this.#addressHigh
+    this.#stale = true
+    this.showNews()
+  }
+
+  /** Before any poll: what changed since the last one. */
+  showNews(): void {
+    if (!this.#stale) return
+    this.#stale = false
+    const registers = this.#registers
     registers[MAC_LINK >>> 2] = this.#carrier ? 1 : 0
     registers[MAC_RX_FRAMES >>> 2] = this.rxFrames
     registers[MAC_RX_DROPPED >>> 2] = this.rxDropped
@@ -173,6 +185,7 @@ export class MacPort implements Port {
     for (let left = ring.entries; left > 0; left--) {
       const at = ring.at
       if (words[at + 3] !== OWNER_DEVICE) return
+      this.#stale = true
       const address = words[at]
       const length = words[at + 1]
       if (length < MAC_MINIMUM_FRAME || length > MAC_MAXIMUM_FRAME || !memory.holds(address, length)) {
@@ -192,6 +205,7 @@ export class MacPort implements Port {
       this.rxFiltered++
       return
     }
+    this.#stale = true
     if (!this.receiving || length > MAC_MAXIMUM_FRAME) this.rxDropped++
     else if (this.#gate.closed) this.#queue(source, offset, length)
     else this.#store(source, offset, length)

@@ -12,12 +12,14 @@ if (new Uint8Array(new Uint32Array([1]).buffer)[0] !== 1) {
  */
 export class InicMemory {
   readonly bytes: Uint8Array
+  readonly halves: Uint16Array
   readonly words: Uint32Array
   /** Bytes. */
   readonly length: number
 
   constructor(buffer: ArrayBufferLike) {
     this.bytes = new Uint8Array(buffer)
+    this.halves = new Uint16Array(buffer)
     this.words = new Uint32Array(buffer)
     this.length = buffer.byteLength
   }
@@ -36,6 +38,51 @@ export class InicMemory {
   setRegister(register: number, value: number): void {
     this.words[(REGISTER_BASE + register) >>> 2] = value
   }
+}
+
+/** Memory that the DMA engine copies from and to. */
+export interface CopyMemory {
+  readonly bytes: Uint8Array
+  readonly halves: Uint16Array
+  readonly words: Uint32Array
+}
+
+// Up to so many bytes a loop beats the making of a typed-array view (50 to 90 ns), if the loop goes by ...
+const COPY_BY_BYTES = 24
+const COPY_BY_HALVES = 48
+const COPY_BY_WORDS = 96
+
+/** Copies `length` bytes. Both ranges were checked, and do not overlap. */
+export function copyBytes(
+  from: CopyMemory,
+  fromOffset: number,
+  to: CopyMemory,
+  toOffset: number,
+  length: number,
+): void {
+  const alignment = fromOffset | toOffset
+  let done = 0
+  if ((alignment & 3) === 0 && length <= COPY_BY_WORDS) {
+    const source = from.words
+    const target = to.words
+    const first = fromOffset >>> 2
+    const shift = (toOffset >>> 2) - first
+    const end = first + (length >>> 2)
+    for (let word = first; word < end; word++) target[word + shift] = source[word]
+    done = length & ~3
+  } else if ((alignment & 1) === 0 && length <= COPY_BY_HALVES) {
+    const source = from.halves
+    const target = to.halves
+    const first = fromOffset >>> 1
+    const shift = (toOffset >>> 1) - first
+    const end = first + (length >>> 1)
+    for (let half = first; half < end; half++) target[half + shift] = source[half]
+    done = length & ~1
+  } else if (length > COPY_BY_BYTES) {
+    to.bytes.set(from.bytes.subarray(fromOffset, fromOffset + length), toOffset)
+    return
+  }
+  for (; done < length; done++) to.bytes[toOffset + done] = from.bytes[fromOffset + done]
 }
 
 /** Where a device reports that the firmware gave it something that no hardware could use; the board stops at the slice boundary. */

@@ -44,6 +44,8 @@ export class QueueSet implements Bus {
   /** 0..QUEUE_SETS - 1. */
   readonly index: number
   readonly ram: Uint8Array
+  /** The same, for the DMA engine. */
+  readonly memory: HostRam
   readonly queues: readonly Virtqueue[]
   /** Bit q = queue q rang and has not been drained; DMA engine's. */
   rung = 0
@@ -62,6 +64,7 @@ export class QueueSet implements Bus {
     const ram = new HostRam(buffer)
     this.index = index
     this.ram = ram.bytes
+    this.memory = ram
     this.#host = host
     this.queues = Array.from(
       { length: QUEUES_PER_SET },

@@ -35,6 +35,7 @@ export class StreamLink extends OutsidePort {
   readonly #parser: FrameParser
   #server: Server | null = null
   #socket: Socket | null = null
+  #peer = ''
   #connected = false
   #closed = false
   #retry: NodeJS.Timeout | null = null
@@ -123,26 +124,27 @@ export class StreamLink extends OutsidePort {
 
   #accept(socket: Socket): void {
     if (this.#socket !== null) {
-      this.#report(`turned ${peerName(socket)} away: ${peerName(this.#socket)} is connected`)
+      this.#report(`turned ${peerName(socket)} away: ${this.#peer} is connected`)
       socket.destroy()
       return
     }
-    this.#use(socket)
-    this.#opened(peerName(socket))
+    this.#use(socket, peerName(socket))
+    this.#opened()
   }
 
   #connect(): void {
     const address = this.#options.connect!
     const socket = 'path' in address ? connect(address.path) : connect(address.port, address.host)
-    this.#use(socket)
+    this.#use(socket, formatLinkAddress(address))
     socket.on('connect', () => {
       this.#retryMs = FIRST_RETRY_MS
-      this.#opened(formatLinkAddress(address))
+      this.#opened()
     })
   }
 
-  #use(socket: Socket): void {
+  #use(socket: Socket, peer: string): void {
     this.#socket = socket
+    this.#peer = peer
     let reason = 'the peer closed the connection'
     socket.on('data', (chunk: Buffer) => {
       const badLength = this.#parser.push(chunk)
@@ -158,15 +160,14 @@ export class StreamLink extends OutsidePort {
     socket.on('close', () => this.#lostPeer(reason))
   }
 
-  #opened(peer: string): void {
+  #opened(): void {
     this.#connected = true
     this.#socket!.setNoDelay(true)
-    this.#report(`connected to ${peer}`)
+    this.#report(`connected to ${this.#peer}`)
   }
 
   #lostPeer(reason: string): void {
     const address = this.#options.connect
-    const peer = address !== undefined ? formatLinkAddress(address) : 'the peer'
     const firstFailure = this.#connected || this.#retryMs === FIRST_RETRY_MS
     this.#connected = false
     this.#socket = null
@@ -174,7 +175,7 @@ export class StreamLink extends OutsidePort {
     this.#filled = 0
     if (this.#closed) return
     // A peer that stays away is not news.
-    if (firstFailure) this.#report(`${peer}: ${reason}${address === undefined ? '' : '; trying again'}`)
+    if (firstFailure) this.#report(`lost ${this.#peer}: ${reason}${address === undefined ? '' : '; trying again'}`)
     if (address === undefined) return
     this.#retry = setTimeout(() => this.#connect(), this.#retryMs)
     this.#retryMs = Math.min(this.#retryMs * 2, LONGEST_RETRY_MS)
