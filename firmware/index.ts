@@ -41,6 +41,7 @@ import { wheelInitialize, wheelNextMs, wheelTake } from './mem/wheel.ts'
 import { ethernetInput } from './net/ethernet.ts'
 import { netInterface } from './net/interface.ts'
 import { netInitialize, netLinkChanged, netTimers } from './net/timers.ts'
+import { answersServe } from './socket/answer.ts'
 import { deliverBegin, deliverInitialize } from './socket/deliver.ts'
 import { fetchInitialize, fetchRefill, fetchServe } from './socket/fetch.ts'
 import { hostServe, queueSetsChanged } from './socket/host.ts'
@@ -156,12 +157,13 @@ export function poll(irqs: u32): u32 {
   deliverBegin()
   if (irqs & IRQ_LINK) netLinkChanged()
   if (irqs & IRQ_QUEUE) queueSetsChanged()
+  answersServe()
   fetchServe()
   let again = false
   for (let i: u32 = 0; i < <u32>MAC_PORTS; i++) {
     if (receive(i)) again = true
   }
-  const nextMs = timers()
+  timers()
   hostServe()
   for (let round: u32 = 0; round < LOOPBACK_ROUNDS; round++) {
     output()
@@ -170,7 +172,8 @@ export function poll(irqs: u32): u32 {
     hostServe()
   }
   fetchRefill()
-  if (again || st.outputHead != 0 || receiveNext(LOOPBACK_PORT) != 0) return 0
+  if (again || st.outputHead != 0 || st.hostLook != 0 || st.deliverFull != 0 || receiveNext(LOOPBACK_PORT) != 0) return 0
+  const nextMs = nextTimerMs()
   if (nextMs == FOREVER) return FOREVER
   if (nextMs == 0) return 0
   // Until that millisecond begins, not just so many milliseconds from now.
@@ -189,14 +192,20 @@ function receive(index: u32): bool {
   return receiveNext(index) != 0
 }
 
-/** Serves the timers that are due; returns milliseconds to the next, or FOREVER. */
-function timers(): u32 {
-  let next = netTimers()
+/** Serves the timers that are due. */
+function timers(): void {
+  netTimers()
+  timeWaitServe()
   for (let n: u32 = 0; n < TIMERS_PER_POLL; n++) {
     const index = wheelTake()
     if (!index) break
     tcpTimer(tcbAt(index))
   }
+}
+
+/** Milliseconds to the next timer, those set in this poll included, or FOREVER. */
+function nextTimerMs(): u32 {
+  let next = netTimers()
   const wheel = wheelNextMs()
   if (wheel >= 0) next = min<u32>(next, wheel)
   const timeWait = timeWaitServe()

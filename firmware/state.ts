@@ -49,6 +49,10 @@ export class State {
   deliverChunks: u32
   queueStatus: u32
   queueSets: u32
+  /** 1 = the ring was full in this poll: what waits is looked at again in the next. */
+  deliverFull: u32
+  /** Queue sets that have answers waiting (socket/answer.ts). */
+  answersWaiting: u32
 
   // The record that is open for appending in this poll (socket/deliver.ts).
   openRecordTcb: u32
@@ -113,6 +117,9 @@ export class State {
   outputTail: u32
   hostHead: u32
   hostTail: u32
+  /** Length of the host list, and how many of it are still to be looked at since something changed. */
+  hostCount: u32
+  hostLook: u32
   neighborWaiters: u32
 
   // TCP.

@@ -330,6 +330,18 @@ for (const [title, interfaces, bound, destination] of [
   })
 }
 
+test('a full transmit ring takes whole datagrams or none of them', (t) => {
+  const card = settledCard()
+  const socket = bind(card)
+  for (let i = 0; i < 8; i++) {
+    card.command(1, command({ op: OP_UDP_SEND, socket, a: ipNumber(PEER.ip), b: 9, payload: bytes(65507) }))
+  }
+  const sent = card.poll().map(({ frame }) => parse(frame).ipv4!)
+  t.is(sent.length % 45, 0)
+  t.true(sent.length > 0 && sent.length <= 256)
+  for (const [i, packet] of sent.entries()) t.is(packet.offset, (i % 45) * 1480)
+})
+
 test('the longest prefix wins, and a dead link loses', (t) => {
   const card = new BareCard({
     interfaces: [

@@ -169,10 +169,11 @@ test('datagrams that differ in source, identification or protocol are kept apart
     fragment(third, 1000, third.length, { ...other, ...c }),
   ]
   const udpPiece = fragment(third, 1000, third.length, { protocol: 17 })
-  const sent = receiveAll(card, [a1!, b1!, c1, udpPiece, c2, b2!, a2!]).map(({ frame }) => parse(frame))
+  const broadcastPiece = fragment(third, 1000, third.length, { destination: '192.0.2.255' })
+  const sent = receiveAll(card, [a1!, b1!, c1, udpPiece, broadcastPiece, c2, b2!, a2!]).map(({ frame }) => parse(frame))
   const lengths = sent.filter((p) => p.ipv4!.offset === 0).map((p) => p.ipv4!.destination)
   t.deepEqual(lengths, [GATEWAY.ip, PEER.ip, PEER.ip])
-  t.is(card.state('reassemblyUsed'), 1)
+  t.is(card.state('reassemblyUsed'), 2)
 })
 
 // ── what breaks the rules ──
@@ -256,6 +257,24 @@ test('after an overlap the rest of the datagram is swallowed, and the next datag
   t.truthy(joined(receiveAll(card, fragments(DATA, [1200], { identification: 78 }))))
   expectFrames(t, card.advance(TIMEOUT_MS + 1), [])
   t.truthy(joined(receiveAll(card, fragments(DATA, [1200]))))
+})
+
+test('an overlap is seen even if its bytes are those that the buffer held before', (t) => {
+  const card = settledCard()
+  t.truthy(joined(receiveAll(card, fragments(DATA, [1200]))))
+  const overlapping = [fragment(DATA, 0, 1200), fragment(DATA, 1192, 2000), fragment(DATA, 1200, 2400)]
+  expectFrames(t, receiveAll(card, overlapping), [])
+})
+
+test('a fragment beyond 65535 bytes leaves the datagrams of others alone', (t) => {
+  const card = settledCard()
+  const beyond = (id: number) =>
+    fragment(DATA, 0, 1200, { identification: id, offset: 65528, moreFragments: id % 2 === 0 })
+  const halves = [100, 101, 102, 103].map((identification) => fragments(DATA, [1200], { identification }))
+  const first = halves.flatMap(([half], i) => [half!, beyond(200 + i)])
+  receiveAll(card, first)
+  for (const [, half] of halves) t.truthy(joined(receiveAll(card, [half!])))
+  t.is(card.state('reassemblyUsed'), 0)
 })
 
 test('a header with options that makes the datagram too long ends it', (t) => {

@@ -273,6 +273,18 @@ test('the endpoint bound to the address comes before the one bound to any', (t) 
   )
 })
 
+test('of two that share an address the newest gets the datagram', (t) => {
+  const card = settledCard()
+  const flags = UDP_FLAG_REUSE
+  bind(card, { flags, address: CARD.ip })
+  const newest = bind(card, { flags, address: CARD.ip })
+  receive(card, datagram(bytes(1)))
+  t.deepEqual(
+    received(card).map(({ socket }) => socket),
+    [newest],
+  )
+})
+
 test('a broadcast reaches all that are bound to any address', (t) => {
   const card = settledCard({ sets: [0, 1] })
   const flags = UDP_FLAG_REUSE
@@ -304,8 +316,7 @@ test('only as many bytes as there is credit are delivered, and returned credit d
 test('credit that was never given does not count', (t) => {
   const card = settledCard()
   const { socket, value2: credit } = tryBind(card)
-  card.command(TX, command({ op: OP_CREDIT, socket, a: 0xffffffff }))
-  card.command(TX, command({ op: OP_CREDIT, socket, a: 1 }))
+  for (const a of [100000, 0xffffffff, 1]) card.command(TX, command({ op: OP_CREDIT, socket, a }))
   const count = Math.floor(credit / 1000)
   for (let i = 0; i < count + 5; i++) receive(card, datagram(bytes(1000)))
   t.is(received(card).length, count)
@@ -364,6 +375,18 @@ test('property: every length leaves and comes back as it was', (t) => {
     return Buffer.compare(whole, expected) === 0 && sent.every(({ ipv4 }) => ipv4!.totalLength <= 1500)
   })
   t.notThrows(() => fc.assert(property, { numRuns: 100 }))
+})
+
+test('the checksum is right wherever the DMA engine cuts the record', (t) => {
+  const card = settledCard()
+  const socket = bind(card)
+  for (const limit of [17, 100, 333, 1001]) {
+    card.fetchLimit = limit
+    for (const length of [0, 1, 2, 400, 1471]) {
+      const payload = bytes(length)
+      expectFrames(t, send(card, socket, payload), [{ udp: { payload } }])
+    }
+  }
 })
 
 for (const [title, length, status] of [
@@ -477,6 +500,10 @@ for (const [title, quoted] of [
   ['a packet from somebody else', ipv4({ ...QUOTED, source: PEER.ip, protocol: 17, payload: udp(QUOTED) })],
   ['a later fragment', ipv4({ ...QUOTED, protocol: 17, offset: 1480, payload: udp(QUOTED) })],
   ['another protocol', ipv4({ ...QUOTED, protocol: 132, payload: udp(QUOTED) })],
+  [
+    'four bytes behind options',
+    ipv4({ ...QUOTED, protocol: 17, options: new Uint8Array(4).fill(1), payload: udp(QUOTED).subarray(0, 4) }),
+  ],
   ['a port that is not ours', ipv4({ ...QUOTED, protocol: 17, payload: udp({ ...QUOTED, sourcePort: 5001 }) })],
 ] as [string, Uint8Array][]) {
   test(`an ICMP error is ignored that quotes ${title}`, (t) => {

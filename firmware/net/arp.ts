@@ -144,7 +144,6 @@ export function arpLookup(interfaceIndex: u32, address: u32): u32 {
     if (!index) return 0
     const fresh = arpEntry(index)
     fresh.used = 1
-    fresh.sinceMs = now - RETRY_MS
     resolve(fresh)
     return 0
   }
@@ -161,14 +160,12 @@ export function arpLookup(interfaceIndex: u32, address: u32): u32 {
   return 0
 }
 
-/** Starts to ask for an address by broadcast; not before RETRY_MS have passed since the last request. */
+/** Starts to ask for an address by broadcast. The last request, if there was one, had its RETRY_MS. */
 function resolve(entry: ArpEntry): void {
-  const st = state()
   entry.state = <u8>INCOMPLETE
   entry.tries = 0
-  st.arpIncomplete++
-  if (st.nowMs - entry.sinceMs >= RETRY_MS) ask(entry)
-  else netTimerAt(entry.sinceMs + RETRY_MS)
+  state().arpIncomplete++
+  ask(entry)
 }
 
 /** The entry is old: still used, while its owner is asked by unicast (RFC 1122 §2.3.2.1 method 2). */

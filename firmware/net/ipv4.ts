@@ -95,7 +95,7 @@ export function ipv4Deliver(port: u32, packet: u32, transient: bool): void {
     icmpInput(port, packet, payload, bytes, broadcast)
   } else {
     drop(DROP_PROTOCOL, protocol, ipv4Source(packet))
-    if (!broadcast) icmpError(port, packet, ICMP_UNREACHABLE, ICMP_CODE_PROTOCOL, 0)
+    icmpError(port, packet, ICMP_UNREACHABLE, ICMP_CODE_PROTOCOL, 0)
   }
 }
 

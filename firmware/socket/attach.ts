@@ -17,7 +17,7 @@ import { trace } from '../hal/trace.ts'
 import { counters, state } from '../state.ts'
 import { tcpAbandon } from '../tcp/close.ts'
 import { deliverUnread } from '../tcp/rcv.ts'
-import { F_ATTACH_WANTED, F_ATTACHED, F_HOST, Tcb, TIMER_STATE, wantHost } from '../tcp/tcb.ts'
+import { F_ACK_NOW, F_ATTACH_WANTED, F_ATTACHED, F_HOST, Tcb, TIMER_STATE, wantHost, wantOutput } from '../tcp/tcb.ts'
 import { timerStart, timerStop } from '../tcp/timer.ts'
 import { deliverEvent, eventScratch } from './deliver.ts'
 import { Listener, listenerAt } from './listener.ts'
@@ -26,6 +26,9 @@ import { Listener, listenerAt } from './listener.ts'
  * From the Temporary table to a socket (FIG. 6): an endpoint is unattached until its request, or its listener's rule, decides who
  * serves it. Until then the main board knows nothing of it.
  */
+
+/** A window below this, bytes, is told to have opened as soon as an endpoint is attached. */
+const LITTLE_WINDOW: u32 = 4096
 
 /** Starts the wait for the request of an endpoint whose handshake is done. */
 export function armPlacement(tcb: Tcb): void {
@@ -72,6 +75,14 @@ function attach(tcb: Tcb, listener: Listener): bool {
   counters().attached++
   trace(TRACE_ATTACH, tcb.queueSet, tcb.handle, tcb.remoteAddress)
   timerStop(tcb, TIMER_STATE)
+  const edge = tcb.irs + 1 + state().receiveCredit
+  const more = edge != tcb.rcvEdge
+  tcb.rcvEdge = edge
+  if (more && tcb.rcvAdvertised - tcb.rcvNxt < LITTLE_WINDOW) {
+    // Much came before there was somebody to read it; the peer learns that there is room now.
+    tcb.flags |= F_ACK_NOW
+    wantOutput(tcb)
+  }
   tcb.flags = (tcb.flags & ~F_ATTACH_WANTED) | F_ATTACHED | F_HOST
   if (!deliverUnread(tcb)) wantHost(tcb)
   return true

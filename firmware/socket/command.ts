@@ -29,7 +29,7 @@ import { counters, state } from '../state.ts'
 import { tcpAbandon, tcpFail } from '../tcp/close.ts'
 import { sendReset } from '../tcp/output.ts'
 import { sendQueueAppend } from '../tcp/sendqueue.ts'
-import { seqLeq, seqLt } from '../tcp/sequence.ts'
+import { seqLeq } from '../tcp/sequence.ts'
 import {
   F_ACK_NOW,
   F_CONNECTED_OWED,
@@ -50,7 +50,7 @@ import {
 import { timerStart, timerStop } from '../tcp/timer.ts'
 import { cancelConnect, connectCommand } from './connect.ts'
 import { listenCommand, unlistenCommand } from './listen.ts'
-import { udpCommand } from './udp.ts'
+import { isUdpHandle, udpCommand } from './udp.ts'
 
 /** How long FIN-WAIT-2 lasts once the application has let go, milliseconds. */
 const FIN_WAIT_2_MS: u32 = 60000
@@ -84,8 +84,9 @@ export function streamCommand(set: u32, op: u32, record: u32, head: u32): void {
     else dataCommand(tcb, load<u16>(record + COMMAND_FLAGS), head)
     return
   }
-  if (op == OP_UDP_SEND) udpCommand(set, op, record, head)
-  else if (op == OP_CREDIT || op == OP_CLOSE || op == OP_ABORT) {
+  if (op == OP_UDP_SEND || (op == OP_CREDIT && isUdpHandle(load<u32>(record + COMMAND_SOCKET)))) {
+    udpCommand(set, op, record, head)
+  } else if (op == OP_CREDIT || op == OP_CLOSE || op == OP_ABORT) {
     const tcb = connectionOf(set, record)
     if (tcb != null) {
       if (op == OP_CREDIT) creditCommand(tcb, load<u32>(record + COMMAND_A))
@@ -135,15 +136,17 @@ function endStream(tcb: Tcb): void {
 /** The application has consumed bytes: the window's right edge moves. */
 function creditCommand(tcb: Tcb, bytes: u32): void {
   // Credit for what was never delivered would let the peer send more than the host bargained for.
-  if (seqLt(tcb.rcvNxt + state().receiveCredit, tcb.rcvEdge + bytes)) {
+  if (bytes > unconsumed(tcb)) {
     counters().commandsBad++
     return
   }
   tcb.rcvEdge += bytes
-  const opened = tcb.rcvEdge - tcb.rcvAdvertised
-  if (seqLeq(tcb.rcvEdge, tcb.rcvAdvertised)) return
+  // The largest window that the header can tell, and what it could tell now.
+  const all = min<u32>(state().receiveCredit, (<u32>0xffff) << tcb.rcvScale)
+  const right = tcb.rcvNxt + min<u32>(tcb.rcvEdge - tcb.rcvNxt, all)
+  if (seqLeq(right, tcb.rcvAdvertised)) return
+  const opened = right - tcb.rcvAdvertised
   // RFC 9293 §3.8.6.2.2: advertise once it is half of what the window can be, or two segments where little is left of it.
-  const all = state().receiveCredit
   const little = tcb.rcvAdvertised - tcb.rcvNxt < all >>> 2
   if (opened >= all >>> 1 || (little && opened >= WINDOW_UPDATE_SEGMENTS * <u32>tcb.mss)) {
     tcb.flags |= F_ACK_NOW | F_WINDOW_UPDATE
@@ -153,7 +156,7 @@ function creditCommand(tcb: Tcb, bytes: u32): void {
 
 /** The application has let go (abi/messages.ts OP_CLOSE). */
 function closeCommand(tcb: Tcb): void {
-  if (tcb.unreadHead != 0 || unconsumed(tcb)) {
+  if (tcb.unreadHead != 0 || unconsumed(tcb) != 0) {
     // RFC 9293 §3.6.1, RFC 1122 §4.2.2.13: bytes that nobody will read mean a reset.
     tcpAbandon(tcb, true)
     return
@@ -164,10 +167,10 @@ function closeCommand(tcb: Tcb): void {
   wantOutput(tcb)
 }
 
-/** True if the host has been given bytes that it has not returned as credit. */
-function unconsumed(tcb: Tcb): bool {
+/** Bytes that were received and that the host has not returned as credit. */
+function unconsumed(tcb: Tcb): u32 {
   const fin = tcb.flags & F_FIN_RECEIVED ? 1 : 0
-  return tcb.rcvEdge - (tcb.rcvNxt - fin) < state().receiveCredit
+  return state().receiveCredit - (tcb.rcvEdge - (tcb.rcvNxt - fin))
 }
 
 function abortCommand(tcb: Tcb): void {

@@ -43,7 +43,8 @@ import {
 } from '../tcp/tcb.ts'
 import { timerStart } from '../tcp/timer.ts'
 import { TIME_WAIT_TAG, timeWaitAt, timeWaitRemove } from '../tcp/timewait.ts'
-import { deliverEvent, eventScratch } from './deliver.ts'
+import { deliverAnswer } from './answer.ts'
+import { eventScratch } from './deliver.ts'
 
 /** Ephemeral ports (RFC 6056 §3.2 asks for a range as large as possible). */
 const FIRST_EPHEMERAL_PORT: u32 = 1024
@@ -61,7 +62,7 @@ export function connectCommand(set: u32, record: u32): void {
   store<u32>(event + EVENT_COOKIE, load<u32>(record + COMMAND_SOCKET))
   store<u32>(event + EVENT_REMOTE_ADDRESS, load<u32>(record + COMMAND_A))
   store<u16>(event + EVENT_REMOTE_PORT, <u16>load<u32>(record + COMMAND_B))
-  if (!deliverEvent(set, event)) counters().recordsDropped++
+  deliverAnswer(set, event)
 }
 
 function connect(set: u32, record: u32): u32 {

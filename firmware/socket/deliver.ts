@@ -36,7 +36,7 @@ import { writeRegister } from '../hal/registers.ts'
 import { carve } from '../mem/carve.ts'
 import { CHUNK_BYTES, chunkAddress, chunkAllocate, chunkMeta, chunkReleaseList } from '../mem/chunk.ts'
 import { state } from '../state.ts'
-import { F_END_DELIVERED, F_FIN_QUEUED, F_HOST, Tcb, tcbIndex } from '../tcp/tcb.ts'
+import { F_CONNECTED_OWED, F_END_DELIVERED, F_FIN_QUEUED, F_HOST, Tcb, tcbIndex } from '../tcp/tcb.ts'
 
 /**
  * Card to host. A record is a header in a slot of its own and pieces of payload that stay where they are, in receive slots or
@@ -54,9 +54,11 @@ export class QueueSet {
   sequence: u32
   /** Sum of the epochs of its queues: changes when the process goes or comes. */
   epoch: u32
+  /** Chunks of answers that wait for an event buffer (socket/answer.ts). */
+  answers: u32
 }
 
-export const QUEUE_SET_BYTES: u32 = 16
+export const QUEUE_SET_BYTES: u32 = 32
 const ENTRIES: u32 = 2048
 const HEADER_SLOT_BYTES: u32 = 64
 
@@ -80,6 +82,10 @@ export function deliverBegin(): void {
   const st = state()
   st.deliverUsed = 0
   st.openRecordTcb = 0
+  if (st.deliverFull) {
+    st.deliverFull = 0
+    st.hostLook = st.hostCount
+  }
   if (st.deliverChunks) {
     chunkReleaseList(st.deliverChunks)
     st.deliverChunks = 0
@@ -113,7 +119,10 @@ function room(set: u32, queue: u32, delivered: u32): bool {
 
 /** True if `descriptors` more fit into the ring in this poll. */
 function ringRoom(descriptors: u32): bool {
-  return state().deliverUsed + descriptors <= ENTRIES
+  const st = state()
+  if (st.deliverUsed + descriptors <= ENTRIES) return true
+  st.deliverFull = 1
+  return false
 }
 
 /** Appends a descriptor and returns its address. */
@@ -158,7 +167,8 @@ export function deliverStream(tcb: Tcb, payload: u32, bytes: u32, transient: boo
   const capacity = load<u32>(queueStatus(set, QUEUE_RX) + QUEUE_STATUS_BUFFER_BYTES)
   const index = tcbIndex(tcb)
   const queue = set * QUEUES_PER_SET + QUEUE_RX
-  if (!ringRoom(2)) return false
+  // The host does not know the handle yet.
+  if (tcb.flags & F_CONNECTED_OWED || !ringRoom(2)) return false
   const appends = st.openRecordTcb == index && st.openRecordBytes + bytes <= capacity
   if (!appends && (!room(set, QUEUE_RX, queueSet(set).rxDelivered) || bytes + RX_HEADER_BYTES > capacity)) return false
   if (transient) {
@@ -198,6 +208,7 @@ function openRecord(tcb: Tcb, bytes: u32, flags: u32, queue: u32, last: bool): v
 export function deliverEnd(tcb: Tcb): bool {
   const st = state()
   const set: u32 = tcb.queueSet
+  if (tcb.flags & F_CONNECTED_OWED) return false
   if (st.openRecordTcb == tcbIndex(tcb)) {
     const header = st.openRecordHeader
     store<u16>(header + RX_FLAGS, load<u16>(header + RX_FLAGS) | <u16>RX_FLAG_END)
@@ -221,7 +232,7 @@ export function eventScratch(): u32 {
 
 /** True if the host can take an event now. */
 export function eventRoom(set: u32): bool {
-  return ringRoom(1) && room(set, QUEUE_EVENT, queueSet(set).eventDelivered)
+  return queueSet(set).answers == 0 && ringRoom(1) && room(set, QUEUE_EVENT, queueSet(set).eventDelivered)
 }
 
 /** Sends an event; its sequence number is filled in. False if the host has no buffer. @param record EVENT_BYTES */

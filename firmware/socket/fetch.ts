@@ -17,6 +17,7 @@ import { writeRegister } from '../hal/registers.ts'
 import { carve } from '../mem/carve.ts'
 import { CHUNK_BYTES, chunkAddress, chunkAllocate, chunkMeta, chunkOfAddress, chunkReleaseList } from '../mem/chunk.ts'
 import { counters, state } from '../state.ts'
+import { reclaimStalled } from '../tcp/reclaim.ts'
 import { controlCommand, streamCommand } from './command.ts'
 
 /**
@@ -50,6 +51,8 @@ export function fetchRefill(): void {
     store<u32>(descriptor + DESCRIPTOR_OWNER, OWNER_DEVICE)
     st.fetchPosted++
   }
+  // Not one record can come: somebody holds too much.
+  if (st.fetchPosted == st.fetchNext && reclaimStalled()) fetchRefill()
 }
 
 /** Carries out the records that have come. */

@@ -8,12 +8,15 @@ import {
   EVENT_VALUE,
 } from '../../abi/messages.ts'
 import { QUEUE_SETS } from '../../abi/rings.ts'
-import { TCP_CLOSED, TCP_SYN_RECEIVED, TCP_SYN_SENT, TCP_TIME_WAIT } from '../../abi/tcp.ts'
+import { TCP_CLOSED, TCP_SYN_SENT, TCP_TIME_WAIT } from '../../abi/tcp.ts'
 import { state } from '../state.ts'
 import { tcpAbandon } from '../tcp/close.ts'
 import { deliverUnread } from '../tcp/rcv.ts'
 import {
+  appendHost,
+  F_ACTIVE,
   F_ATTACH_WANTED,
+  F_ATTACHED,
   F_CONNECTED_OWED,
   F_CREDIT_OWED,
   F_FAILED_OWED,
@@ -24,11 +27,11 @@ import {
   tcbAt,
   tcbRelease,
   tcbUnlisted,
-  wantHost,
 } from '../tcp/tcb.ts'
+import { answersForget } from './answer.ts'
 import { attachByPort, connectionEvent } from './attach.ts'
-import { deliverEvent, eventScratch, queueSetRenewed } from './deliver.ts'
-import { listenerQueueSetGone } from './listener.ts'
+import { deliverEvent, eventRoom, eventScratch, queueSetRenewed } from './deliver.ts'
+import { listenerAt, listenerQueueSetGone } from './listener.ts'
 import { udpQueueSetGone } from './udp.ts'
 
 /** What connections owe their host: messages that wait for a host buffer. */
@@ -36,17 +39,17 @@ import { udpQueueSetGone } from './udp.ts'
 /** Connections that one poll serves, so that a host that takes nothing does not cost every poll a walk. */
 const PER_POLL: u32 = 256
 
-/** Serves the host list once; those that still wait go to its end. */
+/** Looks at connections of the host list that were not looked at since something changed; those that still wait go to its end. */
 export function hostServe(): void {
   const st = state()
-  const last = st.hostTail
-  for (let n: u32 = 0; n < PER_POLL && st.hostHead != 0; n++) {
+  for (let n: u32 = 0; n < PER_POLL && st.hostLook != 0; n++) {
     const index = st.hostHead
     const tcb = tcbAt(index)
     st.hostHead = tcb.hostNext
     if (!st.hostHead) st.hostTail = 0
-    if (tcbUnlisted(tcb, F_ON_HOST) && !serve(tcb)) wantHost(tcb)
-    if (index == last) return
+    st.hostCount--
+    st.hostLook--
+    if (tcbUnlisted(tcb, F_ON_HOST) && !serve(tcb)) appendHost(tcb)
   }
 }
 
@@ -58,8 +61,9 @@ function serve(tcb: Tcb): bool {
     return true
   }
   if (tcb.flags & F_ATTACH_WANTED) {
+    if (!eventRoom(tcb.queueSet)) return false
     attachByPort(tcb)
-    return true // it lists itself again if it still waits
+    return true // it lists itself again if bytes still wait
   }
   if ((tcb.flags & F_HOST) == 0) {
     if (tcb.state == TCP_CLOSED || tcb.state == TCP_TIME_WAIT) tcbRelease(tcb)
@@ -93,18 +97,29 @@ function creditEvent(tcb: Tcb): bool {
 export function queueSetsChanged(): void {
   for (let set: u32 = 0; set < <u32>QUEUE_SETS; set++) {
     if (!queueSetRenewed(set)) continue
-    listenerQueueSetGone(set)
+    answersForget(set)
     udpQueueSetGone(set)
     connectionsGone(set)
+    listenerQueueSetGone(set)
   }
+  // Buffers may have come back.
+  const st = state()
+  st.hostLook = st.hostCount
 }
 
 function connectionsGone(set: u32): void {
   const st = state()
   for (let i: u32 = 1; i <= st.tcbCount; i++) {
     const tcb = tcbAt(i)
-    if ((tcb.flags & (F_HOST | F_ATTACH_WANTED)) == 0 || <u32>tcb.queueSet != set) continue
+    if (!belongsTo(tcb, set)) continue
     if (tcb.state == TCP_CLOSED || tcb.state == TCP_TIME_WAIT) tcbRelease(tcb)
-    else tcpAbandon(tcb, tcb.state != TCP_SYN_SENT && tcb.state != TCP_SYN_RECEIVED)
+    else tcpAbandon(tcb, tcb.state != TCP_SYN_SENT)
   }
+}
+
+/** True for what would have to be told to the process: its sockets, and what waits unattached for its listeners. */
+function belongsTo(tcb: Tcb, set: u32): bool {
+  if (tcb.flags & F_HOST) return <u32>tcb.queueSet == set
+  if (tcb.state == TCP_CLOSED || (tcb.flags & (F_ATTACHED | F_ACTIVE)) != 0) return false
+  return <u32>listenerAt(tcb.listener).queueSet == set
 }

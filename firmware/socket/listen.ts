@@ -20,7 +20,8 @@ import { isLocalAddress } from '../net/interface.ts'
 import { counters, state } from '../state.ts'
 import { tcpAbandon } from '../tcp/close.ts'
 import { F_ACTIVE, F_ATTACHED, tcbAt } from '../tcp/tcb.ts'
-import { deliverEvent, eventScratch } from './deliver.ts'
+import { deliverAnswer } from './answer.ts'
+import { eventScratch } from './deliver.ts'
 import { listenerAdd, listenerClashes, listenerIndex, listenerOfCookie, listenerRemove } from './listener.ts'
 
 /** Port range that is chosen from when the host asks for port 0 (RFC 6335 §6: dynamic ports). */
@@ -88,5 +89,5 @@ function answer(set: u32, type: u32, cookie: u32, status: u32, port: u32): void 
   store<u16>(event + EVENT_STATUS, <u16>status)
   store<u32>(event + EVENT_COOKIE, cookie)
   store<u16>(event + EVENT_LOCAL_PORT, <u16>port)
-  if (!deliverEvent(set, event)) counters().recordsDropped++
+  deliverAnswer(set, event)
 }

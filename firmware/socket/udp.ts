@@ -181,7 +181,7 @@ export function udpCommand(set: u32, op: u32, record: u32, chunk: u32): void {
   if (!row) return
   if (op == OP_UDP_SEND) send(row, a, b, record, chunk)
   else if (op == OP_UDP_CLOSE) close(row)
-  else if (op == OP_CREDIT) endpoint(row).credit = min<u32>(endpoint(row).credit + a, fullCredit())
+  else if (op == OP_CREDIT) endpoint(row).credit += min<u32>(a, fullCredit() - endpoint(row).credit)
   else if (op == OP_SET_OPTION) setOption(row, a, b)
   else counters().commandsBad++
 }

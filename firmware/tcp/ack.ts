@@ -93,8 +93,8 @@ function advance(tcb: Tcb, ack: u32): void {
   if (tcb.flags & F_RECOVERY) recoveryAcked(tcb, bytes)
   else {
     tcb.dupAcks = 0
-    if ((tcb.flags & F_LOSS) != 0 && !seqLt(ack, tcb.recover)) tcb.flags &= ~F_LOSS
     congestionAcked(tcb, bytes, flight)
+    if ((tcb.flags & F_LOSS) != 0 && !seqLt(ack, tcb.recover)) tcb.flags &= ~F_LOSS
   }
   // RFC 6298 (5.2), (5.3)
   if (seqLt(ack, tcb.sndMax)) timerStart(tcb, TIMER_RETRANSMIT, tcb.rtoMs)

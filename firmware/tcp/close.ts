@@ -6,6 +6,7 @@ import { sendReset, sendSegment } from './output.ts'
 import { scoreboardClear } from './scoreboard.ts'
 import { tableRemoveTcb } from './table.ts'
 import {
+  F_ACK_NOW,
   F_ACTIVE,
   F_CONNECTED_OWED,
   F_END_DELIVERED,
@@ -24,8 +25,8 @@ import { timeWaitEnter } from './timewait.ts'
 
 /** "Start the time-wait timer, turn off the other timers": a TIME-WAIT record takes over (RFC 9293 §3.10.7.4). */
 export function enterTimeWait(tcb: Tcb): void {
-  // The last ACK leaves now; the record answers a repeated FIN.
-  sendSegment(tcb, tcb.sndNxt, 0, TCP_ACK)
+  // The ACK of the peer's FIN leaves now, if it is still due; the record answers a repeated FIN.
+  if ((tcb.flags & F_ACK_NOW) != 0 || tcb.unackedSegments != 0) sendSegment(tcb, tcb.sndNxt, 0, TCP_ACK)
   setState(tcb, TCP_TIME_WAIT)
   tableRemoveTcb(tcb)
   timeWaitEnter(tcb)

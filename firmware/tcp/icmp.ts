@@ -3,7 +3,7 @@ import { TCP_SYN_SENT } from '../../abi/tcp.ts'
 import { tcpFail } from './close.ts'
 import { seqLt } from './sequence.ts'
 import { tableFind } from './table.ts'
-import { F_LOSS, tcbAt, wantOutput } from './tcb.ts'
+import { F_LOSS, F_RECOVERY, tcbAt, wantOutput } from './tcb.ts'
 import { TIME_WAIT_TAG } from './timewait.ts'
 
 const UNREACHABLE: u32 = 3
@@ -37,7 +37,7 @@ export function tcpIcmpError(
     if (path >= <u32>tcb.mss) return
     tcb.mss = <u16>path
     // What was too big goes again in smaller pieces (RFC 1191 §6.4).
-    tcb.flags |= F_LOSS
+    tcb.flags = (tcb.flags & ~F_RECOVERY) | F_LOSS
     tcb.recover = tcb.sndMax
     tcb.sndNxt = tcb.sndUna
     wantOutput(tcb)

@@ -40,7 +40,7 @@ import {
 import { congestionIdle } from './congestion.ts'
 import { neighborWait } from './neighbor.ts'
 import { recoveryOutput } from './recovery.ts'
-import { holeEnd, skipSacked } from './scoreboard.ts'
+import { holeEnd, sackedBelow, skipSacked } from './scoreboard.ts'
 import { sendQueueCopy } from './sendqueue.ts'
 import { seqLeq, seqLt, seqMax } from './sequence.ts'
 import {
@@ -143,8 +143,9 @@ function sendNew(tcb: Tcb): bool {
     if (queued == 0 && !fin) break
     const flight = tcb.sndNxt - tcb.sndUna
     // Limited transmit (RFC 3042): one segment beyond cwnd for each of the first two duplicate ACKs.
-    const window = min<u32>(tcb.cwnd + min<u32>(tcb.dupAcks, 2) * tcb.mss, tcb.sndWnd)
-    const usable = flight < window ? window - flight : 0
+    const allowed = tcb.cwnd + min<u32>(tcb.dupAcks, 2) * tcb.mss
+    const pipe = repeating ? flight - sackedBelow(tcb, tcb.sndNxt) : flight
+    const usable = min<u32>(pipe < allowed ? allowed - pipe : 0, flight < tcb.sndWnd ? tcb.sndWnd - flight : 0)
     let bytes = min<u32>(min<u32>(queued, usable), limit)
     if (repeating) bytes = min<u32>(bytes, holeEnd(tcb, tcb.sndNxt, tcb.sndNxt + bytes) - tcb.sndNxt)
     const last = bytes == queued

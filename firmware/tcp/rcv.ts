@@ -1,8 +1,8 @@
-import { TCP_CLOSE_WAIT, TCP_CLOSING, TCP_ESTABLISHED, TCP_FIN_WAIT_1, TCP_FIN_WAIT_2 } from '../../abi/tcp.ts'
+import { TCP_CLOSE_WAIT, TCP_CLOSED, TCP_CLOSING, TCP_ESTABLISHED, TCP_FIN_WAIT_1, TCP_FIN_WAIT_2 } from '../../abi/tcp.ts'
 import { CHUNK_BYTES, chunkAddress, chunkAllocate, chunkMeta, chunkRelease, chunksAreScarce } from '../mem/chunk.ts'
 import { attachByPort, attachByRequest } from '../socket/attach.ts'
 import { deliverEnd, deliverStream } from '../socket/deliver.ts'
-import { counters } from '../state.ts'
+import { counters, state } from '../state.ts'
 import { enterTimeWait } from './close.ts'
 import { reset } from './reset.ts'
 import { seqLeq, seqLt } from './sequence.ts'
@@ -24,8 +24,9 @@ import {
  * chunks otherwise; out-of-order segments wait in a sorted list of chunks.
  */
 
-/** A receiver may always keep this much out of order; beyond it, only while chunks are plentiful. */
-const OUT_OF_ORDER_CHUNKS: u32 = 1024
+/** Chunks that an endpoint may hold out of order: unattached, and one for so many bytes of window if attached. */
+const OUT_OF_ORDER_UNATTACHED: u32 = 8
+const OUT_OF_ORDER_SHARE: u32 = 1024
 
 /**
  * Takes the acceptable part of a segment: [sequence, sequence + bytes) lies within the receive window.
@@ -34,22 +35,50 @@ const OUT_OF_ORDER_CHUNKS: u32 = 1024
  * @param transient the payload does not outlive this call
  */
 export function receiveSegment(tcb: Tcb, sequence: u32, payload: u32, bytes: u32, fin: bool, transient: bool): void {
-  if (fin && (tcb.flags & F_FIN_SEEN) == 0) {
+  if (fin && (tcb.flags & F_FIN_SEEN) == 0 && finPossible(tcb, sequence + bytes)) {
     tcb.flags |= F_FIN_SEEN
     tcb.rcvFin = sequence + bytes
   }
-  if (bytes != 0) {
-    if (sequence != tcb.rcvNxt) {
-      keepOutOfOrder(tcb, sequence, payload, bytes)
-      wantOutput(tcb)
-      return
-    }
-    if (!takeInOrder(tcb, payload, bytes, transient)) return
-    if (tcb.oooHead != 0) drainOutOfOrder(tcb)
+  if ((tcb.flags & F_FIN_SEEN) != 0 && seqLt(tcb.rcvFin, sequence + bytes)) {
+    // Bytes beyond the end that the peer has named.
+    if (seqLt(tcb.rcvFin, sequence)) return
+    bytes = tcb.rcvFin - sequence
   }
+  // A segment that came in fragments is taken in pieces that fit into a chunk.
+  while (bytes > CHUNK_BYTES) {
+    takeText(tcb, sequence, payload, CHUNK_BYTES, transient)
+    if (tcb.state == TCP_CLOSED) return
+    tcb.unackedSegments = 2 // more than one segment's worth (RFC 5681 §4.2)
+    sequence += CHUNK_BYTES
+    payload += CHUNK_BYTES
+    bytes -= CHUNK_BYTES
+  }
+  if (bytes != 0) {
+    takeText(tcb, sequence, payload, bytes, transient)
+    if (tcb.state == TCP_CLOSED) return
+  } else if (sequence != tcb.rcvNxt) tcb.flags |= F_ACK_NOW // a FIN before its time
   if (tcb.unackedSegments < 255) tcb.unackedSegments++
   wantOutput(tcb)
   if ((tcb.flags & F_FIN_SEEN) != 0 && tcb.rcvNxt == tcb.rcvFin) receiveFin(tcb)
+}
+
+/** False if bytes beyond the named end have come already: one of the two is a lie, and the bytes were first. */
+function finPossible(tcb: Tcb, end: u32): bool {
+  for (let chunk = tcb.oooHead; chunk != 0; chunk = chunkMeta(chunk).next) {
+    if (seqLt(end, chunkMeta(chunk).sequence + chunkMeta(chunk).length)) return false
+  }
+  return true
+}
+
+/** @param bytes 1..CHUNK_BYTES */
+function takeText(tcb: Tcb, sequence: u32, payload: u32, bytes: u32, transient: bool): void {
+  if ((tcb.flags & (F_ATTACHED | F_HOST)) == F_ATTACHED) {
+    // The application has closed and will never read this (RFC 9293 §3.6.1, RFC 1122 §4.2.2.13).
+    reset(tcb)
+    return
+  }
+  if (sequence != tcb.rcvNxt) keepOutOfOrder(tcb, sequence, payload, bytes)
+  else if (takeInOrder(tcb, payload, bytes, transient) && tcb.oooHead != 0) drainOutOfOrder(tcb)
 }
 
 /** In-order payload. False if the endpoint is gone or the bytes had to be refused. */
@@ -59,11 +88,6 @@ function takeInOrder(tcb: Tcb, payload: u32, bytes: u32, transient: bool): bool 
     if (!keepUnread(tcb, payload, bytes)) return false
     tcb.rcvNxt += bytes
     return attachByRequest(tcb)
-  }
-  if ((tcb.flags & F_HOST) == 0) {
-    // The application has closed and will never read this (RFC 9293 §3.6.1, RFC 1122 §4.2.2.13).
-    reset(tcb)
-    return false
   }
   if (tcb.unreadHead == 0 && deliverStream(tcb, payload, bytes, transient)) {
     tcb.rcvNxt += bytes
@@ -134,7 +158,12 @@ function keepOutOfOrder(tcb: Tcb, sequence: u32, payload: u32, bytes: u32): void
     chunk = meta.next
     count++
   }
-  if (count > OUT_OF_ORDER_CHUNKS || chunksAreScarce() || bytes > CHUNK_BYTES) return
+  tcb.oooNewest = sequence
+  if (previous != 0 && extend(previous, sequence, payload, bytes)) return
+  for (let rest = chunk; rest != 0; rest = chunkMeta(rest).next) count++
+  const limit =
+    tcb.flags & F_ATTACHED ? OUT_OF_ORDER_UNATTACHED + state().receiveCredit / OUT_OF_ORDER_SHARE : OUT_OF_ORDER_UNATTACHED
+  if (count >= limit || chunksAreScarce()) return
   const fresh = chunkAllocate()
   if (!fresh) return
   const meta = chunkMeta(fresh)
@@ -152,7 +181,16 @@ function keepOutOfOrder(tcb: Tcb, sequence: u32, payload: u32, bytes: u32): void
   meta.next = chunk
   if (previous) chunkMeta(previous).next = fresh
   else tcb.oooHead = fresh
-  tcb.oooNewest = sequence
+}
+
+/** Small segments in a row share a chunk: appends to `chunk` if the bytes follow its own and fit. */
+function extend(chunk: u32, sequence: u32, payload: u32, bytes: u32): bool {
+  const meta = chunkMeta(chunk)
+  const end: u32 = <u32>meta.offset + meta.length
+  if (meta.sequence + meta.length != sequence || end + bytes > CHUNK_BYTES) return false
+  memory.copy(chunkAddress(chunk) + end, payload, bytes)
+  meta.length += <u16>bytes
+  return true
 }
 
 /** Moves what has come in order from the out-of-order list to the host. */
@@ -191,6 +229,8 @@ function receiveFin(tcb: Tcb): void {
   if (tcb.flags & F_FIN_RECEIVED) return
   tcb.flags |= F_FIN_RECEIVED
   tcb.rcvNxt++
+  // A FIN may stand one beyond a full window.
+  if (seqLt(tcb.rcvAdvertised, tcb.rcvNxt)) tcb.rcvAdvertised = tcb.rcvNxt
   const current: u32 = tcb.state
   if (current == TCP_ESTABLISHED) {
     setState(tcb, TCP_CLOSE_WAIT)

@@ -22,7 +22,7 @@ const BURST_SEGMENTS: u32 = 64
 export function recoveryDuplicate(tcb: Tcb): void {
   if (tcb.flags & (F_RECOVERY | F_LOSS)) {
     // RFC 5681 §3.2 (4): each duplicate is a segment that has left the network; there are no more than were in it (§3.2, end).
-    if ((tcb.flags & F_RECOVERY) != 0 && (tcb.flags & F_SACK) == 0 && tcb.cwnd < tcb.ssthresh + (tcb.sndMax - tcb.sndUna))
+    if ((tcb.flags & (F_RECOVERY | F_SACK)) == F_RECOVERY && tcb.cwnd < tcb.ssthresh + (tcb.recover - tcb.sndUna))
       tcb.cwnd += tcb.mss
     wantOutput(tcb)
     return
@@ -106,11 +106,11 @@ export function recoveryOutput(tcb: Tcb): bool {
 /** RFC 6675 §4 NextSeg (4): the last segment once more, once in a recovery, lest its loss cost a timeout. Returns its bytes. */
 function rescue(tcb: Tcb): u32 {
   if (tcb.flags & F_RESCUED) return 0
-  tcb.flags |= F_RESCUED
   const highRxt = tcb.highRxt
   const end = seqLt(tcb.sndEnd, tcb.sndMax) ? tcb.sndEnd : tcb.sndMax
   const sent = retransmit(tcb, seqMax(seqMax(tcb.sndUna, highestSacked(tcb)), end - payloadLimit(tcb)))
   tcb.highRxt = highRxt
+  if (sent) tcb.flags |= F_RESCUED
   return sent
 }
 

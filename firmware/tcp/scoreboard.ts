@@ -102,6 +102,14 @@ export function scoreboardClear(tcb: Tcb): void {
   tcb.scoreboard = 0
 }
 
+/** Bytes below `sequence` that the peer holds; `sequence` lies in none of its ranges. */
+export function sackedBelow(tcb: Tcb, sequence: u32): u32 {
+  const count = rangeCount(tcb)
+  let bytes: u32 = 0
+  for (let i: u32 = 0; i < count && seqLt(rangeStart(tcb, i), sequence); i++) bytes += rangeEnd(tcb, i) - rangeStart(tcb, i)
+  return bytes
+}
+
 /** First sequence number at or after `from` that the peer does not hold. */
 export function skipSacked(tcb: Tcb, from: u32): u32 {
   const count = rangeCount(tcb)

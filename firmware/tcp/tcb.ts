@@ -41,7 +41,7 @@ export class Tcb {
   listener: u32
   /** Cookie of the connect or the listener, for the host. */
   cookie: u32
-  /** Next hop on `netInterface`, and its last known ARP entry. */
+  /** Next hop on `netInterface`, and the ARP entry that the last segment found, 0 = none. Rows are reused: every segment asks again. */
   nextHop: u32
   arpEntry: u32
 
@@ -237,7 +237,8 @@ export function tcbAllocate(): Tcb | null {
   const handle = tcb.handle
   memory.fill(changetype<usize>(tcb), 0, TCB_BYTES)
   // The generation in the high bits moves on, so an old handle does not name the new endpoint.
-  tcb.handle = ((handle & ~MAXIMUM_TCBS) + (MAXIMUM_TCBS + 1)) | index
+  // The topmost bit tells UDP handles apart (socket/udp.ts).
+  tcb.handle = (((handle & ~MAXIMUM_TCBS) + (MAXIMUM_TCBS + 1)) & 0x7fffffff) | index
   return tcb
 }
 
@@ -257,6 +258,7 @@ export function tcbRelease(tcb: Tcb): void {
   // It may still be linked on the output, host or neighbour list: whoever empties these frees it then.
   tcb.flags &= F_ON_OUTPUT | F_ON_HOST | F_ON_NEIGHBOR
   if (!tcb.flags) tcbFree(tcb)
+  else if (tcb.flags & F_ON_HOST) state().hostLook = state().hostCount
 }
 
 /** Puts a released TCB that is on no list any more back into the pool. */
@@ -300,8 +302,15 @@ export function wantOutput(tcb: Tcb): void {
   st.outputTail = index
 }
 
-/** Appends the TCB to the list of those that owe the host something. */
+/** Appends the TCB to the list of those that owe the host something; all of it is looked at before the card rests. */
 export function wantHost(tcb: Tcb): void {
+  appendHost(tcb)
+  const st = state()
+  st.hostLook = st.hostCount
+}
+
+/** As `wantHost`, for one that was looked at in vain. */
+export function appendHost(tcb: Tcb): void {
   if (tcb.flags & F_ON_HOST) return
   tcb.flags |= F_ON_HOST
   tcb.hostNext = 0
@@ -310,4 +319,5 @@ export function wantHost(tcb: Tcb): void {
   if (st.hostTail) tcbAt(st.hostTail).hostNext = index
   else st.hostHead = index
   st.hostTail = index
+  st.hostCount++
 }

@@ -29,7 +29,7 @@ export class TimeWait {
   lastSentMs: u32
   flags: u32
   netInterface: u32
-  arpEntry: u32
+  reserved: u32
 }
 
 export const TIME_WAIT_BYTES: u32 = 64
@@ -66,7 +66,6 @@ export function timeWaitEnter(tcb: Tcb): void {
   record.lastSentMs = st.nowMs
   record.flags = tcb.flags & F_TIMESTAMPS
   record.netInterface = tcb.netInterface
-  record.arpEntry = tcb.arpEntry
   append(index, record)
   tableInsertTimeWait(index)
   st.timeWaitUsed++

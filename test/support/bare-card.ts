@@ -154,6 +154,8 @@ export class BareCard {
   receiveDropped = 0
   dmaDropped = 0
   polls = 0
+  /** Most bytes that the DMA engine puts into one fetch buffer; less than the buffer, it cuts records in odd places. */
+  fetchLimit = Number.POSITIVE_INFINITY
   readonly memory: Uint8Array
   readonly view: DataView
   private readonly exports: { reset(): void; poll(irqs: number): number }
@@ -426,7 +428,8 @@ export class BareCard {
         const descriptor = this.register(R.FETCH_BASE) + (this.fetchIndex & mask) * G.DESCRIPTOR_BYTES
         if (this.word(descriptor + G.DESCRIPTOR_OWNER) !== G.OWNER_DEVICE) return
         const record = queue.pending[0]!
-        const piece = record.bytes.subarray(record.at, record.at + this.word(descriptor + G.DESCRIPTOR_LENGTH))
+        const capacity = Math.min(this.word(descriptor + G.DESCRIPTOR_LENGTH), this.fetchLimit)
+        const piece = record.bytes.subarray(record.at, record.at + capacity)
         this.memory.set(piece, this.word(descriptor + G.DESCRIPTOR_ADDRESS))
         const first = record.at === 0 ? G.INFO_FIRST : 0
         record.at += piece.length

@@ -17,6 +17,8 @@ export interface CliOptions {
   readonly cwd?: string
   readonly env?: Readonly<Record<string, string>>
   readonly timeoutMs?: number
+  /** Words before the command, such as those that put it into a network namespace. */
+  readonly prefix?: readonly string[]
 }
 
 /** Runs the command to its end. */
@@ -45,7 +47,8 @@ export function startInic(t: ExecutionContext, args: readonly string[], options:
 }
 
 function start(args: readonly string[], options: CliOptions): RunningCommand {
-  const child = spawn(process.execPath, [MAIN, ...args], {
+  const [program, ...words] = [...(options.prefix ?? []), process.execPath, MAIN, ...args]
+  const child = spawn(program, words, {
     cwd: options.cwd ?? packageRoot,
     env: { ...process.env, NO_COLOR: '1', FORCE_COLOR: '', ...options.env },
     stdio: ['ignore', 'pipe', 'pipe'],

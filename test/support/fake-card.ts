@@ -3,6 +3,7 @@ import * as M from '../../abi/messages.ts'
 import { QUEUE_CONTROL, QUEUE_EVENT, QUEUE_RX, QUEUE_TX, QUEUES_PER_SET } from '../../abi/rings.ts'
 import * as S from '../../abi/status.ts'
 import * as V from '../../abi/virtio.ts'
+import { HandleTable } from '../../host/driver/handle-table.ts'
 import { FakeQueue } from './fake-queue.ts'
 
 const LOOPBACK = 0x7f000001
@@ -38,6 +39,9 @@ interface End {
   remotePort: number
   /** Cookie of the listener while the host has not been told. */
   unattached: Listener | null
+  /** While it waits to be handed over for its silence: its number, and when. */
+  silence: number
+  placeAtMs: number
   inbox: Buffer[]
   inboxBytes: number
   /** The peer has sent its FIN; it was delivered; the host has sent its own. */
@@ -79,7 +83,8 @@ export class FakeNetwork {
   slices = 0
   readonly #defer: (slice: () => void) => void
   #due = false
-  #silent: { end: End; dueMs: number }[] = []
+  readonly #silent = new HandleTable<End>()
+  #lastSilent = 0
   #silenceTimer: NodeJS.Timeout | null = null
 
   constructor(options: FakeNetworkOptions = {}) {
@@ -100,18 +105,23 @@ export class FakeNetwork {
 
   /** Hands `end` over after `delayMs` of silence; one timer serves all ends, so that the fake costs no more than it must. */
   place(end: End, delayMs: number): void {
-    this.#silent.push({ end, dueMs: performance.now() + delayMs })
+    end.silence = ++this.#lastSilent
+    end.placeAtMs = performance.now() + delayMs
+    this.#silent.set(end.silence, end)
     this.#silenceTimer ??= setTimeout(this.#placeSilent, delayMs)
   }
 
   readonly #placeSilent = (): void => {
     this.#silenceTimer = null
     const now = performance.now()
-    const waiting = this.#silent.filter(({ end }) => end.unattached !== null)
-    this.#silent = waiting.filter(({ dueMs }) => dueMs > now)
-    for (const { end, dueMs } of waiting) if (dueMs <= now) end.card.attach(end)
-    if (this.#silent.length > 0) this.#silenceTimer = setTimeout(this.#placeSilent, 1)
+    for (const end of this.#silent.values()) if (end.placeAtMs <= now) end.card.attach(end)
+    if (this.#silent.size > 0) this.#silenceTimer = setTimeout(this.#placeSilent, 1)
     this.wake()
+  }
+
+  /** It spoke, or it is gone. */
+  placed(end: End): void {
+    this.#silent.delete(end.silence)
   }
 
   wake(): void {
@@ -139,7 +149,7 @@ export class FakeCard implements Bus {
   doorbells = 0
   interrupts = 0
   readonly listeners = new Map<number, Listener>()
-  readonly ends = new Map<number, End>()
+  readonly ends = new HandleTable<End>()
   readonly udps = new Map<number, Udp>()
   /** Commands for handles that are dead. */
   late = 0
@@ -259,8 +269,9 @@ export class FakeCard implements Bus {
     this.network.wake()
   }
 
-  /** Sends an event as it is given: fields by their offsets, 32 bits each. */
-  rawEvent(fields: Record<number, number>): void {
+  /** Sends an event as it is given: fields by their offsets, 32 bits each; leaves out `skip` numbers before it. */
+  rawEvent(fields: Record<number, number>, skip = 0): void {
+    this.#sequence += skip
     this.#event((at) => {
       for (const [offset, value] of Object.entries(fields)) this.#view.setUint32(at + Number(offset), value, true)
     })
@@ -474,6 +485,8 @@ export class FakeCard implements Bus {
       remoteAddress,
       remotePort,
       unattached: null,
+      silence: 0,
+      placeAtMs: 0,
       inbox: [],
       inboxBytes: 0,
       finReceived: false,
@@ -494,6 +507,7 @@ export class FakeCard implements Bus {
     if (end.unattached === null || !this.ends.has(end.handle)) return
     const { cookie } = end.unattached
     end.unattached = null
+    this.network.placed(end)
     this.#announce(end, M.EVENT_ACCEPTED, cookie)
     this.#deliver(end)
   }
@@ -628,6 +642,7 @@ export class FakeCard implements Bus {
   }
 
   #drop(end: End): void {
+    if (end.unattached !== null) this.network.placed(end)
     this.ends.delete(end.handle)
     this.#waiting.delete(end)
   }

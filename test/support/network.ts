@@ -1,5 +1,8 @@
 import dgram from 'node:dgram'
+import { readFileSync } from 'node:fs'
 import net from 'node:net'
+import type { Bus, HostClock } from '../../abi/bus.ts'
+import { Farm } from '../../emulator/farm.ts'
 import { createDgram, type Dgram } from '../../host/dgram.ts'
 import { Driver } from '../../host/driver/driver.ts'
 import { createNet, type Net } from '../../host/net.ts'
@@ -15,17 +18,12 @@ export interface Network {
   readonly clientDgram: Dgram
   /** The server's address. */
   readonly address: string
-  close(): void
+  close(): void | Promise<void>
 }
 
 /** The stack of one process on `bus`. */
-export function stackOn(bus: ConstructorParameters<typeof Driver>[0], hosts: Record<string, string> = {}): Stack {
-  return {
-    driver: new Driver(bus),
-    clock: wallClock(),
-    hosts: new Map(Object.entries(hosts)),
-    references: NO_REFERENCES,
-  }
+export function stackOn(bus: Bus, hosts: Record<string, string> = {}, clock: HostClock = wallClock()): Stack {
+  return { driver: new Driver(bus), clock, hosts: new Map(Object.entries(hosts)), references: NO_REFERENCES }
 }
 
 /** node:net itself: what Node does is what Node documents, so every expectation is tried on it too. */
@@ -36,6 +34,34 @@ export function nodeNetwork(): Network {
   }
   const node = { ...net, attach } as unknown as Net
   return { server: node, client: node, serverDgram: dgram, clientDgram: dgram, address: '127.0.0.1', close() {} }
+}
+
+/** Our sockets over two emulated boards, with the firmware on their cards and a wire between them, in real time. */
+export function boardNetwork(): Network {
+  const farm = new Farm({ clock: 'real', seed: 'sockets' })
+  const wasm = readFileSync(new URL('../../../build/release/firmware.wasm', import.meta.url))
+  const make = (name: string, address: number) => {
+    const board = farm.addBoard(name, { cpu: 'v8' })
+    board.powerOn({ wasm, boot: { placeAfterMs: 2, mslMs: 50, interfaces: [{ address, prefix: 24 }] } })
+    const stack = stackOn(board.attachProcess({ ramBytes: 32 << 20 }).bus, {}, board.hostClock)
+    return { board, stack }
+  }
+  const server = make('server', 0x0a000001)
+  const client = make('client', 0x0a000002)
+  farm.connect(server.board.ports[0]!, client.board.ports[0]!)
+  farm.start()
+  return {
+    server: createNet(server.stack),
+    client: createNet(client.stack),
+    serverDgram: createDgram(server.stack),
+    clientDgram: createDgram(client.stack),
+    address: '10.0.0.1',
+    async close() {
+      await farm.stop()
+      server.board.powerOff()
+      client.board.powerOff()
+    },
+  }
 }
 
 export interface CardNetwork extends Network {

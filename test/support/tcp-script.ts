@@ -244,7 +244,7 @@ export class Conn implements Endpoint {
       net.waitUntil(want.after + 2, () => this.inbox.length > 0)
     }
     const seen = this.inbox.shift()
-    if (!seen) net.fail(`${this.name}: nothing came; expected ${JSON.stringify(want)}`)
+    if (!seen) return net.fail(`${this.name}: nothing came; expected ${JSON.stringify(want)}`)
     const faults: string[] = []
     if (want.after !== undefined) {
       const elapsed = (seen.timeNs - start) / 1e6
@@ -314,7 +314,7 @@ export class Conn implements Endpoint {
   onRecord(record: EventRecord | ReceiveRecord): void {
     if (record.kind === 'receive') {
       if (this.endSeen) this.net.fail('stream bytes after the end')
-      this.received.push(record.payload)
+      if (record.payload.length > 0) this.received.push(record.payload)
       if (record.flags & M.RX_FLAG_END) this.endSeen = true
       return
     }
