@@ -10,6 +10,11 @@ import type { InterruptLine } from './process.ts'
 const SLICES_PER_TURN = 64
 /** Time in one turn of the event loop, nanoseconds. */
 const TURN_NS = 1e6
+/**
+ * Rounds of interrupt handlers in one turn, while boards have work, before the ticks and microtasks that the handlers left. They
+ * see what they would see if one interrupt had brought it all.
+ */
+const HOST_ROUNDS_PER_TURN = 8
 /** A wire's frame due in less than this is waited for actively, nanoseconds: timers of the event loop count milliseconds. */
 const SPIN_NS = 1e6
 /** Longest sleep, milliseconds: what a timer of Node.js can hold. */
@@ -205,6 +210,7 @@ export class RealLoop implements Loop {
   /** Runs rounds until nothing is left to do, host code has run, or the turn has lasted long enough. */
   #runRounds(startNs: number): void {
     let nowNs = startNs
+    let hostRounds = 0
     this.#nowNs = nowNs
     do {
       if (this.#alarms.dueNs <= nowNs) {
@@ -226,8 +232,12 @@ export class RealLoop implements Loop {
         }
         this.#rest(board)
       }
-      if (this.#lines.length > 0) this.#serveLines()
-      if (this.#hostRan || (this.#boardHead === this.#boardTail && this.#alarms.dueNs > nowNs)) return
+      if (this.#lines.length > 0) {
+        this.#serveLines()
+        hostRounds++
+      }
+      if (this.#boardHead === this.#boardTail && (this.#hostRan || this.#alarms.dueNs > nowNs)) return
+      if (hostRounds === HOST_ROUNDS_PER_TURN) return
     } while (this.#slicesLeft > 0 && nowNs - startNs < this.#nsLeft)
   }
 

@@ -25,9 +25,9 @@ import { readRegister, writeRegister } from './registers.ts'
  * MAC rings. Slot i of a ring owns buffer i for good, so nothing is allocated for a frame. The loopback port has the same
  * rings, but the firmware is at both ends of them.
  */
-const RX_ENTRIES: u32 = 512
-const TX_ENTRIES: u32 = 256
-const LOOPBACK_ENTRIES: u32 = 256
+const RX_ENTRIES: u32 = 256
+const TX_ENTRIES: u32 = 128
+const LOOPBACK_ENTRIES: u32 = 128
 /** Room for a frame of MAC_MAXIMUM_FRAME bytes. */
 const SLOT_BYTES: u32 = 2048
 

@@ -61,6 +61,8 @@ export class QueueSet {
 export const QUEUE_SET_BYTES: u32 = 32
 const ENTRIES: u32 = 2048
 const HEADER_SLOT_BYTES: u32 = 64
+/** Largest record of stream bytes: small enough that the host's buffers stay in its cache while it works through them. */
+const STREAM_RECORD_BYTES: u32 = 16384
 
 export function deliverInitialize(): void {
   const st = state()
@@ -169,7 +171,7 @@ export function deliverStream(tcb: Tcb, payload: u32, bytes: u32, transient: boo
   const queue = set * QUEUES_PER_SET + QUEUE_RX
   // The host does not know the handle yet.
   if (tcb.flags & F_CONNECTED_OWED || !ringRoom(2)) return false
-  const appends = st.openRecordTcb == index && st.openRecordBytes + bytes <= capacity
+  const appends = st.openRecordTcb == index && st.openRecordBytes + bytes <= min<u32>(capacity, STREAM_RECORD_BYTES)
   if (!appends && (!room(set, QUEUE_RX, queueSet(set).rxDelivered) || bytes + RX_HEADER_BYTES > capacity)) return false
   if (transient) {
     payload = keep(payload, bytes)

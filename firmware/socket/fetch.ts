@@ -24,7 +24,7 @@ import { controlCommand, streamCommand } from './command.ts'
  * Host to card. The firmware keeps the fetch ring filled with empty chunks; the DMA engine puts the host's records into them;
  * a record's chunks become, without a copy, the send queue of its connection.
  */
-const ENTRIES: u32 = 512
+const ENTRIES: u32 = 256
 /** Chunks that fetching leaves for the receiving side. */
 const RESERVED_CHUNKS: u32 = 64
 

@@ -4,48 +4,76 @@
  * added; a piece that starts at an odd place in the packet is rotated by `checksumOdd`.
  */
 
-/** Unfolded sum of `bytes` bytes at `address`. At most 128 KiB a call. */
-export function checksumAdd(address: u32, bytes: u32, initial: u32): u32 {
-  let a = i32x4.splat(0)
-  let b = i32x4.splat(0)
-  const end = address + (bytes & ~63)
-  while (address < end) {
-    a = i32x4.add(a, i32x4.extadd_pairwise_i16x8_u(v128.load(address)))
-    b = i32x4.add(b, i32x4.extadd_pairwise_i16x8_u(v128.load(address, 16)))
-    a = i32x4.add(a, i32x4.extadd_pairwise_i16x8_u(v128.load(address, 32)))
-    b = i32x4.add(b, i32x4.extadd_pairwise_i16x8_u(v128.load(address, 48)))
-    address += 64
-  }
-  return sumTail(i32x4.add(a, b), address, bytes & 63, initial)
+/** Sum of the 64 bytes at `address`, as four lanes of 32 bits. Small enough that the compiler puts it in line. */
+function sum64(address: u32): v128 {
+  const low = i32x4.add(
+    i32x4.extadd_pairwise_i16x8_u(v128.load(address)),
+    i32x4.extadd_pairwise_i16x8_u(v128.load(address, 16)),
+  )
+  const high = i32x4.add(
+    i32x4.extadd_pairwise_i16x8_u(v128.load(address, 32)),
+    i32x4.extadd_pairwise_i16x8_u(v128.load(address, 48)),
+  )
+  return i32x4.add(low, high)
 }
 
-/** Copies `bytes` bytes and returns their unfolded sum, in one pass over the data. */
-export function checksumCopy(target: u32, source: u32, bytes: u32, initial: u32): u32 {
-  let a = i32x4.splat(0)
-  let b = i32x4.splat(0)
-  const end = source + (bytes & ~31)
-  while (source < end) {
-    const x = v128.load(source)
-    const y = v128.load(source, 16)
-    v128.store(target, x)
-    v128.store(target, y, 16)
-    a = i32x4.add(a, i32x4.extadd_pairwise_i16x8_u(x))
-    b = i32x4.add(b, i32x4.extadd_pairwise_i16x8_u(y))
-    source += 32
-    target += 32
+/** Copies 64 bytes and sums them on the way. */
+function copy64(target: u32, source: u32): v128 {
+  const a = v128.load(source)
+  const b = v128.load(source, 16)
+  const c = v128.load(source, 32)
+  const d = v128.load(source, 48)
+  v128.store(target, a)
+  v128.store(target, b, 16)
+  v128.store(target, c, 32)
+  v128.store(target, d, 48)
+  return i32x4.add(
+    i32x4.add(i32x4.extadd_pairwise_i16x8_u(a), i32x4.extadd_pairwise_i16x8_u(b)),
+    i32x4.add(i32x4.extadd_pairwise_i16x8_u(c), i32x4.extadd_pairwise_i16x8_u(d)),
+  )
+}
+
+/** Unfolded sum of `bytes` bytes at `address`. At most 128 KiB a call. */
+export function checksumAdd(address: u32, bytes: u32, initial: u32): u32 {
+  let sum = i32x4.splat(0)
+  // Long strides: each turn of a loop costs a look at the fuel.
+  for (const end = address + (bytes & ~255); address < end; address += 256) {
+    sum = i32x4.add(sum, i32x4.add(sum64(address), sum64(address + 64)))
+    sum = i32x4.add(sum, i32x4.add(sum64(address + 128), sum64(address + 192)))
   }
-  const rest = bytes & 31
+  for (const end = address + (bytes & 192); address < end; address += 64) sum = i32x4.add(sum, sum64(address))
+  return sumTail(sum, address, bytes & 63, initial)
+}
+
+/** Copies `bytes` bytes and returns their unfolded sum, in one pass over the data. The ranges do not overlap. */
+export function checksumCopy(target: u32, source: u32, bytes: u32, initial: u32): u32 {
+  let sum = i32x4.splat(0)
+  for (const end = source + (bytes & ~255); source < end; source += 256) {
+    sum = i32x4.add(sum, i32x4.add(copy64(target, source), copy64(target + 64, source + 64)))
+    sum = i32x4.add(sum, i32x4.add(copy64(target + 128, source + 128), copy64(target + 192, source + 192)))
+    target += 256
+  }
+  for (const end = source + (bytes & 192); source < end; source += 64) {
+    sum = i32x4.add(sum, copy64(target, source))
+    target += 64
+  }
+  const rest = bytes & 63
   memory.copy(target, source, rest)
-  return sumTail(i32x4.add(a, b), source, rest, initial)
+  return sumTail(sum, source, rest, initial)
 }
 
 function sumTail(lanes: v128, address: u32, bytes: u32, initial: u32): u32 {
   let sum: u64 = <u64>initial + <u32>i32x4.extract_lane(lanes, 0) + <u32>i32x4.extract_lane(lanes, 1)
   sum += <u64>(<u32>i32x4.extract_lane(lanes, 2)) + <u32>i32x4.extract_lane(lanes, 3)
-  while (bytes >= 4) {
+  while (bytes >= 8) {
+    sum += load<u32>(address)
+    sum += load<u32>(address + 4)
+    address += 8
+    bytes -= 8
+  }
+  if (bytes & 4) {
     sum += load<u32>(address)
     address += 4
-    bytes -= 4
   }
   if (bytes & 2) {
     sum += load<u16>(address)

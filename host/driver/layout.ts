@@ -48,7 +48,7 @@ export const RX_BUFFER_BYTES = RX_HEADER_BYTES + MAXIMUM_DATA_BYTES
 /** One cache line more than a power of two: with 64 KiB exactly, all headers would fall into the same few sets of the CPU's cache. */
 export const RX_STRIDE = (RX_BUFFER_BYTES + 63) & ~63
 
-const MAXIMUM_ARENA_BYTES = 16 << 20
+const MAXIMUM_ARENA_BYTES = 1 << 20
 
 /** Places everything in `ramBytes` of RAM. Throws RangeError below MINIMUM_RAM_BYTES. */
 export function layoutRam(ramBytes: number): RamLayout {
@@ -56,7 +56,7 @@ export function layoutRam(ramBytes: number): RamLayout {
     throw new RangeError(`A process needs at least ${MINIMUM_RAM_BYTES} bytes of main-board RAM; it was given ${ramBytes}.`)
   }
   const large = ramBytes >= 8 << 20
-  const rxBuffers = Math.min(128, powerOfTwoBelow((ramBytes * 3) / 8 / RX_STRIDE))
+  const rxBuffers = Math.min(64, powerOfTwoBelow((ramBytes * 3) / 8 / RX_STRIDE))
   let next = 0
   const place = (bytes: number): number => {
     const at = next
