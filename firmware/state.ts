@@ -125,6 +125,8 @@ export class State {
   // TCP.
   synReceived: u32
   ephemeralCounter: u32
+  /** When a SYN cookie was last sent. */
+  cookieMs: u32
   challengeWindowMs: u32
   challengesSent: u32
   resetWindowMs: u32

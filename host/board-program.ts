@@ -1,4 +1,3 @@
-import nodeConsole from 'node:console'
 import { resolve } from 'node:path'
 import { Writable } from 'node:stream'
 import { pathToFileURL } from 'node:url'
@@ -47,6 +46,9 @@ export interface BoardProgramSettings extends Omit<ProcessSettings, 'program'> {
   readonly program: string | BoardModule
   readonly random: () => number
 }
+
+// TypeScript 7 does not see the member through the merged declarations of @types/node.
+const ConsoleClass = (console as unknown as { Console: new (streams: { stdout: Writable; stderr: Writable }) => Console }).Console
 
 const DRAIN_ROUND_NS = 1e6
 const DRAIN_ROUNDS = 250
@@ -122,7 +124,7 @@ class BoardProgram implements HostedProcess {
         sleep: (delayMs) => new Promise((wake) => this.#schedule(delayMs * 1e6, wake)),
       },
       random: settings.random,
-      console: new nodeConsole.Console({ stdout: stdout!, stderr: stderr! }),
+      console: new ConsoleClass({ stdout: stdout!, stderr: stderr! }),
       signal: this.#abort.signal,
       exit: (code = 0) => this.#end(code, null),
     }

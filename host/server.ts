@@ -97,7 +97,7 @@ class ListenHandle implements ListenerOwner {
   readonly #stack: Stack
   readonly #listener: TcpListener
   readonly #duplexOptions: DuplexOptions
-  #address: number
+  readonly #address: number
   #port: number
   #closed = false
   #holding = false
@@ -160,15 +160,14 @@ class ListenHandle implements ListenerOwner {
 
   // ── what the card says ──
 
-  onListening(status: number, address: number, port: number): void {
+  onListening(status: number, port: number): void {
     if (this.#closed) return
     if (status !== STATUS_OK) {
       this.#fail(status)
       return
     }
-    this.#address = address
     this.#port = port
-    this.#internals._connectionKey = `4:${formatIPv4(address)}:${port}`
+    this.#internals._connectionKey = `4:${formatIPv4(this.#address)}:${port}`
     this.#server.emit('listening')
   }
 

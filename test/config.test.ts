@@ -84,7 +84,8 @@ test('every setting arrives in its base unit', (t) => {
           { "network": "lan-a", "address": "10.0.0.1/24", "gateway": "10.0.0.254", "mac": "02:00:00:00:00:0a" },
           { "network": "sync" }
         ],
-        "applications": [{ "name": "shop", "program": ${JSON.stringify(program)}, "kind": "board", "args": ["-v"], "env": { "PORT": "80" } }],
+        "applications": [{ "name": "shop", "program": ${JSON.stringify(program)}, "kind": "board", "args": ["-v"], "env": { "PORT": "80" },
+                           "heap": "128MiB", "firstSpeaker": { "25": "server" } }],
         "settings": { "maximumConnections": 10, "placeAfter": "100ms", "receiveCredit": "64KiB", "congestionControl": "newreno",
                       "timestamps": false, "selectiveAcknowledgement": false, "windowScale": true, "alwaysCookies": true }
       }],
@@ -116,7 +117,17 @@ test('every setting arrives in its base unit', (t) => {
   t.is(only.interfaces[0].gateway, 0x0a0000fe)
   t.deepEqual(only.interfaces[0].mac, Uint8Array.of(2, 0, 0, 0, 0, 10))
   t.is(only.interfaces[1].port, 2, 'the hub is on the last port')
-  t.deepEqual(only.applications, [{ name: 'shop', kind: 'board', program, args: ['-v'], env: { PORT: '80' } }])
+  t.deepEqual(only.applications, [
+    {
+      name: 'shop',
+      kind: 'board',
+      program,
+      args: ['-v'],
+      env: { PORT: '80' },
+      heapBytes: 2 ** 27,
+      firstSpeakers: [[25, 'server']],
+    },
+  ])
   t.deepEqual(only.settings, {
     maximumConnections: 10,
     placeAfterMs: 100,
@@ -235,6 +246,12 @@ const REFUSED: Record<string, { text: string; says: (string | RegExp)[] }> = {
     text: server('"applications": [{ "name": "a", "program": "missing.mjs" }]'),
     says: ['servers[0].applications[0].program: there is no file /farms/missing.mjs'],
   },
+  'a first speaker of no port': {
+    text: server(
+      `"applications": [{ "name": "a", "program": ${JSON.stringify(join(packageRoot, 'package.json'))}, "firstSpeaker": { "smtp": "server" } }]`,
+    ),
+    says: ['servers[0].applications[0].firstSpeaker: a key is no port'],
+  },
   'a published port of no form': {
     text: farm({ more: '"publish": ["80"]' }),
     says: ['"80" is no published port', '8080:server1:80'],
@@ -296,6 +313,18 @@ test('farm.schema.json is what the reader reads', async (t) => {
   const file = await readFile(join(packageRoot, 'toolchain/config/farm.schema.json'), 'utf8')
   t.deepEqual(JSON.parse(file), JSON.parse(JSON.stringify(farmFileSchema)), 'run: npm run schema')
 })
+
+test('docs/farm-file.md names every setting', async (t) => {
+  const text = await readFile(join(packageRoot, 'docs/farm-file.md'), 'utf8')
+  for (const setting of settingsOf(farmFileSchema)) t.true(text.includes(`\`${setting}\``), setting)
+})
+
+/** Names of all settings in a schema, at any depth. */
+function settingsOf(schema: unknown): string[] {
+  if (typeof schema !== 'object' || schema === null) return []
+  const own = 'properties' in schema && schema.properties ? Object.keys(schema.properties) : []
+  return [...own, ...Object.values(schema).flatMap((value) => settingsOf(value))]
+}
 
 test('units', (t) => {
   t.is(parseSize('64MiB'), 2 ** 26)

@@ -1,11 +1,11 @@
 import dgram from 'node:dgram'
 import { once } from 'node:events'
 import test, { type ExecutionContext } from 'ava'
-import { cardNetwork, type Network, nodeNetwork } from './support/network.ts'
+import { boardNetwork, cardNetwork, type Network, nodeNetwork } from './support/network.ts'
 import { closed, pattern, sleep } from './support/sockets.ts'
 
 /** What Node documents of `dgram`, as a table: on node:dgram over the machine's loopback, and on ours over two cards. */
-const networks: Record<string, () => Network> = { node: nodeNetwork, card: cardNetwork }
+const networks: Record<string, () => Network> = { node: nodeNetwork, card: cardNetwork, board: boardNetwork }
 
 type Case = (t: ExecutionContext, network: Network) => Promise<void> | void
 
@@ -250,12 +250,14 @@ const cases: Record<string, Case> = {
 
 for (const [kind, make] of Object.entries(networks)) {
   for (const [name, run] of Object.entries(cases)) {
-    test(`${kind}: ${name}`, async (t) => {
+    // Two emulated boards in real time want the processor for themselves.
+    const define = kind === 'board' ? test.serial : test
+    define(`${kind}: ${name}`, async (t) => {
       const network = make()
       try {
         await run(t, network)
       } finally {
-        network.close()
+        await network.close()
       }
     })
   }

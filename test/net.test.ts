@@ -3,14 +3,14 @@ import { once } from 'node:events'
 import net from 'node:net'
 import { pipeline } from 'node:stream/promises'
 import test, { type ExecutionContext } from 'ava'
-import { cardNetwork, type Network, nodeNetwork } from './support/network.ts'
+import { boardNetwork, cardNetwork, type Network, nodeNetwork } from './support/network.ts'
 import { closed, listen, pair, pattern, readAll, record, sleep } from './support/sockets.ts'
 
 /**
  * What Node documents of `net`, as a table. Every case runs twice: on node:net over the machine's loopback, which proves that the expectation
  * is Node's, and on our sockets over two cards.
  */
-const networks: Record<string, () => Network> = { node: nodeNetwork, card: cardNetwork }
+const networks: Record<string, () => Network> = { node: nodeNetwork, card: cardNetwork, board: boardNetwork }
 
 type Case = (t: ExecutionContext, network: Network) => Promise<void> | void
 
@@ -309,9 +309,10 @@ const cases: Record<string, Case> = {
     socket.write('two ', () => done.push('two'))
     t.is(socket.bytesWritten, 8)
     socket.end('three', () => done.push('end'))
+    const over = closed(socket)
     const [peer] = await accepted
     t.is(String(await readAll(peer)), 'one two three')
-    await once(socket, 'close')
+    await over
     t.deepEqual(done, ['one', 'two', 'end'])
     t.is(socket.bytesWritten, 13)
     server.close()
@@ -670,12 +671,12 @@ const cases: Record<string, Case> = {
     await accepted
     const dropped = once(server, 'drop')
     const second = network.client.connect(port, network.address)
-    second.on('error', () => {})
+    const over = closed(second.resume())
     second.write('x')
     const [who] = await dropped
     t.like(who, { localAddress: network.address, localPort: port, localFamily: 'IPv4', remoteFamily: 'IPv4' })
     t.true(who.remotePort > 0)
-    await closed(second.resume())
+    await over
     first.destroy()
     server.close()
   },
@@ -800,12 +801,14 @@ const cases: Record<string, Case> = {
 
 for (const [kind, make] of Object.entries(networks)) {
   for (const [name, run] of Object.entries(cases)) {
-    test(`${kind}: ${name}`, async (t) => {
+    // Two emulated boards in real time want the processor for themselves.
+    const define = kind === 'board' ? test.serial : test
+    define(`${kind}: ${name}`, async (t) => {
       const network = make()
       try {
         await run(t, network)
       } finally {
-        network.close()
+        await network.close()
       }
     })
   }

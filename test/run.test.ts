@@ -10,6 +10,7 @@ import { packageRoot } from '../toolchain/package-root.ts'
 import { type CliResult, inic, type RunningCommand, startInic } from './support/cli.ts'
 import { TINY_SOURCE, temporaryDirectory, tinyFirmware } from './support/tiny-firmware.ts'
 
+const ECHO_FARM = join(packageRoot, 'examples/echo.json')
 const SHOP = join(packageRoot, 'examples/shop/server.mjs')
 
 interface FarmFixture {
@@ -48,7 +49,7 @@ async function startShop(
   return { ...fixture, farm, url }
 }
 
-test('--once serves one page by real HTTP and exits with 0', async (t) => {
+test.serial('--once serves one page by real HTTP and exits with 0', async (t) => {
   const { file } = await shopFarm()
   const result = await inic(['run', file, '--once'])
   t.is(result.code, 0, result.stderr)
@@ -56,14 +57,14 @@ test('--once serves one page by real HTTP and exits with 0', async (t) => {
   t.regex(result.stdout, /server1: \d+ frames received, \d+ sent/)
 })
 
-test('--once --json says it for machines, on the V8 processor too', async (t) => {
+test.serial('--once --json says it for machines, on the V8 processor too', async (t) => {
   const { file } = await shopFarm()
   const result = await inic(['run', file, '--once', '--json', '--cpu', 'v8'])
   t.is(result.code, 0, result.stderr)
   t.like(JSON.parse(result.stdout), { ok: true, status: 200 })
 })
 
-test('--once fails if nobody serves', async (t) => {
+test.serial('--once fails if nobody serves', async (t) => {
   const { file } = await farmFile({ more: ', "publish": ["0:server1:80"]' })
   const result = await inic(['run', file, '--once', '--json'])
   t.is(result.code, 1)
@@ -71,7 +72,7 @@ test('--once fails if nobody serves', async (t) => {
   t.regex(result.stderr, /was not served/)
 })
 
-test('a farm runs, answers, is inspected, and stops at Ctrl-C within a second', async (t) => {
+test.serial('a farm runs, answers, is inspected, and stops at Ctrl-C within a second', async (t) => {
   const { farm, url, selection, directory } = await startShop(t)
   const page = await fetch(url)
   t.is(page.status, 200)
@@ -99,25 +100,28 @@ test('a farm runs, answers, is inspected, and stops at Ctrl-C within a second', 
   await t.throwsAsync(fetch(url))
 })
 
-test('an unattached connection is in the Temporary table, and in the Local table after its request', async (t) => {
-  const { url, selection } = await startShop(t)
-  const client = connect(Number(new URL(url).port), '127.0.0.1')
-  t.teardown(() => client.destroy())
-  await once(client, 'connect')
-  const endpoints = async () => {
-    const [{ tables }] = JSON.parse((await inic(['inspect', 'tables', '--json', ...selection])).stdout)
-    const total = (title: string) => tables.find((table: { title: string }) => table.title === title).total
-    return { temporary: total('Temporary'), local: total('Local') }
-  }
-  // Silent for longer than `placeAfter` it would be placed by its port: the first look has to be quick.
-  const first = await endpoints()
-  client.write('GET / HTTP/1.1\r\nHost: shop\r\n\r\n')
-  await once(client, 'data')
-  t.deepEqual(await endpoints(), { temporary: 0, local: 1 })
-  t.is(first.temporary + first.local, 1)
-})
+test.serial(
+  'an unattached connection is in the Temporary table, and in the Local table after its request',
+  async (t) => {
+    const { url, selection } = await startShop(t)
+    const client = connect(Number(new URL(url).port), '127.0.0.1')
+    t.teardown(() => client.destroy())
+    await once(client, 'connect')
+    const endpoints = async () => {
+      const [{ tables }] = JSON.parse((await inic(['inspect', 'tables', '--json', ...selection])).stdout)
+      const total = (title: string) => tables.find((table: { title: string }) => table.title === title).total
+      return { temporary: total('Temporary'), local: total('Local') }
+    }
+    // Silent for longer than `placeAfter` it would be placed by its port: the first look has to be quick.
+    const first = await endpoints()
+    client.write('GET / HTTP/1.1\r\nHost: shop\r\n\r\n')
+    await once(client, 'data')
+    t.deepEqual(await endpoints(), { temporary: 0, local: 1 })
+    t.is(first.temporary + first.local, 1)
+  },
+)
 
-test('memory is read by address, and guards are refused', async (t) => {
+test.serial('memory is read by address, and guards are refused', async (t) => {
   const { selection } = await startShop(t)
   const registers = await inic(['inspect', 'memory', '--at', '0x1000', '--length', '16', ...selection])
   t.regex(registers.stdout, /^00001000 {2}49 4e 49 43 .*\|INIC/)
@@ -128,25 +132,50 @@ test('memory is read by address, and guards are refused', async (t) => {
   }
 })
 
-test('captures of a network, of a link, and from the start', async (t) => {
+test.serial('captures of a network, of a link, and from the start', async (t) => {
   const directory = await temporaryDirectory()
   const [all, network, link] = ['all.pcapng', 'network.pcapng', 'link.pcapng'].map((name) => join(directory, name))
   const { farm, url, selection } = await startShop(t, ['--pcap', all])
   const captures = [
-    inic(['capture', 'lan-a', '-o', network, '--seconds', '2', ...selection]),
-    inic(['capture', 'server1.0', '-o', link, '--seconds', '2', ...selection]),
+    startInic(t, ['capture', 'lan-a', '-o', network, ...selection]),
+    startInic(t, ['capture', 'server1.0', '-o', link, ...selection]),
   ]
-  const until = performance.now() + 1900
-  while (performance.now() < until) await (await fetch(url)).text()
-  for (const { code, stderr } of await Promise.all(captures)) t.is(code, 0, stderr)
+  await Promise.all(captures.map((capture) => capture.until(/capturing/)))
+  const unknown = await inic(['capture', 'lan-x', '-o', join(directory, 'none.pcapng'), ...selection])
+  t.is(unknown.code, 2)
+  t.regex(unknown.stderr, /no network or link 'lan-x'\s+did you mean 'lan-a'\?/)
+  for (let page = 0; page < 5; page++) await (await fetch(url)).text()
+  for (const capture of captures) t.is((await capture.interrupt()).code, 0)
+  const short = await inic([
+    'capture',
+    'lan-a',
+    '-o',
+    join(directory, 'short.pcapng'),
+    '--seconds',
+    '0.2',
+    ...selection,
+  ])
+  t.is(short.code, 0, short.stderr)
   await farm.interrupt()
   for (const path of [all, network, link]) t.true(countFrames(path) > 10, path)
 
-  const unknown = await inic(['capture', 'lan-x', '-o', all, ...selection])
-  t.is(unknown.code, 3, 'the farm has stopped')
+  t.is((await inic(['capture', 'lan-a', '-o', network, ...selection])).code, 3, 'the farm has stopped')
 })
 
-test('a second farm with the same state, and flashing while it runs, are refused', async (t) => {
+test.serial('a capture ends in order when its farm stops', async (t) => {
+  const path = join(await temporaryDirectory(), 'last.pcapng')
+  const { farm, url, selection } = await startShop(t)
+  const capture = startInic(t, ['capture', 'lan-a', '-o', path, ...selection])
+  await capture.until(/capturing/)
+  await (await fetch(url)).text()
+  const ended = once(capture.child, 'close')
+  t.is((await farm.interrupt()).code, 0)
+  await ended
+  t.is(capture.result().code, 0, capture.result().stderr)
+  t.true(countFrames(path) > 5)
+})
+
+test.serial('a second farm with the same state, and flashing while it runs, are refused', async (t) => {
   const { file, selection } = await startShop(t)
   const second = await inic(['run', file])
   t.is(second.code, 3)
@@ -165,7 +194,7 @@ test('a second farm with the same state, and flashing while it runs, are refused
   t.regex(unknown.stderr, /no server 'server7'\s+did you mean 'server1'\?/)
 })
 
-test('nonsense at the control socket is answered or ends the connection, and the farm goes on', async (t) => {
+test.serial('nonsense at the control socket is answered or ends the connection, and the farm goes on', async (t) => {
   const { url, directory } = await startShop(t)
   const path = join(directory, '.inic/farm/control.sock')
   const ask = async (text: string): Promise<string> => {
@@ -176,7 +205,7 @@ test('nonsense at the control socket is answered or ends the connection, and the
     socket.setEncoding('utf8').on('data', (chunk) => {
       answer += chunk
     })
-    await once(socket, 'close')
+    await new Promise((resolve) => socket.once('close', resolve))
     return answer
   }
   t.regex(await ask('nonsense\n'), /no request/)
@@ -189,7 +218,7 @@ test('nonsense at the control socket is answered or ends the connection, and the
   t.is((await fetch(url)).status, 200)
 })
 
-test('a port that is taken is told, with another to try', async (t) => {
+test.serial('a port that is taken is told, with another to try', async (t) => {
   const { url } = await startShop(t)
   const { port } = new URL(url)
   const { file } = await farmFile()
@@ -198,7 +227,7 @@ test('a port that is taken is told, with another to try', async (t) => {
   t.regex(result.stderr, new RegExp(`port 127\\.0\\.0\\.1:${port} cannot be published: another program listens there`))
 })
 
-test('what does not boot says why, and what to do', async (t) => {
+test.serial('what does not boot says why, and what to do', async (t) => {
   const cases: Record<string, { edit: (flash: Buffer) => void; says: RegExp }> = {
     'a wrong byte': { edit: (flash) => flash.writeUInt8(flash[100] ^ 1, 100), says: /wrong SHA-256/ },
     'no image': { edit: (flash) => flash.fill(0, 0, 64), says: /not an image/ },
@@ -219,7 +248,7 @@ test('what does not boot says why, and what to do', async (t) => {
   }
 })
 
-test('what was flashed by hand stays, and what an earlier run flashed is replaced', async (t) => {
+test.serial('what was flashed by hand stays, and what an earlier run flashed is replaced', async (t) => {
   const { file, selection } = await farmFile()
   const project = await tinyFirmware()
   const { artifacts } = await buildFirmware({ directory: project, target: 'release' })
@@ -235,6 +264,59 @@ test('what was flashed by hand stays, and what an earlier run flashed is replace
   t.regex(stderr, /server1 .*firmware 1\.2\.3/)
 })
 
+test.serial('virtual time: two runs and both processors give the same capture', async (t) => {
+  const directory = await temporaryDirectory()
+  const captures: Buffer[] = []
+  for (const [index, cpu] of ['auto', 'auto', 'v8'].entries()) {
+    const capture = join(directory, `${index}.pcapng`)
+    const args = ['run', ECHO_FARM, '--cpu', cpu, '--state', join(directory, String(index)), '--pcap', capture]
+    const result = await inic(args)
+    t.is(result.code, 0, result.stderr)
+    t.regex(result.stderr, /server2\/client \| 1000 round trips with server1, [\d.]+ us each/)
+    captures.push(await readFile(capture))
+  }
+  t.true(captures[0].length > 100_000)
+  t.deepEqual(captures[1], captures[0])
+  t.deepEqual(captures[2], captures[0])
+})
+
+test.serial('--for ends a run, in either time', async (t) => {
+  const state = ['--state', await temporaryDirectory()]
+  const virtual = await inic(['run', ECHO_FARM, '--for', '1ms', ...state])
+  t.is(virtual.code, 0, virtual.stderr)
+  t.regex(virtual.stdout, /virtual time: 0\.001\d+ s/)
+  const { file } = await farmFile()
+  const real = await inic(['run', file, '--for', '100ms'])
+  t.is(real.code, 0, real.stderr)
+  t.is((await inic(['run', file, '--for', '1'])).code, 2)
+})
+
+test.serial('a board program that is none is told', async (t) => {
+  const directory = await temporaryDirectory()
+  const cases: Record<string, { text: string; code: number; says: RegExp }> = {
+    'no main': { text: 'export const x = 1', code: 2, says: /is no board program\s+it has to export a function/ },
+    'a syntax error': {
+      text: 'export function main( {',
+      code: 1,
+      says: /server1\/program cannot be loaded: .*SyntaxError/s,
+    },
+    'an exception': {
+      text: 'export function main() { throw new Error("oh") }',
+      code: 1,
+      says: /server1\/program ended with code 1: Error: oh/,
+    },
+  }
+  for (const [name, { text, code, says }] of Object.entries(cases)) {
+    const program = join(directory, `${name.replaceAll(' ', '-')}.mjs`)
+    await writeFile(program, text)
+    const application = `{ "name": "program", "kind": "board", "program": ${JSON.stringify(program)} }`
+    const { file } = await farmFile({ server: `, "applications": [${application}]`, more: ', "clock": "virtual"' })
+    const result = await inic(['run', file])
+    t.is(result.code, code, `${name}: ${result.stderr}`)
+    t.regex(result.stderr, says, name)
+  }
+})
+
 const CRASHES: Record<string, { poll: string; says: RegExp[] }> = {
   'a trap': { poll: 'if (c.polls == 3) unreachable()', says: [/trap/, /firmware\/index\.ts:\d+:\d+/] },
   'an endless loop': {
@@ -248,7 +330,7 @@ const CRASHES: Record<string, { poll: string; says: RegExp[] }> = {
 }
 
 for (const [name, { poll, says }] of Object.entries(CRASHES)) {
-  test(`firmware that stops is reported, with exit code 4: ${name}`, async (t) => {
+  test.serial(`firmware that stops is reported, with exit code 4: ${name}`, async (t) => {
     const source = TINY_SOURCE.replace('c.lastIrqs = irqs', poll).replace('return 1000000', 'return 1000')
     const project = await tinyFirmware({ source })
     const { artifacts } = await buildFirmware({ directory: project, target: 'debug' })

@@ -222,10 +222,10 @@ tcpTest('connect from a port of the host\'s choice', (net) => {
   if (c.cardPort !== 5555) net.fail(`port ${c.cardPort}`)
 })
 
-tcpTest('SYN is repeated after 1, 2, 4, 8, 16, 32 s, then connect fails with ETIMEDOUT (RFC 9293 §3.8.3)', (net) => {
+tcpTest('SYN is repeated for 3 minutes at least, then connect fails with ETIMEDOUT (RFC 9293 §3.8.3, MUST-23)', (net) => {
   const c = synSent(net)
-  for (const after of [1000, 2000, 4000, 8000, 16000, 32000]) c.expect({ flags: 'S', seq: 0, after })
-  c.expectQuietHost(63_000)
+  for (const seconds of [1, 2, 4, 8, 16, 32, 60, 60]) c.expect({ flags: 'S', seq: 0, after: seconds * 1000 })
+  c.expectQuietHost(59_000)
   net.wait(2000)
   c.expectEvent(M.EVENT_CONNECT_FAILED, S.STATUS_ETIMEDOUT)
   c.expectNothing(60_000)
@@ -278,7 +278,7 @@ tcpTest('in SYN-SENT an ACK without SYN changes nothing (RFC 9293 §3.10.7.3)', 
 tcpTest('data and FIN on the SYN-ACK are taken (RFC 9293 §3.10.7.3)', (net) => {
   const c = synSent(net)
   c.sendSyn('SAF', { payload: 'greeting' })
-  c.expect({ flags: 'A', seq: 1, ack: 10 })
+  c.expect({ flags: 'A', seq: 1, ack: 10, length: 0 })
   c.expectEvent(M.EVENT_CONNECTED)
   c.expectRead('greeting')
   c.expectEnd()
@@ -460,7 +460,7 @@ tcpTest('the window of SYN and SYN-ACK is never scaled (RFC 7323 §2.2)', (net) 
   // The peer's next window of 100 means 12800.
   c.write(20_000)
   const sent = c.data().reduce((sum, [, length]) => sum + length, 0)
-  if (sent < 12_000 || sent > 12_800) net.fail(`${sent} bytes sent into a window of 12800`)
+  if (sent < 12_800 - 1460 || sent > 12_800) net.fail(`${sent} bytes sent into a window of 12800`)
 })
 
 tcpTest('a window scale of more than 14 counts as 14 (RFC 7323 §2.3)', (net) => {

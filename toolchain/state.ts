@@ -13,10 +13,15 @@ import { tmpdir, userInfo } from 'node:os'
 import { basename, dirname, join, resolve } from 'node:path'
 import { errorCode } from './errors.ts'
 
-export const STATE_FOLDER = '.inic'
+const STATE_FOLDER = '.inic'
 const CONTROL_SOCKET = 'control.sock'
 /** Longest path of a Unix socket that every system takes (sun_path is 104 bytes on some), without its final zero. */
 const MAXIMUM_SOCKET_PATH = 103
+
+/** The folder that farms' own folders lie in: the one named, or INIC_STATE, or `.inic` in `directory`. */
+export function stateBase(named: string | undefined, directory: string): string {
+  return named || process.env.INIC_STATE || join(directory, STATE_FOLDER)
+}
 
 export class FarmState {
   readonly directory: string
@@ -28,8 +33,7 @@ export class FarmState {
 
   /** State of the farm `name`, whose file is `file`; `base` stands for `.inic` where one was named. */
   static of(farm: { readonly name: string; readonly file: string | undefined }, base?: string): FarmState {
-    const parent =
-      base ?? process.env.INIC_STATE ?? join(farm.file === undefined ? process.cwd() : dirname(farm.file), STATE_FOLDER)
+    const parent = stateBase(base, farm.file === undefined ? process.cwd() : dirname(farm.file))
     return new FarmState(join(parent, farm.name))
   }
 
@@ -71,6 +75,8 @@ export class FarmState {
       socket.once('error', (error) => {
         const code = errorCode(error)
         if (code === 'ENOENT' || code === 'ECONNREFUSED' || code === 'ENOTDIR') resolve(false)
+        else if (code === 'EACCES' || code === 'EPERM')
+          resolve(true) // somebody else's, and not for us
         else reject(error)
       })
     })

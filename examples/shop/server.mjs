@@ -27,12 +27,12 @@ const MAXIMUM_CARTS = 10_000
 const MAXIMUM_QUANTITY = 99
 
 const PRODUCTS = [
-  { id: 'nic', name: 'Network card', detail: 'Two ports, one opinion', price: 129, icon: '🔌' },
-  { id: 'cable', name: 'Patch cable', detail: 'Three metres, never the wrong length', price: 9, icon: '🧵' },
-  { id: 'switch', name: 'Switch', detail: 'Learns quickly, forgets politely', price: 89, icon: '🔀' },
-  { id: 'crimper', name: 'Crimping tool', detail: 'For ends that must meet', price: 35, icon: '🗜️' },
-  { id: 'analyser', name: 'Analyser', detail: 'Sees what you said to the wire', price: 499, icon: '🔬' },
-  { id: 'coffee', name: 'Coffee', detail: 'For the other layer eight problem', price: 4, icon: '☕' },
+  { id: 'nic', name: 'Network card', detail: 'Two ports, one opinion', price: 129, hue: 225 },
+  { id: 'cable', name: 'Patch cable', detail: 'Three metres, never the wrong length', price: 9, hue: 150 },
+  { id: 'switch', name: 'Switch', detail: 'Learns quickly, forgets politely', price: 89, hue: 280 },
+  { id: 'crimper', name: 'Crimping tool', detail: 'For ends that must meet', price: 35, hue: 25 },
+  { id: 'analyser', name: 'Analyser', detail: 'Sees what you said to the wire', price: 499, hue: 340 },
+  { id: 'coffee', name: 'Coffee', detail: 'For the other layer eight problem', price: 4, hue: 35 },
 ]
 
 const FILES = new Map(

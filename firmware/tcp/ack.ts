@@ -3,8 +3,8 @@ import { state } from '../state.ts'
 import { TCP_FIN, TCP_SYN, tcpAcknowledgement, tcpFlags, tcpSequence, tcpWindow } from '../wire/tcp.ts'
 import { congestionAcked } from './congestion.ts'
 import { options } from './options.ts'
-import { recoveryAcked, recoveryDuplicate } from './recovery.ts'
-import { scoreboardAdd, scoreboardAdvance } from './scoreboard.ts'
+import { recoveryAcked, recoveryDelivered, recoveryDuplicate } from './recovery.ts'
+import { sackedBytes, scoreboardAdd, scoreboardAdvance } from './scoreboard.ts'
 import { sendQueueAdvance } from './sendqueue.ts'
 import { seqLeq, seqLt, seqMax } from './sequence.ts'
 import {
@@ -28,6 +28,14 @@ import { rttSample, timerStart, timerStop } from './timer.ts'
  * @param bytes of payload in the segment: with any, it is no duplicate ACK
  */
 export function acknowledged(tcb: Tcb, segment: u32, bytes: u32): void {
+  const held = tcb.sndUna + sackedBytes(tcb)
+  takeAcknowledgement(tcb, segment, bytes)
+  if ((tcb.flags & (F_RECOVERY | F_SACK)) == (F_RECOVERY | F_SACK)) {
+    recoveryDelivered(tcb, tcb.sndUna + sackedBytes(tcb) - held)
+  }
+}
+
+function takeAcknowledgement(tcb: Tcb, segment: u32, bytes: u32): void {
   const ack = tcpAcknowledgement(segment)
   const sequence = tcpSequence(segment)
   const window = tcpWindow(segment) << tcb.sndScale

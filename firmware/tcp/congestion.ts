@@ -74,9 +74,11 @@ function cubicAcked(tcb: Tcb, bytes: u32, mss: u32): void {
   tcb.cwnd = min<u32>(tcb.cwnd + grow, MAXIMUM_CWND)
 }
 
-/** A loss was found by duplicate ACKs or SACK: the multiplicative decrease. @param flight bytes outstanding */
-export function congestionLoss(tcb: Tcb, flight: u32): void {
+/** A loss was found by duplicate ACKs or SACK: the multiplicative decrease. @param outstanding bytes */
+export function congestionLoss(tcb: Tcb, outstanding: u32): void {
   const mss: u32 = tcb.mss
+  // What limited transmit or a recovery has sent beyond cwnd does not count (RFC 5681 §3.2 (2), RFC 9438 §4.6).
+  const flight = min<u32>(outstanding, tcb.cwnd)
   if (state().congestionControl == CONGESTION_NEWRENO) {
     tcb.ssthresh = max<u32>(flight >>> 1, 2 * mss) // RFC 5681 (4)
   } else {

@@ -1,5 +1,5 @@
 import { sipHash } from '../hal/random.ts'
-import { state } from '../state.ts'
+import { counters, state } from '../state.ts'
 import { tablePorts } from './table.ts'
 
 /**
@@ -25,7 +25,7 @@ function mssIndex(mss: u32): u32 {
 }
 
 function cookieMss(index: u32): u32 {
-  if (index == 0) return 216
+  if (index == 0) return 88
   if (index == 1) return 536
   if (index == 2) return 1024
   if (index == 3) return 1220
@@ -42,8 +42,9 @@ function hash(local: u32, remote: u32, ports: u32, peerSequence: u32, head: u32)
   return <u32>sipHash(st.secret0 ^ head, st.secret1, a, b) & HASH_MASK
 }
 
-/** The sequence number to answer a SYN with. @param peerSequence of the SYN @param mss its MSS option */
+/** The sequence number to answer a SYN with. @param peerSequence of the SYN @param mss its MSS option, 88 at least */
 export function cookieMake(local: u32, remote: u32, localPort: u32, remotePort: u32, peerSequence: u32, mss: u32): u32 {
+  state().cookieMs = state().nowMs
   const head = (((state().nowMs >>> UNIT_SHIFT) & 31) << 3) | mssIndex(mss)
   return (head << 24) | hash(local, remote, tablePorts(localPort, remotePort), peerSequence, head)
 }
@@ -57,6 +58,8 @@ export function cookieCheck(
   peerSequence: u32,
   cookie: u32,
 ): u32 {
+  // Without a flood there are no cookies, and so none to be guessed.
+  if (counters().tcpCookiesSent == 0 || state().nowMs - state().cookieMs > (MAXIMUM_AGE + 1) << UNIT_SHIFT) return 0
   const head = cookie >>> 24
   const age = ((state().nowMs >>> UNIT_SHIFT) - (head >>> 3)) & 31
   if (age > MAXIMUM_AGE) return 0

@@ -197,6 +197,7 @@ export function noteSent(tcb: Tcb, sequence: u32, bytes: u32, flags: u32): void 
     counters().tcpRetransmits++
     tcb.flags &= ~F_TIMING // Karn's rule (RFC 6298 §3)
   } else if ((tcb.flags & F_TIMING) == 0) startTiming(tcb, end)
+  tcb.prrOut += bytes
   tcb.sndNxt = seqMax(tcb.sndNxt, end)
   tcb.sndMax = seqMax(tcb.sndMax, end)
 }

@@ -41,7 +41,9 @@ export function recoveryDuplicate(tcb: Tcb): void {
   tcb.flags = (tcb.flags | F_RECOVERY) & ~(F_TIMING | F_RESCUED)
   tcb.recover = tcb.sndMax
   tcb.highRxt = tcb.sndUna
-  tcb.cwnd = sack ? tcb.ssthresh : tcb.ssthresh + DUP_THRESHOLD * <u32>tcb.mss
+  tcb.recoverFlight = flight
+  tcb.prrDelivered = tcb.prrOut = 0
+  if (!sack) tcb.cwnd = tcb.ssthresh + DUP_THRESHOLD * <u32>tcb.mss
   // The first segment goes out whatever the window says (RFC 6675 §5 (4.3)).
   retransmit(tcb, tcb.sndUna)
   timerStart(tcb, TIMER_RETRANSMIT, tcb.rtoMs)
@@ -62,6 +64,25 @@ export function recoveryAcked(tcb: Tcb, bytes: u32): void {
   // Partial acknowledgement: the next hole is at sndUna (RFC 6582 §3.2 (4)).
   tcb.cwnd = tcb.cwnd > bytes ? tcb.cwnd - bytes : <u32>tcb.mss
   if (bytes >= <u32>tcb.mss) tcb.cwnd += tcb.mss
+}
+
+/**
+ * An ACK has delivered `bytes`, cumulatively or by SACK, in a recovery with SACK: proportional rate reduction (RFC 6937 §3)
+ * lets cwnd come down to ssthresh as the network delivers, so that what is repeated is not sent in a burst and lost again.
+ */
+export function recoveryDelivered(tcb: Tcb, bytes: u32): void {
+  tcb.prrDelivered += bytes
+  const pipe = pipeBytes(tcb)
+  let send: i64
+  if (pipe > tcb.ssthresh) {
+    const flight = max<u32>(tcb.recoverFlight, 1)
+    send = (<i64>tcb.prrDelivered * tcb.ssthresh + flight - 1) / flight - tcb.prrOut
+  } else {
+    // PRR-SSRB: no more than was delivered and a segment, up to ssthresh.
+    const limit = max<i64>(<i64>tcb.prrDelivered - tcb.prrOut, bytes) + tcb.mss
+    send = min<i64>(<i64>tcb.ssthresh - pipe, limit)
+  }
+  tcb.cwnd = pipe + <u32>max<i64>(send, 0)
 }
 
 /** Sends retransmissions and then new data while pipe allows (RFC 6675 §5 (C)). False if the ring is full. */

@@ -99,6 +99,10 @@ export class Tcb {
   recover: u32
   /** HighRxt: highest sequence retransmitted in this recovery. */
   highRxt: u32
+  /** Proportional rate reduction (RFC 6937): bytes out when this recovery began, delivered and sent since. */
+  recoverFlight: u32
+  prrDelivered: u32
+  prrOut: u32
   /** Chunk with the SACK scoreboard, 0 = nothing is SACKed (tcp/scoreboard.ts). */
   scoreboard: u32
   cubicWMax: f32

@@ -52,6 +52,7 @@ import {
 import { STATUS_EIO, STATUS_ENETDOWN } from '../status.ts'
 import { type ConnectionHost, type ConnectionOwner, TcpConnection } from './connection.ts'
 import { ControlQueue } from './control.ts'
+import { HandleTable } from './handle-table.ts'
 import { Intake, RECORD_NONE, RECORD_RX } from './intake.ts'
 import { EVENT_STRIDE, layoutRam, type RamLayout, RX_BUFFER_BYTES } from './layout.ts'
 import { type ListenerOwner, type ListenRequest, TcpListener } from './listener.ts'
@@ -104,11 +105,11 @@ export class Driver implements ConnectionHost, DatagramHost {
   #lastCookie = 0
 
   // Who is where: by cookie until the card has named a handle, by handle after that.
-  #connecting = new Map<number, TcpConnection>()
-  #connections = new Map<number, TcpConnection>()
-  #listeners = new Map<number, TcpListener>()
-  #binding = new Map<number, UdpEndpoint>()
-  #endpoints = new Map<number, UdpEndpoint>()
+  readonly #connecting = new HandleTable<TcpConnection>()
+  readonly #connections = new HandleTable<TcpConnection>()
+  readonly #listeners = new HandleTable<TcpListener>()
+  readonly #binding = new HandleTable<UdpEndpoint>()
+  readonly #endpoints = new HandleTable<UdpEndpoint>()
 
   /** Takes the queue set over. Throws RangeError if its RAM is too small. */
   constructor(bus: Bus, options: DriverOptions = {}) {
@@ -200,7 +201,7 @@ export class Driver implements ConnectionHost, DatagramHost {
     command[7] = request.options
     if (!this.#post(LISTEN_BYTES)) {
       process.nextTick(() => {
-        if (this.#listeners.delete(cookie)) owner.onListening(this.#downStatus, request.address, request.port)
+        if (this.#listeners.delete(cookie)) owner.onListening(this.#downStatus, request.port)
       })
     }
     return listener
@@ -311,25 +312,21 @@ export class Driver implements ConnectionHost, DatagramHost {
     this.tx.reset()
     this.control.reset(false)
     const victims = [
-      ...Array.from(this.#connecting.values(), (c) => () => failConnect(c, status)),
-      ...Array.from(this.#connections.values(), (c) => () => resetConnection(c, status)),
-      ...Array.from(this.#listeners.values(), (l) => () => l.owner.onListenerLost(status)),
-      ...Array.from(this.#binding.values(), (e) => () => loseEndpoint(e, status)),
-      ...Array.from(this.#endpoints.values(), (e) => () => loseEndpoint(e, status)),
+      ...this.#connecting.values().map((c) => () => failConnect(c, status)),
+      ...this.#connections.values().map((c) => () => resetConnection(c, status)),
+      ...this.#listeners.values().map((l) => () => l.owner.onListenerLost(status)),
+      ...this.#binding.values().map((e) => () => loseEndpoint(e, status)),
+      ...this.#endpoints.values().map((e) => () => loseEndpoint(e, status)),
     ]
     this.#forgetAll()
     runAll(victims)
   }
 
   #forgetAll(): void {
-    this.#connecting = new Map()
-    this.#connections = new Map()
-    this.#listeners = new Map()
-    this.#binding = new Map()
-    this.#endpoints = new Map()
+    for (const table of [this.#connecting, this.#connections, this.#listeners, this.#binding, this.#endpoints]) table.clear()
   }
 
-  /** Follows the card's state; true if it changed. */
+  /** Follows the card's state. */
   #followCard(): void {
     const running = this.#bus.read(BUS_CARD_STATE) === CARD_RUNNING
     if (running && (this.#state === 'waiting' || this.#state === 'stopped')) this.#start()
@@ -506,7 +503,7 @@ export class Driver implements ConnectionHost, DatagramHost {
         const listener = this.#listeners.get(cookie)
         if (listener === undefined) return
         if (status !== STATUS_OK) this.#listeners.delete(cookie)
-        listener.owner.onListening(status, words[at + (EVENT_LOCAL_ADDRESS >>> 2)]!, this.#port(at, EVENT_LOCAL_PORT))
+        listener.owner.onListening(status, this.#port(at, EVENT_LOCAL_PORT))
         return
       }
       case EVENT_UNLISTENED:

@@ -2,8 +2,8 @@ import type { TcpConnection } from './connection.ts'
 
 /** What a listener tells its server. */
 export interface ListenerOwner {
-  /** Answer to `listen`: STATUS_*, and the address and port that it listens on. */
-  onListening(status: number, address: number, port: number): void
+  /** Answer to `listen`: STATUS_*, and the port that it listens on. */
+  onListening(status: number, port: number): void
   /** A new connection. It is open, and has no owner: the server must give it one at once, or `close` it. */
   onConnection(connection: TcpConnection): void
   /** The card stopped: the listener is gone, with STATUS_*. */

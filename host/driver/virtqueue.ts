@@ -22,8 +22,8 @@ const USED_ELEM_WORDS = VIRTQ_USED_ELEM_BYTES / 4
  * Driver side of one split virtqueue (virtio 1.2 §2.7) with event index suppression (§2.7.7, §2.7.10). A chain is always one
  * descriptor, because our records lie in one piece: a longer chain, or an indirect table, would only cost the device another fetch.
  *
- * The indices that both sides touch go through Atomics, so that it works over an ArrayBuffer and over a SharedArrayBuffer alike. What the
- * device writes is read once and checked: a descriptor that is not in flight, or an index that ran ahead, is a QueueFault.
+ * Where RAM is shared with the card's thread, the indices that both sides touch go through Atomics; on one thread plain loads and stores do,
+ * which cost a tenth. What the device writes is read once and checked: a descriptor that is not in flight, or an index that ran ahead, is a QueueFault.
  */
 export class Virtqueue {
   readonly name: string
@@ -36,6 +36,8 @@ export class Virtqueue {
 
   readonly #halves: Uint16Array
   readonly #words: Uint32Array
+  /** The card is on another thread. */
+  readonly #shared: boolean
   readonly #mask: number
   // Word and half-word indices into RAM.
   readonly #table: number
@@ -61,6 +63,7 @@ export class Virtqueue {
     this.#mask = place.size - 1
     this.#halves = ram.halves
     this.#words = ram.words
+    this.#shared = ram.halves.buffer instanceof SharedArrayBuffer
     this.#table = place.desc >>> 2
     this.#availIdx = (place.avail + VIRTQ_AVAIL_IDX) >>> 1
     this.#availRing = (place.avail + VIRTQ_AVAIL_RING) >>> 1
@@ -105,8 +108,8 @@ export class Virtqueue {
     if (next === before) return false
     this.#published = next
     // Sequentially consistent: the store is seen before the load below is done, as §2.7.13.4.1 asks.
-    Atomics.store(this.#halves, this.#availIdx, next)
-    const event = Atomics.load(this.#halves, this.#availEvent)
+    this.#store(this.#availIdx, next)
+    const event = this.#load(this.#availEvent)
     return ((next - event - 1) & 0xffff) < ((next - before) & 0xffff)
   }
 
@@ -137,17 +140,28 @@ export class Virtqueue {
 
   /** Asks for an interrupt once the device has given back `count` more than `peek` has seen (§2.7.7); true if it has done so already. */
   requestInterrupt(count = 1): boolean {
-    Atomics.store(this.#halves, this.#usedEvent, (this.#seenUsed + count - 1) & 0xffff)
-    return ((Atomics.load(this.#halves, this.#usedIdx) - this.#seenUsed) & 0xffff) >= count
+    this.#store(this.#usedEvent, (this.#seenUsed + count - 1) & 0xffff)
+    return ((this.#load(this.#usedIdx) - this.#seenUsed) & 0xffff) >= count
   }
 
   /** Asks for no interrupt: the position asked for is a whole turn of the index away. */
   declineInterrupt(): void {
-    Atomics.store(this.#halves, this.#usedEvent, (this.#seenUsed - 1) & 0xffff)
+    this.#store(this.#usedEvent, (this.#seenUsed - 1) & 0xffff)
+  }
+
+  /** Half-word that the device may be writing. */
+  #load(at: number): number {
+    return this.#shared ? Atomics.load(this.#halves, at) : this.#halves[at]!
+  }
+
+  /** Stores a half-word that the device may be reading. */
+  #store(at: number, value: number): void {
+    if (this.#shared) Atomics.store(this.#halves, at, value)
+    else this.#halves[at] = value
   }
 
   #look(): boolean {
-    const idx = Atomics.load(this.#halves, this.#usedIdx)
+    const idx = this.#load(this.#usedIdx)
     const grown = (idx - this.#lastUsed) & 0xffff
     if (grown === 0) return false
     if (grown > this.inFlight) {

@@ -35,9 +35,11 @@ Examples:
     )
     .action(async (target: string, options: CaptureCommandOptions) => {
       await withFarm(options, async (client) => {
-        const file = options.output === '-' ? undefined : await openFile(options.output)
-        const output = file ?? standardOutput()
+        const toFile = options.output !== '-'
+        if (!toFile) refuseTerminal()
+        // Asked before the file is opened: a target that is not there leaves no empty file.
         await client.request('capture', { target })
+        const file = toFile ? await openFile(options.output) : undefined
         const stream = client.stream()
         // Half-closing asks the farm for what it still holds; it then ends the stream.
         const stop = () => stream.end()
@@ -46,7 +48,7 @@ Examples:
         process.once('SIGTERM', stop)
         try {
           if (file) note(`capturing ${target}; Ctrl-C ends it`)
-          await pipeline(stream, output)
+          await pipeline(stream, file ?? process.stdout)
         } catch (error) {
           // Whoever read the pipe has seen enough.
           if (errorCode(error) !== 'EPIPE')
@@ -61,11 +63,9 @@ Examples:
     })
 }
 
-function standardOutput(): NodeJS.WriteStream {
-  const { stdout } = process
-  if (stdout.isTTY)
-    throw usageError('a capture is not for a terminal', 'pipe it: inic capture TARGET -o - | tshark -r -')
-  return stdout
+function refuseTerminal(): void {
+  if (!process.stdout.isTTY) return
+  throw usageError('a capture is not for a terminal', 'pipe it: inic capture TARGET -o - | tshark -r -')
 }
 
 async function openFile(path: string): Promise<WriteStream> {

@@ -15,6 +15,7 @@ import { checkFarm } from '../config/farm-checks.ts'
 import type { FarmConfig, PublishConfig, StreamConfig, TapConfig } from '../config/farm-config.ts'
 import { suggest } from '../config/issues.ts'
 import { defaultFarm, loadFarm } from '../config/load-farm.ts'
+import { parseDuration } from '../config/units.ts'
 import { CommandError, EXIT_BOARD, EXIT_FAILED, EXIT_INTERRUPTED, usageError } from '../errors.ts'
 import { endedWell } from '../farm/applications.ts'
 import { DEFAULT_IMAGE_PATH, loadImage } from '../farm/firmware.ts'
@@ -31,6 +32,7 @@ interface RunCommandOptions {
   readonly image?: string
   readonly cpu: CpuKind | 'auto'
   readonly virtual?: boolean
+  readonly for?: number
   readonly seed?: string
   readonly state?: string
   readonly once?: boolean
@@ -72,6 +74,7 @@ export function addRunCommand(program: Command): void {
     .option('--image <file>', "boot this image, in place of what is in the servers' flash")
     .addOption(new Option('--cpu <kind>', 'what runs the firmware').choices(['auto', 'wasmtime', 'v8']).default('auto'))
     .option('--virtual', 'virtual time: as fast as it goes, and the same at every run; board programs only')
+    .option('--for <time>', "stop after so much of the farm's time, as in 10s", durationArgument)
     .option('--seed <text>', 'what everything random follows from')
     .option('--state <dir>', 'where to keep flash files and control socket (default: .inic beside the farm file)')
     .option('--once', 'make one HTTP request through the first published port, say what happened, and exit')
@@ -122,8 +125,8 @@ async function runSession(session: FarmSession, config: FarmConfig, options: Run
   try {
     await session.start(signal)
     if (options.once) await runOnce(session, options)
-    else if (config.clock === 'virtual') await runVirtual(session, signal)
-    else await runReal(session, signal)
+    else if (config.clock === 'virtual') await runVirtual(session, signal, options.for)
+    else await runReal(session, signal, options.for)
   } catch (error) {
     if (!signal.aborted || error !== signal.reason) throw error
   } finally {
@@ -133,27 +136,36 @@ async function runSession(session: FarmSession, config: FarmConfig, options: Run
   }
 }
 
-/** Runs until Ctrl-C, or until no board runs any more. */
-async function runReal(session: FarmSession, signal: AbortSignal): Promise<void> {
+/** Runs until Ctrl-C, for `forNs`, or until no board runs any more. */
+async function runReal(session: FarmSession, signal: AbortSignal, forNs: number | undefined): Promise<void> {
   showFarm(session)
+  let timer: NodeJS.Timeout | undefined
   await new Promise<void>((resolve, reject) => {
     signal.addEventListener('abort', () => resolve())
+    if (forNs !== undefined) timer = setTimeout(resolve, forNs / 1e6)
     const check = () => {
       if (session.allStopped) reject(new CommandError('every server has stopped', { exitCode: EXIT_BOARD }))
     }
     session.on('crash', check)
     check()
     if (signal.aborted) resolve()
-  })
+  }).finally(() => clearTimeout(timer))
   note('stopping')
 }
 
-/** Runs until nothing is left to happen. */
-async function runVirtual(session: FarmSession, signal: AbortSignal): Promise<void> {
+/** Runs until nothing is left to happen, or for `forNs`. */
+async function runVirtual(session: FarmSession, signal: AbortSignal, forNs: number | undefined): Promise<void> {
   const { farm } = session.assembly
-  await farm.run(() => signal.aborted || session.allStopped || session.applicationCount === 0)
+  const over = () => signal.aborted || session.allStopped || session.applicationCount === 0
+  // A condition is looked at after events: without one at the end, time would run on to whatever comes next.
+  const end = { slot: -1, dueNs: 0, sequence: 0, precise: false, fire() {} }
+  if (forNs !== undefined) farm.setAlarm(end, farm.now() + forNs)
+  const endNs = forNs === undefined ? Number.POSITIVE_INFINITY : farm.now() + forNs
+  await farm.run(() => over() || farm.now() >= endNs)
   print(`virtual time: ${(farm.now() / 1e9).toFixed(6)} s`)
   if (session.allStopped) throw new CommandError('every server has stopped', { exitCode: EXIT_BOARD })
+  if (session.failedApplications > 0)
+    throw new CommandError(`${session.failedApplications} programs ended with an error`)
 }
 
 async function runOnce(session: FarmSession, options: RunCommandOptions): Promise<void> {
@@ -249,6 +261,12 @@ function checkClock(config: FarmConfig, options: RunCommandOptions): void {
       )
     }
   }
+}
+
+function durationArgument(text: string): number {
+  const ns = parseDuration(text)
+  if (ns === undefined) throw new InvalidArgumentError('Write a time with its unit, as in 10s or 500ms.')
+  return ns
 }
 
 function collect<T>(parse: (text: string) => T): (text: string, previous?: readonly T[]) => T[] {

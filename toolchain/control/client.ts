@@ -5,7 +5,7 @@ import { connect, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { defaultFarm, loadFarm } from '../config/load-farm.ts'
 import { CommandError, EXIT_FARM_STATE, errorCode, errorMessage, usageError } from '../errors.ts'
-import { FarmState, STATE_FOLDER } from '../state.ts'
+import { FarmState, stateBase } from '../state.ts'
 import type { ControlAnswer, ControlMethods } from './protocol.ts'
 
 /** Options by which commands name a running farm. */
@@ -31,8 +31,13 @@ export class ControlClient {
       await once(socket, 'connect')
     } catch (error) {
       const code = errorCode(error)
-      if (code !== 'ENOENT' && code !== 'ECONNREFUSED' && code !== 'ENOTDIR') throw error
-      throw notRunning(`no farm is running with its state in ${state.directory}`)
+      if (code === 'ENOENT' || code === 'ECONNREFUSED' || code === 'ENOTDIR') {
+        throw notRunning(`no farm is running with its state in ${state.directory}`)
+      }
+      throw new CommandError(`the farm's control socket cannot be opened: ${errorMessage(error)}`, {
+        hint: 'it is for the user who started the farm',
+        cause: error,
+      })
     }
     socket.on('error', () => {}) // a farm that stops shows as the end of its answers
     return new ControlClient(socket)
@@ -100,7 +105,7 @@ export async function withFarm<T>(selection: FarmSelection, use: (client: Contro
 
 async function selectState(selection: FarmSelection): Promise<FarmState> {
   if (selection.farm !== undefined) return FarmState.of(await loadFarm(selection.farm), selection.state)
-  const running = await runningFarms(selection.state ?? process.env.INIC_STATE ?? STATE_FOLDER)
+  const running = await runningFarms(stateBase(selection.state, process.cwd()))
   if (running.length > 1) {
     throw usageError(
       `${running.length} farms are running here: ${running.map((state) => state.name).join(', ')}`,

@@ -51,7 +51,7 @@ export interface FarmStatus {
   readonly networks: readonly string[]
   /** Names that `capture` takes besides those of networks. */
   readonly links: readonly string[]
-  /** `http://...` or `address:port`, and where it leads. */
+  /** `127.0.0.1:8080`, and where it leads: `server1:80`. */
   readonly published: readonly { readonly address: string; readonly target: string }[]
 }
 

@@ -6,13 +6,18 @@ import type { FarmState } from '../state.ts'
 import { type ControlAnswer, type ControlRequest, MAXIMUM_LINE_BYTES } from './protocol.ts'
 
 const MAXIMUM_CONNECTIONS = 32
+/** How long connections that were handed over may take to end. */
+const CLOSE_GRACE_MS = 300
 
-/** An answer after which the connection is no longer the protocol's: `take` gets it once the answer is on its way. */
+/**
+ * An answer after which the connection is no longer the protocol's: `take` gets it once the answer is on its way, and gives a
+ * function that ends it in order when the server closes.
+ */
 export class Handover {
   readonly result: unknown
-  readonly take: (socket: Socket) => void
+  readonly take: (socket: Socket) => () => void
 
-  constructor(result: unknown, take: (socket: Socket) => void) {
+  constructor(result: unknown, take: (socket: Socket) => () => void) {
     this.result = result
     this.take = take
   }
@@ -25,7 +30,8 @@ export class ControlServer {
   readonly #server: Server
   readonly #path: string
   readonly #handlers: ReadonlyMap<string, ControlHandler>
-  readonly #open = new Set<Socket>()
+  /** Connections, and how those that were handed over are ended. */
+  readonly #open = new Map<Socket, (() => void) | undefined>()
 
   private constructor(path: string, handlers: ReadonlyMap<string, ControlHandler>) {
     this.#path = path
@@ -59,7 +65,13 @@ export class ControlServer {
   close(): Promise<void> {
     return new Promise((resolve) => {
       this.#server.close(() => resolve())
-      for (const socket of this.#open) socket.destroy()
+      for (const [socket, end] of this.#open) {
+        if (end === undefined) socket.destroy()
+        else end()
+      }
+      setTimeout(() => {
+        for (const socket of this.#open.keys()) socket.destroy()
+      }, CLOSE_GRACE_MS).unref()
     })
   }
 
@@ -78,7 +90,7 @@ export class ControlServer {
   }
 
   #serve(socket: Socket): void {
-    this.#open.add(socket)
+    this.#open.set(socket, undefined)
     socket.once('close', () => this.#open.delete(socket))
     socket.on('error', () => socket.destroy())
     const onEnd = () => socket.end()
@@ -101,8 +113,10 @@ export class ControlServer {
           const handover = await this.#answer(socket, line)
           if (handover) {
             socket.off('data', onData).off('end', onEnd)
-            handover.take(socket)
+            this.#open.set(socket, handover.take(socket))
           }
+          // Whoever does not read the answers gets no more of them.
+          if (socket.writableNeedDrain) await drained(socket)
           socket.resume()
         })
       }
@@ -126,6 +140,13 @@ export class ControlServer {
       return undefined
     }
   }
+}
+
+/** Settles when the socket takes more, or is gone. */
+function drained(socket: Socket): Promise<void> {
+  return new Promise((resolve) => {
+    socket.once('drain', resolve).once('close', resolve)
+  })
 }
 
 function send(socket: Socket, answer: ControlAnswer): void {

@@ -60,8 +60,11 @@ export class Captures {
     })
   }
 
-  /** Captures `target` into a connection until its other side ends it. The target must have been checked with `check`. */
-  toSocket(target: string, socket: Socket): void {
+  /**
+   * Captures `target` into a connection until its other side ends it, or the function that is returned is called. The target must
+   * have been checked with `check`.
+   */
+  toSocket(target: string, socket: Socket): () => void {
     let lost = 0
     const writer = new PcapngWriter((bytes) => void (socket.writable && socket.write(Buffer.from(bytes))), {
       epochNs: this.#farm.epochNs,
@@ -72,7 +75,10 @@ export class Captures {
       return true
     })
     const timer = setInterval(() => writer.flush(), FLUSH_MS).unref()
+    let closed = false
     const close = () => {
+      if (closed) return
+      closed = true
       clearInterval(timer)
       end()
       writer.close()
@@ -86,6 +92,7 @@ export class Captures {
       end()
     })
     writer.flush()
+    return close
   }
 
   /** @throws CommandError (exit code 2) if there is no network or link `target`. */

@@ -27,7 +27,7 @@ import { bootLoader } from '../image/boot-loader.ts'
 import { cardStateName } from '../inspect/names.ts'
 import { packageRoot } from '../package-root.ts'
 import type { FarmState } from '../state.ts'
-import { startApplication } from './applications.ts'
+import { endedWell, startApplication } from './applications.ts'
 import { FarmAssembly } from './assembly.ts'
 import { Captures } from './captures.ts'
 import { type LoadedImage, prepareFlash } from './firmware.ts'
@@ -80,6 +80,8 @@ export class FarmSession extends EventEmitter<SessionEvents> {
   readonly assembly: FarmAssembly
   readonly inspector: Inspector
   readonly published: PublishedPort[] = []
+  /** Programs that ended with an error. */
+  failedApplications = 0
   readonly #applications = new Set<HostedProcess>()
   readonly #options: SessionOptions
   readonly #captures: Captures
@@ -116,7 +118,7 @@ export class FarmSession extends EventEmitter<SessionEvents> {
       this.#powerOn()
       if (config.clock === 'real') this.assembly.farm.start()
       await this.#waitUntilServing(signal)
-      this.#startApplications(signal)
+      await this.#startApplications(signal)
       for (const item of config.publish) await this.#publish(item)
       signal.throwIfAborted()
     } catch (error) {
@@ -203,7 +205,7 @@ export class FarmSession extends EventEmitter<SessionEvents> {
     for (const { name } of waiting()) this.emit('remark', `${name}: its firmware has not said that it serves`)
   }
 
-  #startApplications(signal: AbortSignal): void {
+  async #startApplications(signal: AbortSignal): Promise<void> {
     const { config, servers, farm } = this.assembly
     const hosts = Object.fromEntries(config.servers.map((server) => [server.name, addressesOf(server)[0]]))
     let processId = 0
@@ -214,7 +216,7 @@ export class FarmSession extends EventEmitter<SessionEvents> {
         if (board.cardState !== CARD_RUNNING) continue
         const random = farm.randomStream(`program:${server.name}/${application.name}`)
         const onLine = (source: string, line: string) => this.emit('console', source, line)
-        const started = startApplication({ board, application, processId, hosts, random, onLine })
+        const started = await startApplication({ board, application, processId, hosts, random, onLine })
         this.#applications.add(started)
         void started.exited.then((exit) => this.#onExit(started, exit))
       }
@@ -223,6 +225,7 @@ export class FarmSession extends EventEmitter<SessionEvents> {
 
   #onExit(application: HostedProcess, exit: ProcessExit): void {
     this.#applications.delete(application)
+    if (!endedWell(exit)) this.failedApplications++
     if (this.#stopping === undefined) this.emit('exit', application.name, exit)
   }
 
@@ -287,10 +290,18 @@ export class FarmSession extends EventEmitter<SessionEvents> {
     }
   }
 
+  async #stopApplications(): Promise<void> {
+    const { farm } = this.assembly
+    const stopped = Promise.all([...this.#applications].map((application) => application.stop(STOP_GRACE_MS)))
+    // Their last words take time, and virtual time passes only while the farm runs.
+    if (farm.virtual) await farm.run(() => this.#applications.size === 0)
+    await stopped
+  }
+
   async #stop(): Promise<void> {
     await this.#control?.close()
     await Promise.all(this.published.map(({ gateway }) => gateway.close()))
-    await Promise.all([...this.#applications].map((application) => application.stop(STOP_GRACE_MS)))
+    await this.#stopApplications()
     for (const board of this.assembly.farm.boards.values()) board.powerOff()
     await this.assembly.farm.stop()
   }

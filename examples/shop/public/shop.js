@@ -45,11 +45,11 @@ function showCart() {
 }
 
 byId('products').replaceChildren(
-  ...products.map(({ id, name, detail, price, icon }) =>
+  ...products.map(({ id, name, detail, price, hue }) =>
     element(
       'li',
       {},
-      element('span', { className: 'icon', textContent: icon, ariaHidden: 'true' }),
+      element('span', { className: 'badge', style: `--hue: ${hue}`, textContent: name[0], ariaHidden: 'true' }),
       element('h3', { textContent: name }),
       element('p', { textContent: detail }),
       element(
