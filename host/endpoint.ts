@@ -78,7 +78,12 @@ export class StreamEndpoint implements ConnectionOwner {
   // ── opening ──
 
   /** Sends the SYN. `localAddress` and `localPort` as the application gave them; 0 for what it did not. */
-  connect(remoteAddress: number, port: number, localAddress: number, local: { localAddress?: string | undefined; localPort?: number | undefined }): void {
+  connect(
+    remoteAddress: number,
+    port: number,
+    localAddress: number,
+    local: { localAddress?: string | undefined; localPort?: number | undefined },
+  ): void {
     this.#begin()
     this.#target = {
       address: formatIPv4(remoteAddress),
@@ -134,7 +139,8 @@ export class StreamEndpoint implements ConnectionOwner {
     const error = atBind
       ? addressError(status, 'bind', localAddress ?? '0.0.0.0', localPort)
       : addressError(status, 'connect', address, port, local)
-    if (!atBind && localAddress !== undefined && localPort !== undefined) Object.assign(error, { localAddress, localPort })
+    if (!atBind && localAddress !== undefined && localPort !== undefined)
+      Object.assign(error, { localAddress, localPort })
     this.#socket.emit('connectionAttempt', address, port, 4)
     this.#socket.emit('connectionAttemptFailed', address, port, 4, error)
     this.#socket.destroy(error)
@@ -199,6 +205,15 @@ export class StreamEndpoint implements ConnectionOwner {
       this.#backlog = { pieces: [data], index: 0, offset: sent, left: data.length - sent }
       this.#callback = callback
     }
+  }
+
+  /** Writes `chunk` if the card takes all of it now; false, and nothing is written, if it does not. */
+  writeWhole(chunk: Uint8Array): boolean {
+    const connection = this.connection
+    if (connection === null || chunk.length === 0 || !connection.sendWhole(chunk)) return false
+    this.touch()
+    this.bytesWritten += chunk.length
+    return true
   }
 
   writev(pieces: readonly Piece[], callback: WriteCallback): void {
@@ -290,7 +305,15 @@ export class StreamEndpoint implements ConnectionOwner {
   closed(early: boolean, hadError: boolean): void {
     // Node reports a write that was on its way when the socket was destroyed as done, one that never could start as failed.
     if (this.#callback !== null) {
-      this.#settleWrite(early ? nodeError(Error, 'ERR_SOCKET_CLOSED_BEFORE_CONNECTION', 'Socket closed before the connection was established') : null)
+      this.#settleWrite(
+        early
+          ? nodeError(
+              Error,
+              'ERR_SOCKET_CLOSED_BEFORE_CONNECTION',
+              'Socket closed before the connection was established',
+            )
+          : null,
+      )
     }
     this.#socket.emit('close', hadError)
   }

@@ -55,6 +55,7 @@ export function startNodeProgram(bus: Bus, settings: NodeProgramSettings): Hoste
     return splitter
   })
   let failure: Error | null = null
+  let asked = false
   worker.on('error', (error) => {
     failure = error instanceof Error ? error : new Error(`Uncaught ${String(error)}`)
   })
@@ -65,7 +66,8 @@ export function startNodeProgram(bus: Bus, settings: NodeProgramSettings): Hoste
         for (const splitter of splitters) splitter.end()
         void drain(bus, bridge).then(() => {
           near.close()
-          done({ code: failure === null ? code : code || 1, error: failure })
+          // Ended because it was asked to, whatever number that has.
+          done({ code: failure !== null ? code || 1 : asked ? 0 : code, error: failure })
         })
       })
     })
@@ -74,12 +76,12 @@ export function startNodeProgram(bus: Bus, settings: NodeProgramSettings): Hoste
     name: settings.name,
     exited,
     async stop(graceMs = DEFAULT_GRACE_MS) {
+      asked = true
       worker.postMessage({ signal: 'SIGTERM' } satisfies ProgramMessage)
       const timer = setTimeout(() => void worker.terminate(), graceMs)
       const exit = await exited
       clearTimeout(timer)
-      // Ended because it was asked to, whatever number that has.
-      return exit.error === null ? { code: 0, error: null } : exit
+      return exit
     },
   }
 }

@@ -9,11 +9,17 @@ import { STATUS_EAFNOSUPPORT } from './status.ts'
 
 export const kEndpoint: unique symbol = Symbol('inic.endpoint')
 
-export type SocketOptions = net.SocketConstructorOpts & DuplexOptions & { noDelay?: boolean; keepAlive?: boolean; keepAliveInitialDelay?: number }
+export type SocketOptions = net.SocketConstructorOpts &
+  DuplexOptions & { noDelay?: boolean; keepAlive?: boolean; keepAliveInitialDelay?: number }
 export type ConnectOptions = net.NetConnectOpts & { path?: string; timeout?: number }
 
 /** net.Socket's own settings of its Duplex; they make writes arrive as strings, and leave 'close' to the socket. */
-export const DUPLEX_DEFAULTS: DuplexOptions = { allowHalfOpen: false, emitClose: false, autoDestroy: true, decodeStrings: false }
+export const DUPLEX_DEFAULTS: DuplexOptions = {
+  allowHalfOpen: false,
+  emitClose: false,
+  autoDestroy: true,
+  decodeStrings: false,
+}
 const DUPLEX_HALF_OPEN: DuplexOptions = { ...DUPLEX_DEFAULTS, allowHalfOpen: true }
 
 /** What Duplex knows of the options that an application may give a socket; all others are ours, or nobody's. */
@@ -126,8 +132,22 @@ export class Socket extends Base {
     // The card delivers by credit, not by request: `read` above returns it.
   }
 
-  override write(chunk: Uint8Array | string, encoding?: BufferEncoding | WriteCallback, callback?: WriteCallback): boolean {
+  override write(
+    chunk: Uint8Array | string,
+    encoding?: BufferEncoding | WriteCallback,
+    callback?: WriteCallback,
+  ): boolean {
     if (this.writableEnded && this.readableEnded && !this.allowHalfOpen) return writeAfterFin(this, encoding, callback)
+    // Nobody waits to hear of it and nothing is in front of it: bytes that the card takes whole need not pass through the Writable's
+    // bookkeeping, nor leave a tick behind.
+    if (
+      callback === undefined &&
+      chunk instanceof Uint8Array &&
+      typeof encoding !== 'function' &&
+      isIdle((this as unknown as { _writableState: WritableState })._writableState)
+    ) {
+      if (this[kEndpoint].writeWhole(chunk)) return true
+    }
     return super.write(chunk, encoding as BufferEncoding, callback)
   }
 
@@ -149,7 +169,8 @@ export class Socket extends Base {
 
   override resetAndDestroy(): this {
     const endpoint = this[kEndpoint]
-    if (!this.connecting && !endpoint.active) return this.destroy(nodeError(Error, 'ERR_SOCKET_CLOSED', 'Socket is closed'))
+    if (!this.connecting && !endpoint.active)
+      return this.destroy(nodeError(Error, 'ERR_SOCKET_CLOSED', 'Socket is closed'))
     const reset = () => {
       endpoint.resetting = true
       this.destroy()
@@ -163,9 +184,14 @@ export class Socket extends Base {
     if (this.destroyed) return this
     if (typeof timeout !== 'number') throw argumentTypeError('msecs', 'of type number', timeout)
     if (!(timeout >= 0 && Number.isFinite(timeout))) {
-      throw nodeError(RangeError, 'ERR_OUT_OF_RANGE', `The value of "msecs" is out of range. It must be a non-negative finite number. Received ${timeout}`)
+      throw nodeError(
+        RangeError,
+        'ERR_OUT_OF_RANGE',
+        `The value of "msecs" is out of range. It must be a non-negative finite number. Received ${timeout}`,
+      )
     }
-    if (callback !== undefined && typeof callback !== 'function') throw argumentTypeError('callback', 'of type function', callback)
+    if (callback !== undefined && typeof callback !== 'function')
+      throw argumentTypeError('callback', 'of type function', callback)
     this.timeout = timeout
     this[kEndpoint].setTimeout(timeout)
     if (callback !== undefined) {
@@ -207,6 +233,23 @@ export class Socket extends Base {
   }
 }
 
+/** What Node's Writable keeps of its state, as far as it matters here. */
+interface WritableState {
+  readonly length: number
+  readonly corked: number
+  readonly writing: boolean
+  readonly ending: boolean
+  readonly destroyed: boolean
+  readonly errored: Error | null
+}
+
+/** The Writable is open, and holds nothing back. */
+function isIdle(state: WritableState): boolean {
+  return (
+    state.length === 0 && state.corked === 0 && !state.writing && !state.ending && !state.destroyed && !state.errored
+  )
+}
+
 // Accessors, which net.Socket's types call properties and a class cannot override as such.
 const accessors: Record<string, (this: Socket) => unknown> = {
   pending() {
@@ -221,7 +264,9 @@ const accessors: Record<string, (this: Socket) => unknown> = {
   bytesWritten() {
     const endpoint = this[kEndpoint]
     let bytes = endpoint.bytesWritten + endpoint.pendingBytes
-    for (const { chunk, encoding } of (this as unknown as { writableBuffer: { chunk: Buffer | string; encoding: BufferEncoding }[] }).writableBuffer) {
+    for (const { chunk, encoding } of (
+      this as unknown as { writableBuffer: { chunk: Buffer | string; encoding: BufferEncoding }[] }
+    ).writableBuffer) {
       bytes += typeof chunk === 'string' ? Buffer.byteLength(chunk, encoding) : chunk.length
     }
     return bytes
@@ -256,10 +301,19 @@ for (const [name, get] of Object.entries(accessors)) {
 /** A socket with the options of `new net.Socket(options)`. Throws as Node does for options that cannot be. */
 export function createSocket(stack: Stack, options: SocketOptions = {}): Socket {
   if (typeof options === 'number' || options.fd !== undefined || 'handle' in options) {
-    throw nodeError(TypeError, 'ERR_INVALID_ARG_VALUE', "The property 'options.fd' is not supported: this socket belongs to the INIC.")
+    throw nodeError(
+      TypeError,
+      'ERR_INVALID_ARG_VALUE',
+      "The property 'options.fd' is not supported: this socket belongs to the INIC.",
+    )
   }
   for (const name of ['objectMode', 'readableObjectMode', 'writableObjectMode'] as const) {
-    if (options[name]) throw nodeError(TypeError, 'ERR_INVALID_ARG_VALUE', `The property 'options.${name}' is not supported. Received ${options[name]}`)
+    if (options[name])
+      throw nodeError(
+        TypeError,
+        'ERR_INVALID_ARG_VALUE',
+        `The property 'options.${name}' is not supported. Received ${options[name]}`,
+      )
   }
   const socket = new Socket(stack, duplexOptions(options))
   // Not by Duplex's constructor: a signal that has fired would destroy a socket that is half made.
@@ -286,7 +340,8 @@ export function connectSocket(stack: Stack, args: readonly unknown[]): Socket {
 /** Whole seconds of an `keepAliveInitialDelay` in milliseconds, as Node rounds them. */
 export function keepAliveSeconds(initialDelayMs: unknown): number {
   if (initialDelayMs === undefined) return 0
-  if (typeof initialDelayMs !== 'number') throw argumentTypeError('options.keepAliveInitialDelay', 'of type number', initialDelayMs)
+  if (typeof initialDelayMs !== 'number')
+    throw argumentTypeError('options.keepAliveInitialDelay', 'of type number', initialDelayMs)
   return Math.max(0, Math.trunc(initialDelayMs / 1000))
 }
 
@@ -302,7 +357,11 @@ function writeAfterFin(socket: Socket, encoding: unknown, callback?: WriteCallba
 function lookupAndConnect(socket: Socket, target: Target, options: ConnectOptions): void {
   const host = target.host
   socket._host = host
-  const found = (error: Error | null, result: string | { address: string; family: number }[], family?: number): void => {
+  const found = (
+    error: Error | null,
+    result: string | { address: string; family: number }[],
+    family?: number,
+  ): void => {
     const first = Array.isArray(result) ? (result.find((entry) => entry.family === 4) ?? result[0]) : undefined
     const address = typeof result === 'string' ? result : (first?.address ?? '')
     const kind = first?.family ?? family
@@ -321,7 +380,12 @@ function lookupAndConnect(socket: Socket, target: Target, options: ConnectOption
   const lookup = 'lookup' in options ? options.lookup : undefined
   if (lookup === undefined || lookup === null) lookupHost(socket[kEndpoint].stack, host, found)
   else if (typeof lookup !== 'function') throw argumentTypeError('options.lookup', 'of type function', lookup)
-  else lookup(host, { family: 4, hints: ('hints' in options && options.hints) || 0 }, found as Parameters<typeof lookup>[2])
+  else
+    lookup(
+      host,
+      { family: 4, hints: ('hints' in options && options.hints) || 0 },
+      found as Parameters<typeof lookup>[2],
+    )
 }
 
 function connectTo(socket: Socket, address: number, target: Target): void {
@@ -354,8 +418,10 @@ interface Target {
 function validateTarget(options: ConnectOptions): Target {
   const { host, port, localAddress, localPort } = options as net.TcpNetConnectOpts
   if (localAddress) validateAddress(localAddress)
-  if (localPort && typeof localPort !== 'number') throw argumentTypeError('options.localPort', 'of type number', localPort)
-  if (typeof port !== 'number' && typeof port !== 'string') throw argumentTypeError('options.port', 'one of type number or string', port)
+  if (localPort && typeof localPort !== 'number')
+    throw argumentTypeError('options.localPort', 'of type number', localPort)
+  if (typeof port !== 'number' && typeof port !== 'string')
+    throw argumentTypeError('options.port', 'one of type number or string', port)
   return {
     host: host || 'localhost',
     port: validatePort(port, 'Port'),

@@ -192,6 +192,16 @@ export class TcpConnection implements TxWaiter {
     if (backlog.left < before) this.#tx.flush()
   }
 
+  /** Sends `data` in one record. False, and nothing is sent, if it does not fit into one now. */
+  sendWhole(data: Uint8Array): boolean {
+    if (!this.#takesWhole(data.length)) return false
+    const address = this.#appendData(data.length)
+    if (address < 0) return false
+    this.#tx.ram.bytes.set(data, address)
+    this.#tx.flush()
+    return true
+  }
+
   /** Sends `text`, which is `bytes` long in `encoding`, in one record. False, and nothing is sent, if it does not fit into one now. */
   sendText(text: string, encoding: BufferEncoding, bytes: number): boolean {
     if (!this.#takesWhole(bytes)) return false
