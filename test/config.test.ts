@@ -44,7 +44,7 @@ test('the least that is a farm, with every default', (t) => {
     file: '/farms/Big Shop.json',
     seed: undefined,
     clock: 'real',
-    networks: [{ name: 'lan-a', kind: 'lan', mtuBytes: 1500, wire: {}, taps: [], streams: [] }],
+    networks: [{ name: 'lan-a', kind: 'lan', mtuBytes: 1500, wire: {}, taps: [], publishFrom: undefined, streams: [] }],
     servers: [
       {
         name: 'server1',
@@ -259,6 +259,14 @@ const REFUSED: Record<string, { text: string; says: (string | RegExp)[] }> = {
   'a published server that is not there': {
     text: farm({ more: '"publish": ["80:server2:80"]' }),
     says: ["there is no server 'server2'", "did you mean 'server1'?"],
+  },
+  'a gateway with the address of a server': {
+    text: farm({ networks: '{ "name": "lan-a", "publishFrom": "10.0.0.1" }' }),
+    says: ["networks[0].publishFrom: 10.0.0.1 is a server's address"],
+  },
+  'a gateway elsewhere than its network': {
+    text: farm({ networks: '{ "name": "lan-a", "publishFrom": "10.0.1.1" }' }),
+    says: ["10.0.1.1 is no host's address on 'lan-a'", '10.0.0.1 to 10.0.0.254'],
   },
   'a port published twice': {
     text: farm({ more: '"publish": ["80:server1:80", "80:server1:81"]' }),

@@ -317,6 +317,31 @@ test.serial('a board program that is none is told', async (t) => {
   }
 })
 
+test.serial('two farms on one LAN: a client of the one is served by the other', async (t) => {
+  const directory = await temporaryDirectory()
+  const program = join(directory, 'get.mjs')
+  await writeFile(
+    program,
+    `export function main(board) {
+       const socket = board.net.connect({ host: '10.0.0.1', port: 80 })
+       socket.end('GET /api/cart HTTP/1.0\\r\\n\\r\\n')
+       socket.on('data', data => board.console.log(String(data).split('\\r\\n')[0]))
+     }`,
+  )
+  const first = await startShop(t, ['--link', 'lan-a=listen:127.0.0.1:0'])
+  const [, port] = await first.farm.until(/listens on 127\.0\.0\.1:(\d+)/)
+  const second = join(directory, 'farm.json')
+  await writeFile(
+    second,
+    `{ "networks": [{ "name": "lan-a", "streams": ["connect:127.0.0.1:${port}"] }],
+       "servers": [{ "name": "server1", "interfaces": [{ "network": "lan-a", "address": "10.0.0.2/24" }],
+                     "applications": [{ "name": "get", "kind": "board", "program": "get.mjs" }] }] }`,
+  )
+  const client = startInic(t, ['run', second])
+  await client.until(/server1\/get \| HTTP\/1\.1 200 OK/)
+  t.is((await client.interrupt()).code, 0)
+})
+
 const CRASHES: Record<string, { poll: string; says: RegExp[] }> = {
   'a trap': { poll: 'if (c.polls == 3) unreachable()', says: [/trap/, /firmware\/index\.ts:\d+:\d+/] },
   'an endless loop': {

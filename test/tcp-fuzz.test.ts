@@ -82,7 +82,7 @@ function segment(random: Random, c: Conn): Uint8Array {
   return c.frame({
     flags,
     seq: c.sndNxt + distance(random) + exact,
-    ack: c.rcvNxt + (random.chance(0.7) ? -random.below(3000) : distance(random)),
+    ack: c.rcvNxt + (random.chance(0.4) ? 0 : random.chance(0.7) ? -random.below(3000) : distance(random)),
     window: random.chance(0.5) ? random.below(65536) : random.chance(0.5) ? 0 : 65535,
     payload: random.chance(0.5) ? 0 : random.below(1400),
     urgent: random.below(65536),
@@ -162,8 +162,13 @@ function round(seed: number): void {
     if (random.chance(0.1)) hostAct(random, c)
     if (random.chance(0.1)) net.wait(random.chance(0.9) ? random.below(300) : random.below(100_000))
     if (random.chance(0.002)) net.killProcess(1)
-    c.inbox.length = 0
-    c.events.length = 0
+    // Go on from where the card is.
+    for (const other of conns) {
+      const last = other.inbox.at(-1)
+      if (last?.flags.includes('A') && random.chance(0.9)) other.sndNxt = last.ack
+      other.inbox.length = 0
+      other.events.length = 0
+    }
   }
   // The board still serves, unless all its endpoints are taken.
   if ((settings.maximumConnections ?? 256) > 100 && settings.flags !== BOOT_FLAG_ALWAYS_COOKIES) {

@@ -20,6 +20,7 @@ export function checkFarm(farm: FarmConfig, report: Report): void {
   checkNames(farm.networks, 'networks', report)
   checkNames(farm.servers, 'servers', report)
   if (farm.servers.length === 0) report(['servers'], 'the farm has no server', 'describe at least one')
+  checkPublishFrom(farm, report)
   const owners = new Map<string, string>()
   farm.servers.forEach((server, index) => {
     const at = ['servers', index]
@@ -61,6 +62,24 @@ function checkSizes(server: ServerConfig, at: Path, report: Report): void {
       'choose 256 KiB to 64 MiB in steps of 64 KiB, as in "4MiB"',
     )
   }
+}
+
+function checkPublishFrom(farm: FarmConfig, report: Report): void {
+  farm.networks.forEach(({ name, publishFrom }, index) => {
+    if (publishFrom === undefined) return
+    const path = ['networks', index, 'publishFrom']
+    const prefixes = farm.servers.flatMap((server) =>
+      server.interfaces.flatMap(({ network, address }) => (network === name && address ? [address] : [])),
+    )
+    const shown = formatIpv4(publishFrom)
+    if (prefixes.some(({ address }) => address === publishFrom)) {
+      report(path, `${shown} is a server's address`, 'choose one that nobody has')
+    } else if (
+      !prefixes.some((prefix) => sameNetwork(prefix, publishFrom) && isHostAddress({ ...prefix, address: publishFrom }))
+    ) {
+      report(path, `${shown} is no host's address on '${name}'`, prefixes[0] && describeRange(prefixes[0]))
+    }
+  })
 }
 
 function checkApplication({ program, firstSpeakers }: ApplicationConfig, at: Path, report: Report): void {

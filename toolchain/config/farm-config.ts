@@ -33,6 +33,8 @@ export interface NetworkConfig {
   /** What the cable of each server to this network does to frames. */
   readonly wire: WireOptions
   readonly taps: readonly TapConfig[]
+  /** Address of the board that published ports go through; undefined: the highest that is free. */
+  readonly publishFrom: number | undefined
   readonly streams: readonly StreamConfig[]
 }
 

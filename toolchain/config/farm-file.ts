@@ -79,6 +79,10 @@ const network = object({
     list(parsed(parseTap, 'TAP interface', TAP_EXAMPLE), 8),
     'Linux TAP interfaces on the network: IFNAME, or IFNAME,ADDRESS/PREFIX',
   ),
+  publishFrom: optional(
+    parsed(parseIpv4, 'IPv4 address', '192.0.2.250'),
+    'the address that connections of published ports come from; the highest free one if left out',
+  ),
   streams: optional(
     list(parsed(parseStream, 'stream', STREAM_EXAMPLE), 8),
     "other processes on the network, in the framing of QEMU's -netdev stream: listen: or connect:, and HOST:PORT or unix:PATH",

@@ -102,6 +102,7 @@ function resolveNetwork(raw: NetworkFile): NetworkConfig {
     mtuBytes: raw.mtu ?? DEFAULT_MTU_BYTES,
     wire: present(wire),
     taps: raw.taps ?? [],
+    publishFrom: raw.publishFrom,
     streams: raw.streams ?? [],
   }
 }

@@ -6,6 +6,8 @@
  *     server2 ── cable server2.0 ──┤ switch lan-a ├── cable gateway-lan-a.0 ── gateway board
  *                                  └── cable tap-inic0 ── TAP interface
  */
+import { createHash } from 'node:crypto'
+import { MAC_PORTS } from '../../abi/registers.ts'
 import type { Board, BootLoader, BootSettings, InterfaceSettings } from '../../emulator/board.ts'
 import type { CpuKind } from '../../emulator/cpu/index.ts'
 import type { Flash } from '../../emulator/devices/flash.ts'
@@ -14,12 +16,14 @@ import type { Cable } from '../../emulator/link/cable.ts'
 import type { Port } from '../../emulator/link/link.ts'
 import type { Switch } from '../../emulator/link/switch.ts'
 import type { WireOptions } from '../../emulator/link/wire.ts'
-import { broadcastAddress, type Ipv4Prefix, isHostAddress, networkAddress } from '../config/addresses.ts'
+import { broadcastAddress, formatIpv4, type Ipv4Prefix, isHostAddress, networkAddress } from '../config/addresses.ts'
 import type { FarmConfig, InterfaceConfig, NetworkConfig, ServerConfig } from '../config/farm-config.ts'
 import { CommandError } from '../errors.ts'
 
 /** Prefix of the boards that published ports go through. */
 const GATEWAY_PREFIX = 'gateway-'
+/** Bits of a MAC address that tell the ports of one board apart. */
+const MAC_PORT_MASK = 3
 
 export interface NetworkAssembly {
   readonly config: NetworkConfig
@@ -59,7 +63,8 @@ export class FarmAssembly {
 
   /** Adds a server's board, switched off, and plugs it into its networks. */
   addServer(config: ServerConfig, flash: Flash, bootLoader: BootLoader): ServerAssembly {
-    const macAddresses: Uint8Array[] = []
+    const addresses = config.interfaces.map((item) => formatIpv4(item.address?.address ?? 0))
+    const macAddresses = this.#macAddresses(`${config.name}/${addresses.join('/')}`)
     for (const { port, mac } of config.interfaces) if (mac !== undefined) macAddresses[port] = mac
     const board = this.farm.addBoard(config.name, {
       cpu: this.#cpu ?? config.cpu ?? 'auto',
@@ -82,10 +87,11 @@ export class FarmAssembly {
     const known = this.gateways.get(network)
     if (known !== undefined) return known
     const prefix = this.#prefixOf(network)
-    const address = this.#freeAddress(network, prefix)
-    const { mtuBytes } = this.network(network).config
+    const { mtuBytes, publishFrom } = this.network(network).config
+    const address = publishFrom ?? this.#freeAddress(network, prefix)
     const board = this.farm.addBoard(`${GATEWAY_PREFIX}${network}`, {
       cpu: this.#cpu ?? 'auto',
+      macAddresses: this.#macAddresses(`${GATEWAY_PREFIX}${network}/${formatIpv4(address)}`),
       boot: { interfaces: [{ address, prefix: prefix.prefix, mtuBytes }, { enabled: false }, { enabled: false }] },
     })
     this.plug(network, board.ports[0], { name: `${board.name}.0` })
@@ -106,6 +112,17 @@ export class FarmAssembly {
     const network = this.networks.get(name)
     if (network === undefined) throw new Error(`no network ${name}`) // the configuration was checked
     return network
+  }
+
+  /**
+   * MAC addresses that follow from the farm's name and what `board` says of the board, its addresses included: farms joined by a
+   * stream or a bridge meet on one LAN, and must not have the same. The first byte says that they are locally administered (IEEE 802 §8.4).
+   */
+  #macAddresses(board: string): Uint8Array[] {
+    const digest = createHash('sha256').update(`${this.config.name}/${board}`).digest()
+    return Array.from({ length: MAC_PORTS }, (_, port) =>
+      Uint8Array.of(0x02, 0x49, digest[0], digest[1], digest[2], (digest[3] & ~MAC_PORT_MASK) | port),
+    )
   }
 
   #bootSettings({ settings, interfaces }: ServerConfig): BootSettings {
@@ -143,7 +160,7 @@ export class FarmAssembly {
       if (!taken.has(candidate) && isHostAddress({ address: candidate, prefix })) return candidate
     }
     throw new CommandError(`network '${network}' has no address left for the gateway of published ports`, {
-      hint: 'give its servers a shorter prefix',
+      hint: 'give its servers a shorter prefix, or name one in the farm file: "publishFrom"',
     })
   }
 }
