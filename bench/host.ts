@@ -135,7 +135,9 @@ const TURNS = 200_000
 for (let run = 0; run < 3; run++) {
   if (what === 'conn' || what === 'all') {
     const [rate, cpuUs] = await timed(connections(CONNECTIONS, 64))
-    console.log(`connections: ${rate.toFixed(0)}/s; ${(cpuUs / CONNECTIONS).toFixed(2)} us of processor each, both sides`)
+    console.log(
+      `connections: ${rate.toFixed(0)}/s; ${(cpuUs / CONNECTIONS).toFixed(2)} us of processor each, both sides`,
+    )
   }
   if (what === 'rtt' || what === 'all') {
     const [mean, cpuUs] = await timed(roundTrip(TURNS))

@@ -48,7 +48,9 @@ export interface BoardProgramSettings extends Omit<ProcessSettings, 'program'> {
 }
 
 // TypeScript 7 does not see the member through the merged declarations of @types/node.
-const ConsoleClass = (console as unknown as { Console: new (streams: { stdout: Writable; stderr: Writable }) => Console }).Console
+const ConsoleClass = (
+  console as unknown as { Console: new (streams: { stdout: Writable; stderr: Writable }) => Console }
+).Console
 
 const DRAIN_ROUND_NS = 1e6
 const DRAIN_ROUNDS = 250
@@ -94,12 +96,18 @@ class BoardProgram implements HostedProcess {
     this.#driver = new Driver(guarded, { processId: settings.processId ?? 0, onFault: (error) => this.#end(1, error) })
     const stack: Stack = {
       driver: this.#driver,
-      clock: { now: () => clock.now(), schedule: (delayNs, callback) => this.#schedule(delayNs, callback), clear: (handle) => this.#clear(handle) },
+      clock: {
+        now: () => clock.now(),
+        schedule: (delayNs, callback) => this.#schedule(delayNs, callback),
+        clear: (handle) => this.#clear(handle),
+      },
       hosts: new Map(Object.entries(settings.hosts ?? {}).map(([name, address]) => [name.toLowerCase(), address])),
       references: NO_REFERENCES,
       ...(settings.firstSpeakers === undefined ? {} : { firstSpeakers: settings.firstSpeakers }),
     }
-    this.#splitters = (['stdout', 'stderr'] as const).map((stream) => new LineSplitter((line) => settings.output?.(line, stream)))
+    this.#splitters = (['stdout', 'stderr'] as const).map(
+      (stream) => new LineSplitter((line) => settings.output?.(line, stream)),
+    )
     const [stdout, stderr] = this.#splitters.map(
       (splitter) =>
         new Writable({
@@ -137,8 +145,10 @@ class BoardProgram implements HostedProcess {
   async #main(): Promise<void> {
     try {
       const { program } = this.#settings
-      const module = typeof program === 'string' ? ((await import(programUrl(program))) as Partial<BoardModule>) : program
-      if (typeof module.main !== 'function') throw new Error(`The board program of ${this.name} exports no function main(board): ${String(program)}`)
+      const module =
+        typeof program === 'string' ? ((await import(programUrl(program))) as Partial<BoardModule>) : program
+      if (typeof module.main !== 'function')
+        throw new Error(`The board program of ${this.name} exports no function main(board): ${String(program)}`)
       if (!this.#ended) await module.main(this.#board)
     } catch (error) {
       this.#fail(error)

@@ -4,6 +4,7 @@ import { isIPv6 } from 'node:net'
 import { UDP_FLAG_REUSE } from '../abi/messages.ts'
 import { STATUS_EACCES, STATUS_EINVAL, STATUS_EMSGSIZE, STATUS_ENOBUFS, STATUS_OK } from '../abi/status.ts'
 import { formatIPv4, parseIPv4 } from './addresses.ts'
+import { inContext } from './async-context.ts'
 import { type DatagramOwner, MAXIMUM_DATAGRAM_BYTES, type UdpEndpoint } from './driver/udp.ts'
 import {
   addressError,
@@ -21,6 +22,7 @@ import { STATUS_EAFNOSUPPORT } from './status.ts'
 const MAXIMUM_WAITING = 1024
 /** What `getRecvBufferSize` and its like report until they are told otherwise: Linux's default, bytes. */
 const BUFFER_BYTES = 212992
+const OWNER_METHODS = ['onBound', 'onDatagram', 'onDatagramError', 'onRoom', 'onLost'] as const
 const LIMITED_BROADCAST = 0xffffffff
 
 type SendCallback = (error: Error | null, bytes: number) => void
@@ -74,17 +76,23 @@ export class Socket extends Base implements DatagramOwner {
   #referenced = true
   #holding = false
 
-  constructor(stack: Stack, type: dgram.SocketType | dgram.SocketOptions, listener?: (message: Buffer, info: dgram.RemoteInfo) => void) {
+  constructor(
+    stack: Stack,
+    type: dgram.SocketType | dgram.SocketOptions,
+    listener?: (message: Buffer, info: dgram.RemoteInfo) => void,
+  ) {
     super()
     const options: Partial<dgram.SocketOptions> = typeof type === 'object' && type !== null ? type : {}
     const kind = typeof type === 'object' && type !== null ? type.type : type
     if (kind !== 'udp4' && kind !== 'udp6') {
       throw nodeError(TypeError, 'ERR_SOCKET_BAD_TYPE', 'Bad socket type specified. Valid types are: udp4, udp6')
     }
-    if (options.lookup !== undefined && typeof options.lookup !== 'function') throw argumentTypeError('lookup', 'of type function', options.lookup)
+    if (options.lookup !== undefined && typeof options.lookup !== 'function')
+      throw argumentTypeError('lookup', 'of type function', options.lookup)
     this.type = kind
     this.#stack = stack
-    this.#lookup = (options.lookup as Lookup | undefined) ?? ((host, _family, callback) => lookupHost(stack, host, callback))
+    this.#lookup =
+      (options.lookup as Lookup | undefined) ?? ((host, _family, callback) => lookupHost(stack, host, callback))
     this.#reuse = options.reuseAddr === true
     this.#recvBufferBytes = options.recvBufferSize || BUFFER_BYTES
     this.#sendBufferBytes = options.sendBufferSize || BUFFER_BYTES
@@ -100,10 +108,17 @@ export class Socket extends Base implements DatagramOwner {
     const last = args[args.length - 1]
     if (typeof last === 'function') this.#onceListening(last as () => void)
     const [first] = args
-    const options: dgram.BindOptions = typeof first === 'object' && first !== null ? first : { port: first as number, address: args[1] as string }
-    if ('fd' in options && (options.fd as number) > 0) throw nodeError(TypeError, 'ERR_INVALID_FD_TYPE', `Unsupported fd type: this socket belongs to the INIC`)
+    const options: dgram.BindOptions =
+      typeof first === 'object' && first !== null ? first : { port: first as number, address: args[1] as string }
+    if ('fd' in options && (options.fd as number) > 0)
+      throw nodeError(TypeError, 'ERR_INVALID_FD_TYPE', `Unsupported fd type: this socket belongs to the INIC`)
     const port = typeof options.port === 'function' || !options.port ? 0 : validatePort(options.port, 'Port')
-    const address = typeof options.address === 'string' && options.address !== '' ? options.address : this.type === 'udp4' ? '0.0.0.0' : '::'
+    const address =
+      typeof options.address === 'string' && options.address !== ''
+        ? options.address
+        : this.type === 'udp4'
+          ? '0.0.0.0'
+          : '::'
     if (address === '0.0.0.0') this.#bindTo(0, port)
     else {
       this.#resolve(address, (error, number, ip) => {
@@ -121,7 +136,8 @@ export class Socket extends Base implements DatagramOwner {
     const done = (typeof address === 'function' ? address : callback) as (() => void) | undefined
     const host = typeof address === 'function' || address === undefined ? '' : address
     if (typeof host !== 'string') throw argumentTypeError('address', 'of type string', host)
-    if (this.#connectState !== 'disconnected') throw nodeError(Error, 'ERR_SOCKET_DGRAM_IS_CONNECTED', 'Already connected')
+    if (this.#connectState !== 'disconnected')
+      throw nodeError(Error, 'ERR_SOCKET_DGRAM_IS_CONNECTED', 'Already connected')
     this.#connectState = 'connecting'
     this.#whenBound(() => this.#connect(number, host, done))
   }
@@ -161,14 +177,17 @@ export class Socket extends Base implements DatagramOwner {
     const connected = this.#connectState === 'connected'
     let [message, ...rest] = args
     // (offset, length, ...) is there, for a connected socket, if the second is a number; for another if a port follows.
-    const sliced = connected ? typeof rest[1] === 'number' : Boolean(rest[3]) || (Boolean(rest[2]) && typeof rest[2] !== 'function')
+    const sliced = connected
+      ? typeof rest[1] === 'number'
+      : Boolean(rest[3]) || (Boolean(rest[2]) && typeof rest[2] !== 'function')
     if (sliced) {
       message = slice(message, rest[0] as number, rest[1] as number)
       rest = rest.slice(2)
     }
     const callback = rest.find((value) => typeof value === 'function') as SendCallback | undefined
     const [port, address] = rest.filter((value) => typeof value !== 'function')
-    if (connected && sliced && (port || address)) throw nodeError(Error, 'ERR_SOCKET_DGRAM_IS_CONNECTED', 'Already connected')
+    if (connected && sliced && (port || address))
+      throw nodeError(Error, 'ERR_SOCKET_DGRAM_IS_CONNECTED', 'Already connected')
     const parts = toParts(message)
     const number = connected ? 0 : validateRemotePort(port)
     if (address != null && typeof address !== 'string') throw argumentTypeError('address', 'of type string', address)
@@ -179,7 +198,14 @@ export class Socket extends Base implements DatagramOwner {
     })
   }
 
-  sendto(message: unknown, offset: number, length: number, port: number, address: string, callback?: SendCallback): void {
+  sendto(
+    message: unknown,
+    offset: number,
+    length: number,
+    port: number,
+    address: string,
+    callback?: SendCallback,
+  ): void {
     this.send(message, offset, length, port, address, callback)
   }
 
@@ -340,13 +366,27 @@ export class Socket extends Base implements DatagramOwner {
 
   /** @internal */
   onDatagram(data: Buffer, remoteAddress: number, remotePort: number): void {
-    if (this.#connectState === 'connected' && (remoteAddress !== this.#remote.address || remotePort !== this.#remote.port)) return
-    this.emit('message', data, { address: formatIPv4(remoteAddress), family: 'IPv4', port: remotePort, size: data.length })
+    if (
+      this.#connectState === 'connected' &&
+      (remoteAddress !== this.#remote.address || remotePort !== this.#remote.port)
+    )
+      return
+    this.emit('message', data, {
+      address: formatIPv4(remoteAddress),
+      family: 'IPv4',
+      port: remotePort,
+      size: data.length,
+    })
   }
 
   /** @internal */
   onDatagramError(status: number, remoteAddress: number, remotePort: number): void {
-    if (this.#connectState !== 'connected' || remoteAddress !== this.#remote.address || remotePort !== this.#remote.port) return
+    if (
+      this.#connectState !== 'connected' ||
+      remoteAddress !== this.#remote.address ||
+      remotePort !== this.#remote.port
+    )
+      return
     this.emit('error', systemError(status, 'recvmsg'))
   }
 
@@ -376,7 +416,8 @@ export class Socket extends Base implements DatagramOwner {
   // ── the rest ──
 
   #bindTo(address: number, port: number): void {
-    this.#endpoint = this.#stack.driver.bind(this, address, port, this.#reuse ? UDP_FLAG_REUSE : 0)
+    const owner = this.#stack.asyncContext ? inContext<DatagramOwner>('UDPWRAP', this, OWNER_METHODS) : this
+    this.#endpoint = this.#stack.driver.bind(owner, address, port, this.#reuse ? UDP_FLAG_REUSE : 0)
   }
 
   #bindFailed(error: Error): void {
@@ -423,7 +464,10 @@ export class Socket extends Base implements DatagramOwner {
     const name = host || '127.0.0.1'
     // 'localhost' and other names of the table, too, are answered in a later tick, as by dns.lookup.
     if (isIPv6(name)) process.nextTick(callback, null, -1, name)
-    else this.#lookup(name, this.type === 'udp6' ? 6 : 4, (error, ip) => callback(error, error === null ? parseIPv4(ip) : -1, ip))
+    else
+      this.#lookup(name, this.type === 'udp6' ? 6 : 4, (error, ip) =>
+        callback(error, error === null ? parseIPv4(ip) : -1, ip),
+      )
   }
 
   #onceListening(callback: () => void): void {
@@ -468,7 +512,10 @@ export class Socket extends Base implements DatagramOwner {
 
 /** The `dgram` module of one process. */
 export function createDgram(stack: Stack): Dgram {
-  const create = (type: dgram.SocketType | dgram.SocketOptions, listener?: (message: Buffer, info: dgram.RemoteInfo) => void) => new Socket(stack, type, listener)
+  const create = (
+    type: dgram.SocketType | dgram.SocketOptions,
+    listener?: (message: Buffer, info: dgram.RemoteInfo) => void,
+  ) => new Socket(stack, type, listener)
   function BoundSocket(type: dgram.SocketType, listener?: (message: Buffer, info: dgram.RemoteInfo) => void): Socket {
     return create(type, listener)
   }
@@ -480,7 +527,8 @@ export function createDgram(stack: Stack): Dgram {
 }
 
 function validateBufferSize(bytes: number): number {
-  if (bytes >>> 0 !== bytes) throw nodeError(TypeError, 'ERR_SOCKET_BAD_BUFFER_SIZE', 'Buffer size must be a positive integer')
+  if (bytes >>> 0 !== bytes)
+    throw nodeError(TypeError, 'ERR_SOCKET_BAD_BUFFER_SIZE', 'Buffer size must be a positive integer')
   return bytes
 }
 
@@ -516,7 +564,9 @@ function slice(message: unknown, offset: number, length: number): Uint8Array {
   if (part === null) throw argumentTypeError('buffer', MESSAGE_TYPES, message)
   const from = offset >>> 0
   const count = length >>> 0
-  if (from > part.length) throw nodeError(RangeError, 'ERR_BUFFER_OUT_OF_BOUNDS', '"offset" is outside of buffer bounds')
-  if (from + count > part.length) throw nodeError(RangeError, 'ERR_BUFFER_OUT_OF_BOUNDS', '"length" is outside of buffer bounds')
+  if (from > part.length)
+    throw nodeError(RangeError, 'ERR_BUFFER_OUT_OF_BOUNDS', '"offset" is outside of buffer bounds')
+  if (from + count > part.length)
+    throw nodeError(RangeError, 'ERR_BUFFER_OUT_OF_BOUNDS', '"length" is outside of buffer bounds')
   return part.subarray(from, from + count)
 }

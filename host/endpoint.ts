@@ -1,14 +1,18 @@
 import { SOCKET_OPTION_KEEP_ALIVE, SOCKET_OPTION_NO_DELAY } from '../abi/messages.ts'
 import { STATUS_EADDRINUSE, STATUS_EADDRNOTAVAIL } from '../abi/status.ts'
 import { formatIPv4 } from './addresses.ts'
+import { inContext } from './async-context.ts'
 import type { Backlog, ConnectionOwner, Piece, TcpConnection } from './driver/connection.ts'
 import { addressError, nodeError, systemError } from './errors.ts'
 import { IdleTimer } from './idle-timer.ts'
+import { OnRead, type OnReadOptions } from './on-read.ts'
 import type { Socket } from './socket.ts'
 import type { Stack } from './stack.ts'
 
 /** Idle time before the first keep-alive probe when the application names none, seconds: the least that RFC 1122 §4.2.3.6 allows. */
 const DEFAULT_KEEP_ALIVE_SECONDS = 7200
+
+const OWNER_METHODS = ['onConnected', 'onConnectFailed', 'onData', 'onEnd', 'onRoom', 'onReset'] as const
 
 export type WriteCallback = (error?: Error | null) => void
 
@@ -57,6 +61,7 @@ export class StreamEndpoint implements ConnectionOwner {
   #finalCallback: WriteCallback | null = null
   #ended = false
   #timer: IdleTimer | null = null
+  #onRead: OnRead | null = null
   #referenced = true
   #holding = false
 
@@ -93,14 +98,26 @@ export class StreamEndpoint implements ConnectionOwner {
     }
     let options = this.noDelay ? SOCKET_OPTION_NO_DELAY : 0
     if (this.keepAlive) options |= SOCKET_OPTION_KEEP_ALIVE
-    this.connection = this.stack.driver.connect(this, remoteAddress, port, localAddress, local.localPort ?? 0, options)
+    this.connection = this.stack.driver.connect(
+      this.#owner(false),
+      remoteAddress,
+      port,
+      localAddress,
+      local.localPort ?? 0,
+      options,
+    )
   }
 
   /** Takes over a connection that a listener accepted. */
   accept(connection: TcpConnection): void {
     this.#begin()
-    connection.owner = this
+    connection.owner = this.#owner(true)
     this.connection = this.peer = connection
+  }
+
+  /** Who hears of the connection: this, by way of the asynchronous context that runs now where the process wants that. */
+  #owner(accepted: boolean): ConnectionOwner {
+    return this.stack.asyncContext ? inContext<ConnectionOwner>('TCPWRAP', this, OWNER_METHODS, accepted) : this
   }
 
   #begin(): void {
@@ -151,12 +168,17 @@ export class StreamEndpoint implements ConnectionOwner {
   onData(data: Buffer): void {
     this.bytesRead += data.length
     this.touch()
-    this.#socket.push(data)
+    if (this.#onRead === null) this.#socket.push(data)
+    else this.#onRead.push(data)
     this.settle()
   }
 
   onEnd(): void {
     this.#ended = true
+    if (this.#onRead === null || this.#onRead.heldBytes === 0) this.#endReading()
+  }
+
+  #endReading(): void {
     this.#socket.push(null)
     // With nothing left unread, 'end' comes although nobody reads.
     this.#socket.read(0)
@@ -164,7 +186,8 @@ export class StreamEndpoint implements ConnectionOwner {
 
   /** Returns credit for what the application has taken since the last time. */
   settle(): void {
-    const consumed = this.bytesRead - this.#socket.readableLength
+    const unread = this.#onRead === null ? this.#socket.readableLength : this.#onRead.heldBytes
+    const consumed = this.bytesRead - unread
     if (consumed <= this.#consumed) return
     this.connection?.consume(consumed - this.#consumed)
     this.#consumed = consumed
@@ -173,6 +196,23 @@ export class StreamEndpoint implements ConnectionOwner {
   /** True while bytes are unread, and `settle` may find some that have been read. */
   get unsettled(): boolean {
     return this.#consumed < this.bytesRead
+  }
+
+  /** Data goes to `onread` from now on (net.Socket's option). */
+  setOnRead(options: OnReadOptions): void {
+    this.#onRead = new OnRead(options)
+  }
+
+  pauseOnRead(): void {
+    this.#onRead?.pause()
+  }
+
+  resumeOnRead(): void {
+    if (this.#onRead === null || this.connection === null) return
+    const held = this.#onRead.heldBytes
+    this.#onRead.resume()
+    this.settle()
+    if (this.#ended && held > 0 && this.#onRead.heldBytes === 0) this.#endReading()
   }
 
   onReset(status: number): void {

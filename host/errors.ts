@@ -69,10 +69,21 @@ export function systemError(status: number, syscall: string): SystemError {
 }
 
 /** `connect ECONNREFUSED 192.0.2.1:80`, or `... - Local (192.0.2.9:4000)` with the address bound before. */
-export function addressError(status: number, syscall: string, address: string, port: number | undefined, local?: string): SystemError {
+export function addressError(
+  status: number,
+  syscall: string,
+  address: string,
+  port: number | undefined,
+  local?: string,
+): SystemError {
   const code = named(status)[0]
   const where = port === undefined || port <= 0 ? address : `${address}:${port}`
-  const error = build(`${syscall} ${code} ${where}${local === undefined ? '' : ` - Local (${local})`}`, status, code, syscall)
+  const error = build(
+    `${syscall} ${code} ${where}${local === undefined ? '' : ` - Local (${local})`}`,
+    status,
+    code,
+    syscall,
+  )
   error.address = address
   if (port !== undefined && port > 0) error.port = port
   return error
@@ -98,7 +109,11 @@ export function notFound(hostname: string): SystemError {
 }
 
 /** Node's errors of misuse, by their codes: `code` is stable, and the stack shows it as Node's does. */
-export function nodeError<E extends Error>(type: new (message: string) => E, code: string, message: string): E & { code: string } {
+export function nodeError<E extends Error>(
+  type: new (message: string) => E,
+  code: string,
+  message: string,
+): E & { code: string } {
   const error = Object.assign(new type(message), { code })
   // The name carries the code while the stack is captured, and no longer: as in Node.
   error.name = `${type.name} [${code}]`

@@ -10,6 +10,7 @@ import {
 } from '../abi/messages.ts'
 import { STATUS_OK } from '../abi/status.ts'
 import { formatIPv4, parseIPv4 } from './addresses.ts'
+import { inContext } from './async-context.ts'
 import type { TcpConnection } from './driver/connection.ts'
 import type { ListenerOwner, TcpListener } from './driver/listener.ts'
 import { listenError, nodeError, notFound, validatePort } from './errors.ts'
@@ -47,6 +48,8 @@ interface ServerInternals {
 const FIRST_SPEAKERS = { auto: FIRST_SPEAKER_AUTO, client: FIRST_SPEAKER_CLIENT, server: FIRST_SPEAKER_SERVER }
 /** As many as Node asks for when it is not told. */
 const DEFAULT_BACKLOG = 511
+
+const OWNER_METHODS = ['onListening', 'onConnection', 'onListenerLost'] as const
 
 const serverChannel = diagnostics.channel('net.server.socket')
 
@@ -116,7 +119,8 @@ class ListenHandle implements ListenerOwner {
       writableHighWaterMark: internals.highWaterMark,
     }
     if (!internals._unref) this.ref()
-    this.#listener = stack.driver.listen(this, {
+    const owner = stack.asyncContext ? inContext<ListenerOwner>('TCPSERVERWRAP', this, OWNER_METHODS) : this
+    this.#listener = stack.driver.listen(owner, {
       address,
       port: options.port,
       backlog: options.backlog,
@@ -197,7 +201,8 @@ class ListenHandle implements ListenerOwner {
     endpoint.keepAlive = internals.keepAlive
     endpoint.keepAliveSeconds = internals.keepAliveInitialDelay
     endpoint.accept(connection)
-    if (internals.keepAlive && internals.keepAliveInitialDelay > 0) connection.setKeepAlive(internals.keepAliveInitialDelay)
+    if (internals.keepAlive && internals.keepAliveInitialDelay > 0)
+      connection.setKeepAlive(internals.keepAliveInitialDelay)
     if (internals.pauseOnConnect) socket.pause()
     else socket.read(0)
     internals._connections++
@@ -230,16 +235,30 @@ interface ListenSettings {
 function normalizeListen(args: readonly unknown[], stack: Stack): ListenSettings {
   const [first] = args
   const given: CardListenOptions = typeof first === 'object' && first !== null ? first : { port: first as number }
-  const anyPort = args.length === 0 || typeof first === 'function' || first === null || given.port === null || given.port === undefined
+  const anyPort =
+    args.length === 0 ||
+    typeof first === 'function' ||
+    first === null ||
+    given.port === null ||
+    given.port === undefined
   if (typeof first === 'object' && first !== null && !('port' in first)) {
-    throw nodeError(TypeError, 'ERR_INVALID_ARG_VALUE', `The argument 'options' must have the property "port" or "path". Received ${describe(first)}`)
+    throw nodeError(
+      TypeError,
+      'ERR_INVALID_ARG_VALUE',
+      `The argument 'options' must have the property "port" or "path". Received ${describe(first)}`,
+    )
   }
   const port = anyPort ? 0 : validatePort(given.port, 'options.port')
-  const host = given === first ? given.host : typeof args[1] === 'string' && !(Number(args[1]) >= 0) ? args[1] : undefined
+  const host =
+    given === first ? given.host : typeof args[1] === 'string' && !(Number(args[1]) >= 0) ? args[1] : undefined
   const backlog = given.backlog || toNumber(args[1]) || toNumber(args[2]) || DEFAULT_BACKLOG
   const speaker = given.firstSpeaker ?? stack.firstSpeakers?.get(port) ?? 'auto'
   if (!Object.hasOwn(FIRST_SPEAKERS, speaker)) {
-    throw nodeError(TypeError, 'ERR_INVALID_ARG_VALUE', `The property 'options.firstSpeaker' must be 'auto', 'client' or 'server'. Received '${speaker}'`)
+    throw nodeError(
+      TypeError,
+      'ERR_INVALID_ARG_VALUE',
+      `The property 'options.firstSpeaker' must be 'auto', 'client' or 'server'. Received '${speaker}'`,
+    )
   }
   return {
     port,

@@ -4,13 +4,14 @@ import { addAbortSignal, Duplex, type DuplexOptions } from 'node:stream'
 import { formatIPv4, parseIPv4 } from './addresses.ts'
 import { type ServerAccount, StreamEndpoint, type WriteCallback } from './endpoint.ts'
 import { addressError, argumentTypeError, nodeError, validateAddress, validatePort } from './errors.ts'
+import { isOnRead } from './on-read.ts'
 import { lookupHost, type Stack } from './stack.ts'
 import { STATUS_EAFNOSUPPORT } from './status.ts'
 
 export const kEndpoint: unique symbol = Symbol('inic.endpoint')
 
 export type SocketOptions = net.SocketConstructorOpts &
-  DuplexOptions & { noDelay?: boolean; keepAlive?: boolean; keepAliveInitialDelay?: number }
+  DuplexOptions & { noDelay?: boolean; keepAlive?: boolean; keepAliveInitialDelay?: number; onread?: unknown }
 export type ConnectOptions = net.NetConnectOpts & { path?: string; timeout?: number }
 
 /** net.Socket's own settings of its Duplex; they make writes arrive as strings, and leave 'close' to the socket. */
@@ -65,7 +66,7 @@ const Base = BareSocket as unknown as new (options: DuplexOptions) => net.Socket
 
 /**
  * A `net.Socket` whose network is the card's. All of Node's documentation of `net.Socket` holds, but for: IPv4 alone, no file descriptors, no
- * Unix sockets, `onread` is not there. `_handle` is null, so whoever wants to read past the stream (TLS, HTTP) takes the stream instead.
+ * Unix sockets. `_handle` is null, so whoever wants to read past the stream (TLS, HTTP) takes the stream instead.
  */
 export class Socket extends Base {
   // Declared, not initialised: the constructor stores each once. Nothing here is #private, because in an unmodified program sockets that Node
@@ -119,6 +120,16 @@ export class Socket extends Base {
       })
     } else lookupAndConnect(this, target, options)
     return this
+  }
+
+  override pause(): this {
+    this[kEndpoint].pauseOnRead()
+    return super.pause()
+  }
+
+  override resume(): this {
+    this[kEndpoint].resumeOnRead()
+    return super.resume()
   }
 
   override read(size?: number): Buffer | string | null {
@@ -322,6 +333,7 @@ export function createSocket(stack: Stack, options: SocketOptions = {}): Socket 
   endpoint.noDelay = Boolean(options.noDelay)
   endpoint.keepAlive = Boolean(options.keepAlive)
   endpoint.keepAliveSeconds = keepAliveSeconds(options.keepAliveInitialDelay)
+  if (isOnRead(options.onread)) endpoint.setOnRead(options.onread)
   return socket
 }
 

@@ -19,6 +19,8 @@ export interface Stack {
   readonly references: References
   /** Who speaks first on which port, for programs that do not say so to `listen` themselves. */
   readonly firstSpeakers?: ReadonlyMap<number, FirstSpeaker>
+  /** Each socket's events run in an asynchronous context of their own (async-context.ts). */
+  readonly asyncContext?: boolean
 }
 
 export type FirstSpeaker = 'auto' | 'client' | 'server'

@@ -68,7 +68,9 @@ const cases: Record<string, Case> = {
     const server = await bound(network)
     const { port } = server.address()
     const client = network.clientDgram.createSocket('udp4')
-    const sent = new Promise<[Error | null, number]>((resolve) => client.send('question', port, network.address, (error, bytes) => resolve([error, bytes])))
+    const sent = new Promise<[Error | null, number]>((resolve) =>
+      client.send('question', port, network.address, (error, bytes) => resolve([error, bytes])),
+    )
     const [message, info] = await once(server, 'message')
     t.is(String(message), 'question')
     t.deepEqual(await sent, [null, 8])
@@ -158,7 +160,8 @@ const cases: Record<string, Case> = {
   },
   'what cannot be sent says why': async (t, network) => {
     const socket = network.clientDgram.createSocket('udp4')
-    const outcome = (...args: unknown[]) => new Promise<NodeJS.ErrnoException>((resolve) => Reflect.apply(socket.send, socket, [...args, resolve]))
+    const outcome = (...args: unknown[]) =>
+      new Promise<NodeJS.ErrnoException>((resolve) => Reflect.apply(socket.send, socket, [...args, resolve]))
     const long = await outcome(Buffer.alloc(65508), 9, network.address)
     t.is(long.message, `send EMSGSIZE ${network.address}:9`)
     t.like(long, { code: 'EMSGSIZE', syscall: 'send', address: network.address, port: 9 })
@@ -170,18 +173,54 @@ const cases: Record<string, Case> = {
     const wrong = (value: unknown) => value as never
     const bytes = Buffer.alloc(4)
     const throwing: [() => unknown, string, string][] = [
-      [() => socket.send('x', 0, '127.0.0.1'), 'ERR_SOCKET_BAD_PORT', 'Port should be > 0 and < 65536. Received type number (0).'],
-      [() => socket.send('x', 70000), 'ERR_SOCKET_BAD_PORT', 'Port should be > 0 and < 65536. Received type number (70000).'],
-      [() => socket.send(wrong(5), 1), 'ERR_INVALID_ARG_TYPE', 'The "buffer" argument must be of type string or an instance of Buffer, TypedArray, or DataView. Received type number (5)'],
-      [() => socket.send([wrong(1)], 1), 'ERR_INVALID_ARG_TYPE', 'The "buffer list arguments" argument must be of type string or an instance of Buffer, TypedArray, or DataView. Received an instance of Array'],
-      [() => socket.send(bytes, 5, 1, 80, '127.0.0.1'), 'ERR_BUFFER_OUT_OF_BOUNDS', '"offset" is outside of buffer bounds'],
-      [() => socket.send(bytes, 1, 5, 80, '127.0.0.1'), 'ERR_BUFFER_OUT_OF_BOUNDS', '"length" is outside of buffer bounds'],
-      [() => socket.send('x', 80, wrong(5)), 'ERR_INVALID_ARG_TYPE', 'The "address" argument must be of type string. Received type number (5)'],
+      [
+        () => socket.send('x', 0, '127.0.0.1'),
+        'ERR_SOCKET_BAD_PORT',
+        'Port should be > 0 and < 65536. Received type number (0).',
+      ],
+      [
+        () => socket.send('x', 70000),
+        'ERR_SOCKET_BAD_PORT',
+        'Port should be > 0 and < 65536. Received type number (70000).',
+      ],
+      [
+        () => socket.send(wrong(5), 1),
+        'ERR_INVALID_ARG_TYPE',
+        'The "buffer" argument must be of type string or an instance of Buffer, TypedArray, or DataView. Received type number (5)',
+      ],
+      [
+        () => socket.send([wrong(1)], 1),
+        'ERR_INVALID_ARG_TYPE',
+        'The "buffer list arguments" argument must be of type string or an instance of Buffer, TypedArray, or DataView. Received an instance of Array',
+      ],
+      [
+        () => socket.send(bytes, 5, 1, 80, '127.0.0.1'),
+        'ERR_BUFFER_OUT_OF_BOUNDS',
+        '"offset" is outside of buffer bounds',
+      ],
+      [
+        () => socket.send(bytes, 1, 5, 80, '127.0.0.1'),
+        'ERR_BUFFER_OUT_OF_BOUNDS',
+        '"length" is outside of buffer bounds',
+      ],
+      [
+        () => socket.send('x', 80, wrong(5)),
+        'ERR_INVALID_ARG_TYPE',
+        'The "address" argument must be of type string. Received type number (5)',
+      ],
       [() => socket.connect(0), 'ERR_SOCKET_BAD_PORT', 'Port should be > 0 and < 65536. Received type number (0).'],
       [() => socket.setBroadcast(true), 'EBADF', 'setBroadcast EBADF'],
-      [() => socket.setTTL(wrong('x')), 'ERR_INVALID_ARG_TYPE', 'The "ttl" argument must be of type number. Received type string (\'x\')'],
+      [
+        () => socket.setTTL(wrong('x')),
+        'ERR_INVALID_ARG_TYPE',
+        'The "ttl" argument must be of type number. Received type string (\'x\')',
+      ],
       [() => socket.setRecvBufferSize(-1), 'ERR_SOCKET_BAD_BUFFER_SIZE', 'Buffer size must be a positive integer'],
-      [() => network.clientDgram.createSocket(wrong('tcp')), 'ERR_SOCKET_BAD_TYPE', 'Bad socket type specified. Valid types are: udp4, udp6'],
+      [
+        () => network.clientDgram.createSocket(wrong('tcp')),
+        'ERR_SOCKET_BAD_TYPE',
+        'Bad socket type specified. Valid types are: udp4, udp6',
+      ],
     ]
     for (const [run, code, message] of throwing) t.throws(run, { code, message })
     socket.close()
@@ -226,7 +265,11 @@ const cases: Record<string, Case> = {
   'names are looked up': async (t, network) => {
     const server = await bound(network)
     const { port } = server.address()
-    const lookup = ((_host: string, _options: unknown, callback: (error: Error | null, address: string, family: number) => void) => {
+    const lookup = ((
+      _host: string,
+      _options: unknown,
+      callback: (error: Error | null, address: string, family: number) => void,
+    ) => {
       setImmediate(callback, null, network.address, 4)
     }) as unknown as dgram.SocketOptions['lookup']
     const client = network.clientDgram.createSocket({ type: 'udp4', lookup } as dgram.SocketOptions)

@@ -87,7 +87,10 @@ test('what is written in one tick costs one doorbell', async (t) => {
   peer.write('go')
   await world.settle()
   t.is(peer.readableLength, 150)
-  t.true(world.client.card.doorbells - then <= 3, `${world.client.card.doorbells - then} doorbells: TX, and buffers given back`)
+  t.true(
+    world.client.card.doorbells - then <= 3,
+    `${world.client.card.doorbells - then} doorbells: TX, and buffers given back`,
+  )
   t.is(world.client.driver.state, 'running')
 })
 
@@ -96,7 +99,8 @@ test('a full TX queue is waited for, in order', async (t) => {
   const { client, peer } = await world.pair()
   const bytes = pattern(5_000_000)
   let at = 0
-  for (let size = 1; at < bytes.length; at += size, size = ((size * 3) % 997) + 1) client.write(bytes.subarray(at, at + size))
+  for (let size = 1; at < bytes.length; at += size, size = ((size * 3) % 997) + 1)
+    client.write(bytes.subarray(at, at + size))
   client.end()
   const got = readAll(peer)
   await world.settle()
@@ -200,8 +204,12 @@ test('a connect that is cancelled while its answer is on the way is aborted', as
 
 test('a listener gives the card its options', async (t) => {
   const world = new Stepped()
-  world.server.net.createServer({ noDelay: true, keepAlive: true }).listen({ port: 80, firstSpeaker: 'client', placeAfterMs: 77 })
-  t.throws(() => world.server.net.createServer().listen({ port: 81, firstSpeaker: 'nobody' as never }), { code: 'ERR_INVALID_ARG_VALUE' })
+  world.server.net
+    .createServer({ noDelay: true, keepAlive: true })
+    .listen({ port: 80, firstSpeaker: 'client', placeAfterMs: 77 })
+  t.throws(() => world.server.net.createServer().listen({ port: 81, firstSpeaker: 'nobody' as never }), {
+    code: 'ERR_INVALID_ARG_VALUE',
+  })
   await world.settle()
   const [listener] = world.server.card.listeners.values()
   t.like(listener, { port: 80, firstSpeaker: M.FIRST_SPEAKER_CLIENT, placeAfterMs: 77 })
@@ -215,10 +223,13 @@ test('options reach the card as they are set', async (t) => {
   client.setKeepAlive(true, 30_000)
   await world.settle()
   const [end] = world.client.card.ends.values()
-  t.deepEqual([...end!.options!], [
-    [M.OPTION_NO_DELAY, 1],
-    [M.OPTION_KEEP_ALIVE, 30],
-  ])
+  t.deepEqual(
+    [...end!.options!],
+    [
+      [M.OPTION_NO_DELAY, 1],
+      [M.OPTION_KEEP_ALIVE, 30],
+    ],
+  )
   client.setKeepAlive(true)
   await world.settle()
   t.is(end!.options!.get(M.OPTION_KEEP_ALIVE), 7200)
@@ -235,10 +246,23 @@ test('names of the hosts table, addresses of IPv6, and Unix sockets', async (t) 
     return (await error)[0] as NodeJS.ErrnoException
   }
   const { net: sockets } = world.client
-  t.like(await failure(sockets.connect(80, 'nowhere.test')), { message: 'getaddrinfo ENOTFOUND nowhere.test', code: 'ENOTFOUND', syscall: 'getaddrinfo', hostname: 'nowhere.test' })
-  t.like(await failure(sockets.connect(80, '::1')), { message: 'connect EAFNOSUPPORT ::1:80', code: 'EAFNOSUPPORT', address: '::1', port: 80 })
+  t.like(await failure(sockets.connect(80, 'nowhere.test')), {
+    message: 'getaddrinfo ENOTFOUND nowhere.test',
+    code: 'ENOTFOUND',
+    syscall: 'getaddrinfo',
+    hostname: 'nowhere.test',
+  })
+  t.like(await failure(sockets.connect(80, '::1')), {
+    message: 'connect EAFNOSUPPORT ::1:80',
+    code: 'EAFNOSUPPORT',
+    address: '::1',
+    port: 80,
+  })
   t.like(await failure(sockets.connect('/tmp/x')), { message: 'connect EAFNOSUPPORT /tmp/x', code: 'EAFNOSUPPORT' })
-  t.like(await failure(sockets.connect(80, '10.0.0.99')), { message: 'connect EHOSTUNREACH 10.0.0.99:80', code: 'EHOSTUNREACH' })
+  t.like(await failure(sockets.connect(80, '10.0.0.99')), {
+    message: 'connect EHOSTUNREACH 10.0.0.99:80',
+    code: 'EHOSTUNREACH',
+  })
   const server = sockets.createServer()
   server.listen(80, '2001:db8::1')
   const error = once(server, 'error')
@@ -349,13 +373,31 @@ const event = (type: number, fields: Record<number, number> = {}): Misdeed => {
 }
 const misdeeds: Record<string, [Misdeed, RegExp]> = {
   'gives back a buffer that it does not have': [(card) => card.rawUsed(QUEUE_TX, 5, 0), /TX queue/],
-  'gives back a buffer that is none': [(card) => card.rawUsed(QUEUE_RX, 60_000, 64), /descriptor 60000 of the RX queue/],
-  'claims to have written more than a buffer holds': [(card) => card.rawUsed(QUEUE_RX, 1, 70_000), /an RX record of 70000 bytes/],
+  'gives back a buffer that is none': [
+    (card) => card.rawUsed(QUEUE_RX, 60_000, 64),
+    /descriptor 60000 of the RX queue/,
+  ],
+  'claims to have written more than a buffer holds': [
+    (card) => card.rawUsed(QUEUE_RX, 1, 70_000),
+    /an RX record of 70000 bytes/,
+  ],
   'claims an event of no length': [(card) => card.rawUsed(QUEUE_EVENT, 7, 0), /an event of 0 bytes/],
-  'delivers more than its record holds': [(card, handle) => card.rawRx(M.RX_DATA, handle, 100, Buffer.alloc(10)), /delivered 100 bytes in a record of 26/],
-  'delivers an unheard-of length': [(card, handle) => card.rawRx(M.RX_DATA, handle, 0xffffffff, Buffer.alloc(10)), /delivered 4294967295 bytes/],
-  'delivers a record of an unknown type': [(card, handle) => card.rawRx(77, handle, 0, Buffer.alloc(0)), /RX record of type 77/],
-  'delivers a datagram without its header': [(card, handle) => card.rawRx(M.RX_DATAGRAM, handle, 1, Buffer.alloc(1)), /a datagram of 1 bytes in a record of 17/],
+  'delivers more than its record holds': [
+    (card, handle) => card.rawRx(M.RX_DATA, handle, 100, Buffer.alloc(10)),
+    /delivered 100 bytes in a record of 26/,
+  ],
+  'delivers an unheard-of length': [
+    (card, handle) => card.rawRx(M.RX_DATA, handle, 0xffffffff, Buffer.alloc(10)),
+    /delivered 4294967295 bytes/,
+  ],
+  'delivers a record of an unknown type': [
+    (card, handle) => card.rawRx(77, handle, 0, Buffer.alloc(0)),
+    /RX record of type 77/,
+  ],
+  'delivers a datagram without its header': [
+    (card, handle) => card.rawRx(M.RX_DATAGRAM, handle, 1, Buffer.alloc(1)),
+    /a datagram of 1 bytes in a record of 17/,
+  ],
   'delivers more than it has credit for': [
     (card, handle) => {
       for (let i = 0; i < 3; i++) card.rawRx(M.RX_DATA, handle, 60_000, Buffer.alloc(60_000))
@@ -369,7 +411,10 @@ const misdeeds: Record<string, [Misdeed, RegExp]> = {
     },
     /delivered 1 bytes that socket \d+ had no credit for/,
   ],
-  'repeats a number': [(card, handle) => card.rawRx(M.RX_DATA, handle, 1, Buffer.alloc(1), 0), /delivered record 0 where \d+ was due/],
+  'repeats a number': [
+    (card, handle) => card.rawRx(M.RX_DATA, handle, 1, Buffer.alloc(1), 0),
+    /delivered record 0 where \d+ was due/,
+  ],
   'skips a number': [
     (card, handle) => {
       card.rawRx(M.RX_DATA, handle, 1, Buffer.alloc(1), 1000)
@@ -379,7 +424,10 @@ const misdeeds: Record<string, [Misdeed, RegExp]> = {
   ],
   'sends an event of an unknown type': [event(99), /an event of type 99/],
   'names no socket': [event(M.EVENT_ACCEPTED, { [M.EVENT_SOCKET]: 0 }), /named socket 0, which is none/],
-  'names a socket that is taken': [(card, handle) => card.rawEvent({ [M.EVENT_TYPE]: M.EVENT_ACCEPTED, [M.EVENT_SOCKET]: handle }), /which is taken/],
+  'names a socket that is taken': [
+    (card, handle) => card.rawEvent({ [M.EVENT_TYPE]: M.EVENT_ACCEPTED, [M.EVENT_SOCKET]: handle }),
+    /which is taken/,
+  ],
 }
 
 for (const [name, [misdeed, message]] of Object.entries(misdeeds)) {
@@ -405,7 +453,10 @@ const harmless: Record<string, Misdeed> = {
   'a reset of a socket that is gone': event(M.EVENT_RESET, { [M.EVENT_SOCKET]: 0xdead }),
   'an answer to a listener that is gone': event(M.EVENT_LISTENING, { [M.EVENT_COOKIE]: 0xdead }),
   'a refusal of a connect that is gone': event(M.EVENT_CONNECT_FAILED, { [M.EVENT_COOKIE]: 0xdead }),
-  'a connection for a listener that is gone': event(M.EVENT_ACCEPTED, { [M.EVENT_COOKIE]: 0xdead, [M.EVENT_SOCKET]: 0xbeef }),
+  'a connection for a listener that is gone': event(M.EVENT_ACCEPTED, {
+    [M.EVENT_COOKIE]: 0xdead,
+    [M.EVENT_SOCKET]: 0xbeef,
+  }),
   'an answer to a bind that is gone': event(M.EVENT_UDP_BOUND, { [M.EVENT_COOKIE]: 0xdead, [M.EVENT_SOCKET]: 0xbeef }),
   'an error for a datagram socket that is gone': event(M.EVENT_UDP_ERROR, { [M.EVENT_SOCKET]: 0xdead }),
   'an unlistening that nobody waits for': event(M.EVENT_UNLISTENED),

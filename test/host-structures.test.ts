@@ -11,7 +11,10 @@ import { LineSplitter } from '../host/output.ts'
 import { FakeQueue } from './support/fake-queue.ts'
 
 test('a handle table does what a Map does', (t) => {
-  const operation = fc.record({ delete: fc.boolean(), key: fc.oneof(fc.integer({ min: 0, max: 40 }), fc.integer({ min: 0, max: 0xffffffff })) })
+  const operation = fc.record({
+    delete: fc.boolean(),
+    key: fc.oneof(fc.integer({ min: 0, max: 40 }), fc.integer({ min: 0, max: 0xffffffff })),
+  })
   fc.assert(
     fc.property(fc.array(operation, { maxLength: 600 }), (operations) => {
       const table = new HandleTable<{ key: number }>()
@@ -52,7 +55,8 @@ test('an arena never hands out the same byte twice, and all of it again once all
           const at = arena.allocate(id, bytes)
           if (at >= 0) {
             free.pop()
-            if (at % 16 !== 0 || at < BASE || at + bytes > BASE + BYTES) throw new Error(`${at}..${at + bytes} is outside`)
+            if (at % 16 !== 0 || at < BASE || at + bytes > BASE + BYTES)
+              throw new Error(`${at}..${at + bytes} is outside`)
             for (const [from, to] of out.values()) if (at < to && from < at + bytes) throw new Error('overlap')
             out.set(id, [at, at + bytes])
           }
@@ -79,13 +83,18 @@ test('an arena never hands out the same byte twice, and all of it again once all
 test('a layout keeps everything apart and inside', (t) => {
   for (const bytes of [MINIMUM_RAM_BYTES, 4 << 20, 8 << 20, 32 << 20, 64 << 20]) {
     const layout = layoutRam(bytes)
-    const parts: [number, number][] = [layout.control, layout.tx, layout.rx, layout.event].flatMap((q): [number, number][] => [
-      [q.desc, q.size * 16],
-      [q.avail, 6 + 2 * q.size],
-      [q.used, 6 + 8 * q.size],
-    ])
+    const parts: [number, number][] = [layout.control, layout.tx, layout.rx, layout.event].flatMap(
+      (q): [number, number][] => [
+        [q.desc, q.size * 16],
+        [q.avail, 6 + 2 * q.size],
+        [q.used, 6 + 8 * q.size],
+      ],
+    )
     parts.push([layout.controlSlots, layout.control.size * 64], [layout.eventBuffers, layout.event.size * 48])
-    parts.push([layout.rxBuffers, (layout.rx.size - 1) * RX_STRIDE + RX_BUFFER_BYTES], [layout.txArena, layout.txArenaBytes])
+    parts.push(
+      [layout.rxBuffers, (layout.rx.size - 1) * RX_STRIDE + RX_BUFFER_BYTES],
+      [layout.txArena, layout.txArenaBytes],
+    )
     parts.sort((a, b) => a[0] - b[0])
     parts.forEach(([at, length], i) => t.true(at + length <= (parts[i + 1]?.[0] ?? bytes), `${bytes}: part ${i}`))
     for (const q of [layout.control, layout.tx, layout.rx, layout.event]) t.is(Math.log2(q.size) % 1, 0)
@@ -99,7 +108,9 @@ for (const shared of [false, true]) {
   const kind = shared ? 'shared' : 'plain'
   const make = () => {
     const layout = layoutRam(MINIMUM_RAM_BYTES)
-    const ram = new Ram(new Uint8Array(shared ? new SharedArrayBuffer(MINIMUM_RAM_BYTES) : new ArrayBuffer(MINIMUM_RAM_BYTES)))
+    const ram = new Ram(
+      new Uint8Array(shared ? new SharedArrayBuffer(MINIMUM_RAM_BYTES) : new ArrayBuffer(MINIMUM_RAM_BYTES)),
+    )
     const queue = new Virtqueue('test', ram, layout.tx)
     const device = new FakeQueue(ram.bytes)
     Object.assign(device, layout.tx)
@@ -173,10 +184,22 @@ for (const shared of [false, true]) {
 
   test(`${kind} RAM: a device that breaks the rules is found out`, (t) => {
     const cases: [string, (device: FakeQueue, queue: Virtqueue, size: number) => void, RegExp][] = [
-      ['a descriptor it never had', (device) => device.give(3, 0), /descriptor 3 of the test queue, which it did not have/],
+      [
+        'a descriptor it never had',
+        (device) => device.give(3, 0),
+        /descriptor 3 of the test queue, which it did not have/,
+      ],
       ['a descriptor that is none', (device, _queue, size) => device.give(size, 0), /descriptor 256/],
-      ['one descriptor twice', (device) => [0, 0].forEach((id) => device.give(id, 0)), /descriptor 0 of the test queue, which it did not have/],
-      ['more than it had', (device) => [0, 1, 2, 3].forEach((id) => device.give(id, 0)), /gave back 4 descriptors of the test queue, but it had 2/],
+      [
+        'one descriptor twice',
+        (device) => [0, 0].forEach((id) => device.give(id, 0)),
+        /descriptor 0 of the test queue, which it did not have/,
+      ],
+      [
+        'more than it had',
+        (device) => [0, 1, 2, 3].forEach((id) => device.give(id, 0)),
+        /gave back 4 descriptors of the test queue, but it had 2/,
+      ],
     ]
     for (const [name, act, message] of cases) {
       const { queue, device, size } = make()
@@ -204,7 +227,23 @@ test('IPv4 addresses are read as strictly as Node reads them, and written back',
   )
   t.is(parseIPv4('192.0.2.1'), 0xc0000201)
   t.is(parseIPv4('255.255.255.255'), 0xffffffff)
-  for (const bad of ['', '1', '1.2.3', '1.2.3.4.5', '256.0.0.1', '01.2.3.4', '1..2.3', '.1.2.3', '1.2.3.', ' 1.2.3.4', '1.2.3.4 ', '1.2.3.x', '::1', 'localhost', '1.2.3.0x4']) {
+  for (const bad of [
+    '',
+    '1',
+    '1.2.3',
+    '1.2.3.4.5',
+    '256.0.0.1',
+    '01.2.3.4',
+    '1..2.3',
+    '.1.2.3',
+    '1.2.3.',
+    ' 1.2.3.4',
+    '1.2.3.4 ',
+    '1.2.3.x',
+    '::1',
+    'localhost',
+    '1.2.3.0x4',
+  ]) {
     t.is(parseIPv4(bad), -1, bad)
   }
 })

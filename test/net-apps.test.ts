@@ -25,7 +25,10 @@ function agentOf(network: Network, options: http.AgentOptions = {}): http.Agent 
   return Object.assign(new http.Agent(options), { createConnection: network.client.createConnection })
 }
 
-async function request(options: http.RequestOptions, body?: Buffer): Promise<{ status: number | undefined; body: Buffer; reused: boolean }> {
+async function request(
+  options: http.RequestOptions,
+  body?: Buffer,
+): Promise<{ status: number | undefined; body: Buffer; reused: boolean }> {
   const asked = http.request(options)
   asked.end(body)
   const [response] = (await once(asked, 'response')) as [http.IncomingMessage]
@@ -82,7 +85,9 @@ const cases: Record<string, Case> = {
     const server = http.createServer((incoming, response) => response.end(incoming.url))
     const port = await attach(network, server)
     const agent = agentOf(network, { keepAlive: true, maxSockets: 64 })
-    const answers = await Promise.all(Array.from({ length: 640 }, (_, i) => request({ agent, host: network.address, port, path: `/${i}` })))
+    const answers = await Promise.all(
+      Array.from({ length: 640 }, (_, i) => request({ agent, host: network.address, port, path: `/${i}` })),
+    )
     t.true(answers.every(({ body }, i) => String(body) === `/${i}`))
     agent.destroy()
     server.close()
@@ -93,7 +98,11 @@ const cases: Record<string, Case> = {
     })
     const port = await attach(network, server)
     const socket = network.client.connect(port, network.address)
-    socket.write(['a', 'b', 'c'].map((i) => `GET /${i} HTTP/1.1\r\nhost: x\r\n${i === 'c' ? 'connection: close\r\n' : ''}\r\n`).join(''))
+    socket.write(
+      ['a', 'b', 'c']
+        .map((i) => `GET /${i} HTTP/1.1\r\nhost: x\r\n${i === 'c' ? 'connection: close\r\n' : ''}\r\n`)
+        .join(''),
+    )
     const text = String(await readAll(socket))
     t.deepEqual(text.match(/\/[abc]/g), ['/a', '/b', '/c'])
     server.close()
@@ -109,7 +118,8 @@ const cases: Record<string, Case> = {
     const failed = once(busy, 'error')
     await once(server, 'request')
     server.closeIdleConnections()
-    while ((await new Promise<number>((resolve) => server.getConnections((_error, count) => resolve(count)))) > 1) await sleep(1)
+    while ((await new Promise<number>((resolve) => server.getConnections((_error, count) => resolve(count)))) > 1)
+      await sleep(1)
     server.closeAllConnections()
     t.is((await failed)[0].code, 'ECONNRESET')
     agent.destroy()
@@ -135,7 +145,12 @@ const cases: Record<string, Case> = {
       socket.pipe(socket)
     })
     const port = await attach(network, server)
-    const asked = http.request({ agent: agentOf(network), host: network.address, port, headers: { connection: 'upgrade', upgrade: 'echo' } })
+    const asked = http.request({
+      agent: agentOf(network),
+      host: network.address,
+      port,
+      headers: { connection: 'upgrade', upgrade: 'echo' },
+    })
     asked.end()
     const [, socket] = (await once(asked, 'upgrade')) as [unknown, net.Socket]
     socket.end('as it comes')
@@ -198,10 +213,14 @@ const cases: Record<string, Case> = {
   'ws: messages of all sizes come back, and the close is clean': async (t, network) => {
     const server = http.createServer()
     const sockets = new WebSocketServer({ server })
-    sockets.on('connection', (socket) => socket.on('message', (data, isBinary) => socket.send(data, { binary: isBinary })))
+    sockets.on('connection', (socket) =>
+      socket.on('message', (data, isBinary) => socket.send(data, { binary: isBinary })),
+    )
     const port = await attach(network, server)
     const socket = new WebSocket(`ws://${network.address}:${port}/`, {
-      createConnection: network.client.createConnection as unknown as NonNullable<http.ClientRequestArgs['createConnection']>,
+      createConnection: network.client.createConnection as unknown as NonNullable<
+        http.ClientRequestArgs['createConnection']
+      >,
     } as ConstructorParameters<typeof WebSocket>[2])
     await once(socket, 'open')
     for (const size of [0, 1, 125, 126, 65535, 65536, 1_000_000]) {
@@ -214,6 +233,7 @@ const cases: Record<string, Case> = {
     socket.close(1000, 'done')
     t.is((await over)[0], 1000)
     server.close()
+    await once(server, 'close')
   },
 }
 

@@ -428,6 +428,35 @@ const cases: Record<string, Case> = {
     t.is(got.length, text.length)
     t.true(got === text)
   },
+  'onread puts the data into the application’s own buffer': async (t, network) => {
+    const bytes = pattern(200_000)
+    const { server, port } = await listen(network, {}, (peer) => peer.end(bytes))
+    for (const generated of [false, true]) {
+      const parts: Buffer[] = []
+      const own = Buffer.alloc(10_000)
+      let pauses = 0
+      const socket: net.Socket = network.client.connect({
+        port,
+        host: network.address,
+        onread: {
+          buffer: generated ? () => Buffer.alloc(3_333) : own,
+          callback(count: number, buffer: Uint8Array) {
+            t.is(buffer.length, generated ? 3_333 : 10_000)
+            parts.push(Buffer.from(buffer.subarray(0, count)))
+            if (parts.length % 10 !== 0) return true
+            pauses++
+            setTimeout(() => socket.resume(), 1)
+            return false
+          },
+        },
+      } as net.NetConnectOpts)
+      socket.on('data', () => t.fail('no data event'))
+      await once(socket, 'end')
+      t.true(Buffer.concat(parts).equals(bytes))
+      t.true(pauses > 0)
+    }
+    server.close()
+  },
   'pipe and unshift work': async (t, network) => {
     const { client, peer } = await pair(network)
     pipeline(peer, peer).catch(() => {})

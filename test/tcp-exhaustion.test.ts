@@ -1,6 +1,7 @@
 /** What happens when something runs out: endpoints, chunks, host buffers, processes, patience. */
 import * as M from '../abi/messages.ts'
 import * as S from '../abi/status.ts'
+import { command } from './support/bare-card.ts'
 import { ipNumber } from './support/packets.ts'
 import { Conn, pattern, type TcpNet, tcpTest } from './support/tcp-script.ts'
 import { connected, established, synSent, unattached } from './support/tcp-states.ts'
@@ -348,6 +349,53 @@ tcpTest('handles do not come again soon', (net) => {
     c.send({ flags: 'R', seq: 1 })
     c.expectEvent(M.EVENT_RESET)
   }
+})
+
+tcpTest('an endpoint that was used 10,000 times still takes commands (UDP handles have the highest bit, TCP handles never)', (net) => {
+  const c = established(net)
+  for (let i = 0; i < 10_000; i++) {
+    if (c.handle >>> 31 !== 0) net.fail(`handle 0x${c.handle.toString(16)} after ${i} connections`)
+    c.send({ flags: 'R' })
+    c.events.length = 0
+    c.handle = 0
+    c.sndNxt = 0
+    c.iss = (c.iss + 1000) >>> 0
+    c.sendSyn()
+    c.expect({ flags: 'SA' })
+    c.send({ flags: 'A' })
+  }
+  c.send({ flags: 'PA', payload: 'hello' })
+  c.expectRead('hello')
+  c.credit(5)
+  c.drain()
+  c.close()
+  c.expect({ flags: 'FA' })
+}, { maximumConnections: 1 })
+
+tcpTest('a process that dies in the middle of a record leaves nothing of it to the next', (net) => {
+  const c = established(net)
+  const payload = new Uint8Array(65_536)
+  // More than the fetch ring takes at once: the last record is fetched in part.
+  for (let i = 0; i < 20; i++) net.card.command(1, command({ op: M.OP_DATA, socket: c.handle, payload }))
+  net.killProcess()
+  c.expect({ flags: 'RA' })
+  net.card.enableSet(0)
+  net.run()
+  const server = established(net, { cardPort: net.listen({ port: 4000, firstSpeaker: M.FIRST_SPEAKER_SERVER }) && 4000 })
+  server.write('hello')
+  server.expect({ payload: 'hello' })
+  server.send({ flags: 'A' })
+})
+
+tcpTest('what a process said just before it died is not done any more', (net) => {
+  const listen = { op: M.OP_LISTEN, socket: 9, b: 4000, fields: [M.FIRST_SPEAKER_SERVER, 0, 1, 0] }
+  net.card.command(0, command(listen))
+  net.card.command(0, command({ op: M.OP_CONNECT, socket: 10, a: ipNumber('192.0.2.10'), b: 9, fields: [0, 0] }))
+  net.killProcess()
+  if (net.card.state('tcbUsed') !== 0) net.fail('a connection for nobody')
+  net.card.enableSet(0)
+  net.run()
+  net.listen({ port: 4000 })
 })
 
 tcpTest('the death of a process frees all that was its own, whatever waits, and spares the others', (net) => {

@@ -106,6 +106,27 @@ gridTest('sequence numbers and clocks that wrap', 202, {
   return undefined
 })
 
+for (const [name, card] of [
+  ['defaults', {}],
+  ['a receive window of 3000', { receiveCredit: 3000 }],
+  ['cookies', { flags: BOOT_FLAG_ALWAYS_COOKIES }],
+] as const) {
+  gridTest(`over the card's own loopback, ${name}`, 210, { a: card }, (lab) => {
+    const side = lab.sides[0]
+    side.listen(80)
+    const clients: Flow[] = []
+    side.accept = (port) => new Flow(side, `server for ${port}`, 100_000)
+    for (let i = 0; i < 5; i++) {
+      clients.push(new Flow(side, `client ${i}`, 50_000 + i))
+      side.connect(side, 80, clients[i]!)
+    }
+    if (!lab.run(120_000, () => side.flows.length === 10 && side.flows.every(({ done }) => done))) throw new Error('not done')
+    if (clients.some(({ readBytes, status }) => readBytes !== 100_000 || status !== 0)) throw new Error('bytes are missing')
+    lab.expectClean(120_000)
+    return undefined
+  })
+}
+
 /** What a window-limited or loss-limited sender should get, bytes a millisecond. */
 const mathis = (mss: number, rttMs: number, loss: number) => (mss / rttMs) * (1.22 / Math.sqrt(loss))
 

@@ -84,7 +84,8 @@ export function streamCommand(set: u32, op: u32, record: u32, head: u32): void {
     else dataCommand(tcb, load<u16>(record + COMMAND_FLAGS), head)
     return
   }
-  if (op == OP_UDP_SEND || (op == OP_CREDIT && isUdpHandle(load<u32>(record + COMMAND_SOCKET)))) {
+  const isUdp = isUdpHandle(load<u32>(record + COMMAND_SOCKET))
+  if (op == OP_UDP_SEND || op == OP_UDP_CLOSE || (op == OP_CREDIT && isUdp)) {
     udpCommand(set, op, record, head)
   } else if (op == OP_CREDIT || op == OP_CLOSE || op == OP_ABORT) {
     const tcb = connectionOf(set, record)

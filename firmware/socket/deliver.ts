@@ -111,6 +111,11 @@ function queueStatus(set: u32, queue: u32): u32 {
   return state().queueStatus + (set * QUEUES_PER_SET + queue) * QUEUE_STATUS_BYTES
 }
 
+/** True while the process has the queue on. @param queue QUEUE_* */
+export function queueEnabled(set: u32, queue: u32): bool {
+  return load<u32>(queueStatus(set, queue) + QUEUE_STATUS_STATE) == QUEUE_STATE_ENABLED
+}
+
 function room(set: u32, queue: u32, delivered: u32): bool {
   const status = queueStatus(set, queue)
   return (

@@ -6,6 +6,7 @@ import {
   DESCRIPTOR_INFO,
   DESCRIPTOR_LENGTH,
   DESCRIPTOR_OWNER,
+  INFO_FIRST,
   INFO_LAST,
   INFO_QUEUE_MASK,
   OWNER_DEVICE,
@@ -19,6 +20,7 @@ import { CHUNK_BYTES, chunkAddress, chunkAllocate, chunkMeta, chunkOfAddress, ch
 import { counters, state } from '../state.ts'
 import { reclaimStalled } from '../tcp/reclaim.ts'
 import { controlCommand, streamCommand } from './command.ts'
+import { queueEnabled } from './deliver.ts'
 
 /**
  * Host to card. The firmware keeps the fetch ring filled with empty chunks; the DMA engine puts the host's records into them;
@@ -63,11 +65,16 @@ export function fetchServe(): void {
     if (load<u32>(descriptor + DESCRIPTOR_OWNER) != OWNER_FIRMWARE) return
     st.fetchNext++
     const chunk = chunkOfAddress(load<u32>(descriptor + DESCRIPTOR_ADDRESS))
+    const info = load<u32>(descriptor + DESCRIPTOR_INFO)
+    if (info & INFO_FIRST) {
+      // The process of a record that never became whole is gone.
+      chunkReleaseList(st.fetchHead)
+      st.fetchHead = st.fetchTail = 0
+    }
     chunkMeta(chunk).length = <u16>load<u32>(descriptor + DESCRIPTOR_LENGTH)
     if (st.fetchTail) chunkMeta(st.fetchTail).next = chunk
     else st.fetchHead = chunk
     st.fetchTail = chunk
-    const info = load<u32>(descriptor + DESCRIPTOR_INFO)
     if ((info & INFO_LAST) == 0) continue
     const head = st.fetchHead
     st.fetchHead = st.fetchTail = 0
@@ -78,6 +85,11 @@ export function fetchServe(): void {
 function dispatch(queue: u32, head: u32): void {
   const record = chunkAddress(head)
   const set = queue / QUEUES_PER_SET
+  if (!queueEnabled(set, queue % QUEUES_PER_SET)) {
+    // The last words of a process that is gone.
+    chunkReleaseList(head)
+    return
+  }
   if (<u32>chunkMeta(head).length < <u32>COMMAND_HEADER_BYTES) {
     counters().commandsBad++
     chunkReleaseList(head)

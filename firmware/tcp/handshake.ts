@@ -6,7 +6,7 @@ import {
 } from '../../abi/boot.ts'
 import { FIRST_SPEAKER_SERVER, SOCKET_OPTION_KEEP_ALIVE, SOCKET_OPTION_NO_DELAY } from '../../abi/messages.ts'
 import { STATUS_ECONNREFUSED } from '../../abi/status.ts'
-import { TCP_ESTABLISHED, TCP_SYN_RECEIVED, } from '../../abi/tcp.ts'
+import { TCP_ESTABLISHED, TCP_SYN_RECEIVED } from '../../abi/tcp.ts'
 import { transmitClaim } from '../hal/mac.ts'
 import { arpLookup } from '../net/arp.ts'
 import { nextHop, routeTo } from '../net/route.ts'

@@ -1,4 +1,11 @@
-import { TCP_CLOSE_WAIT, TCP_CLOSED, TCP_CLOSING, TCP_ESTABLISHED, TCP_FIN_WAIT_1, TCP_FIN_WAIT_2 } from '../../abi/tcp.ts'
+import {
+  TCP_CLOSE_WAIT,
+  TCP_CLOSED,
+  TCP_CLOSING,
+  TCP_ESTABLISHED,
+  TCP_FIN_WAIT_1,
+  TCP_FIN_WAIT_2,
+} from '../../abi/tcp.ts'
 import { CHUNK_BYTES, chunkAddress, chunkAllocate, chunkMeta, chunkRelease, chunksAreScarce } from '../mem/chunk.ts'
 import { attachByPort, attachByRequest } from '../socket/attach.ts'
 import { deliverEnd, deliverStream } from '../socket/deliver.ts'
@@ -162,7 +169,9 @@ function keepOutOfOrder(tcb: Tcb, sequence: u32, payload: u32, bytes: u32): void
   if (previous != 0 && extend(previous, sequence, payload, bytes)) return
   for (let rest = chunk; rest != 0; rest = chunkMeta(rest).next) count++
   const limit =
-    tcb.flags & F_ATTACHED ? OUT_OF_ORDER_UNATTACHED + state().receiveCredit / OUT_OF_ORDER_SHARE : OUT_OF_ORDER_UNATTACHED
+    tcb.flags & F_ATTACHED
+      ? OUT_OF_ORDER_UNATTACHED + state().receiveCredit / OUT_OF_ORDER_SHARE
+      : OUT_OF_ORDER_UNATTACHED
   if (count >= limit || chunksAreScarce()) return
   const fresh = chunkAllocate()
   if (!fresh) return

@@ -4,9 +4,19 @@ import { counters } from '../state.ts'
 import { TCP_ACK, TCP_FIN, TCP_PSH } from '../wire/tcp.ts'
 import { congestionLoss } from './congestion.ts'
 import { neighborMissing, noteSent, payloadLimit, sendSegment } from './output.ts'
-import { holeEnd, isLost, pipeBytes, rangeCount, rangeEnd, skipSacked } from './scoreboard.ts'
+import { holeEnd, isLost, pipeBytes, rangeCount, rangeEnd, sackedAbove, skipSacked } from './scoreboard.ts'
 import { seqLt, seqMax } from './sequence.ts'
-import { F_FIN_SENT, F_LOSS, F_RECOVERY, F_RESCUED, F_SACK, F_TIMING, Tcb, TIMER_RETRANSMIT, wantOutput } from './tcb.ts'
+import {
+  F_FIN_SENT,
+  F_LOSS,
+  F_RECOVERY,
+  F_RESCUED,
+  F_SACK,
+  F_TIMING,
+  Tcb,
+  TIMER_RETRANSMIT,
+  wantOutput,
+} from './tcb.ts'
 import { timerStart } from './timer.ts'
 
 /**
@@ -60,6 +70,7 @@ export function recoveryAcked(tcb: Tcb, bytes: u32): void {
     return
   }
   tcb.highRxt = seqMax(tcb.highRxt, tcb.sndUna)
+  tcb.rxtMark = tcb.sndMax
   if (tcb.flags & F_SACK) return
   // Partial acknowledgement: the next hole is at sndUna (RFC 6582 §3.2 (4)).
   tcb.cwnd = tcb.cwnd > bytes ? tcb.cwnd - bytes : <u32>tcb.mss
@@ -91,6 +102,11 @@ export function recoveryOutput(tcb: Tcb): bool {
   // Without SACK: the first segment, and after each partial acknowledgement the next.
   if ((tcb.flags & F_SACK) == 0 && !seqLt(tcb.sndUna, tcb.highRxt) && !retransmit(tcb, tcb.sndUna)) {
     return neighborMissing(tcb)
+  }
+  // Bytes sent after the repeated segment have arrived and it has not: it was lost again. RFC 6675 would wait for the timer;
+  // RACK (RFC 8985 §6.2) concludes the same from times.
+  if (seqLt(tcb.sndUna, tcb.highRxt) && sackedAbove(tcb, tcb.rxtMark) > (DUP_THRESHOLD - 1) * <u32>tcb.mss) {
+    tcb.highRxt = tcb.sndUna
   }
   let pipe = tcb.flags & F_SACK ? pipeBytes(tcb) : tcb.sndNxt - tcb.sndUna
   for (let n: u32 = 0; n < BURST_SEGMENTS; n++) {
@@ -151,6 +167,7 @@ function retransmit(tcb: Tcb, sequence: u32): u32 {
   if (bytes == 0 && (flags & TCP_FIN) == 0) return 0
   if (!sendSegment(tcb, sequence, bytes, flags)) return 0
   noteSent(tcb, sequence, bytes, flags)
+  if (sequence == tcb.sndUna) tcb.rxtMark = tcb.sndMax
   const span = bytes + (flags & TCP_FIN ? 1 : 0)
   tcb.highRxt = seqMax(tcb.highRxt, sequence + span)
   return span

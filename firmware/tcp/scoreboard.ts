@@ -106,7 +106,8 @@ export function scoreboardClear(tcb: Tcb): void {
 export function sackedBelow(tcb: Tcb, sequence: u32): u32 {
   const count = rangeCount(tcb)
   let bytes: u32 = 0
-  for (let i: u32 = 0; i < count && seqLt(rangeStart(tcb, i), sequence); i++) bytes += rangeEnd(tcb, i) - rangeStart(tcb, i)
+  for (let i: u32 = 0; i < count && seqLt(rangeStart(tcb, i), sequence); i++)
+    bytes += rangeEnd(tcb, i) - rangeStart(tcb, i)
   return bytes
 }
 
@@ -141,6 +142,16 @@ export function isLost(tcb: Tcb, sequence: u32): bool {
     above > (DUP_THRESHOLD - 1) * <u32>tcb.mss ||
     (count >= DUP_THRESHOLD && seqLeq(sequence, rangeStart(tcb, count - DUP_THRESHOLD)))
   )
+}
+
+/** Bytes at or above `sequence` that the peer holds. */
+export function sackedAbove(tcb: Tcb, sequence: u32): u32 {
+  let above: u32 = 0
+  for (let i = rangeCount(tcb); i > 0 && seqLt(sequence, rangeEnd(tcb, i - 1)); i--) {
+    const start = rangeStart(tcb, i - 1)
+    above += rangeEnd(tcb, i - 1) - (seqLt(start, sequence) ? sequence : start)
+  }
+  return above
 }
 
 /** RFC 6675 §4 SetPipe: bytes that are thought to be in the network. */

@@ -99,6 +99,8 @@ export class Tcb {
   recover: u32
   /** HighRxt: highest sequence retransmitted in this recovery. */
   highRxt: u32
+  /** sndMax when the segment at sndUna was last repeated: what is SACKed above it was sent later. */
+  rxtMark: u32
   /** Proportional rate reduction (RFC 6937): bytes out when this recovery began, delivered and sent since. */
   recoverFlight: u32
   prrDelivered: u32
@@ -149,7 +151,7 @@ export class Tcb {
   keepAliveIdleMs: u32
 }
 
-export const TCB_BYTES: u32 = 384
+export const TCB_BYTES: u32 = 320
 
 export const HANDLE_INDEX_BITS: u32 = 18
 export const MAXIMUM_TCBS: u32 = (1 << HANDLE_INDEX_BITS) - 1

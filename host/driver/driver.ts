@@ -323,7 +323,8 @@ export class Driver implements ConnectionHost, DatagramHost {
   }
 
   #forgetAll(): void {
-    for (const table of [this.#connecting, this.#connections, this.#listeners, this.#binding, this.#endpoints]) table.clear()
+    for (const table of [this.#connecting, this.#connections, this.#listeners, this.#binding, this.#endpoints])
+      table.clear()
   }
 
   /** Follows the card's state. */
@@ -421,7 +422,8 @@ export class Driver implements ConnectionHost, DatagramHost {
     const handle = words[(address + RX_SOCKET) >>> 2]!
     const length = words[(address + RX_LENGTH) >>> 2]!
     if ((kind & 0xffff) === RX_DATA) {
-      if (length > bytes - RX_HEADER_BYTES) throw new QueueFault(`The card delivered ${length} bytes in a record of ${bytes}.`)
+      if (length > bytes - RX_HEADER_BYTES)
+        throw new QueueFault(`The card delivered ${length} bytes in a record of ${bytes}.`)
       const connection = this.#connections.get(handle)
       if (connection === undefined) {
         this.staleRecords++
@@ -429,10 +431,12 @@ export class Driver implements ConnectionHost, DatagramHost {
       }
       const data = length === 0 ? null : this.ram.copy(address + RX_HEADER_BYTES, length)
       const end = ((kind >>> ((RX_FLAGS - RX_TYPE) * 8)) & RX_FLAG_END) !== 0
-      if (!connection.deliver(data, end)) throw new QueueFault(`The card delivered ${length} bytes that socket ${handle} had no credit for.`)
+      if (!connection.deliver(data, end))
+        throw new QueueFault(`The card delivered ${length} bytes that socket ${handle} had no credit for.`)
       return
     }
-    if ((kind & 0xffff) !== RX_DATAGRAM) throw new QueueFault(`The card delivered an RX record of type ${kind & 0xffff}.`)
+    if ((kind & 0xffff) !== RX_DATAGRAM)
+      throw new QueueFault(`The card delivered an RX record of type ${kind & 0xffff}.`)
     if (bytes < RX_DATAGRAM_HEADER_BYTES || length > bytes - RX_DATAGRAM_HEADER_BYTES) {
       throw new QueueFault(`The card delivered a datagram of ${length} bytes in a record of ${bytes}.`)
     }
@@ -539,11 +543,7 @@ export class Driver implements ConnectionHost, DatagramHost {
       this.#checkHandle(handle)
       this.#endpoints.set(handle, endpoint.open(handle, this.ram.words[at + (EVENT_VALUE2 >>> 2)]!))
     } else endpoint.kill()
-    endpoint.owner.onBound(
-      status,
-      this.ram.words[at + (EVENT_LOCAL_ADDRESS >>> 2)]!,
-      this.#port(at, EVENT_LOCAL_PORT),
-    )
+    endpoint.owner.onBound(status, this.ram.words[at + (EVENT_LOCAL_ADDRESS >>> 2)]!, this.#port(at, EVENT_LOCAL_PORT))
   }
 
   /** Takes handle, addresses and credit of a new connection from the event at word `at`. */

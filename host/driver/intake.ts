@@ -62,7 +62,8 @@ export class Intake {
     if (rx >= 0) {
       const address = this.#rxBuffers + rx * RX_STRIDE
       const bytes = this.rx.usedBytes
-      if (bytes < RX_HEADER_BYTES || bytes > RX_BUFFER_BYTES) throw new QueueFault(`The card delivered an RX record of ${bytes} bytes.`)
+      if (bytes < RX_HEADER_BYTES || bytes > RX_BUFFER_BYTES)
+        throw new QueueFault(`The card delivered an RX record of ${bytes} bytes.`)
       if (this.#isNext(this.#words[(address + RX_SEQUENCE) >>> 2]!)) {
         this.rx.take()
         this.rx.offer(rx)
@@ -76,7 +77,8 @@ export class Intake {
     if (event < 0) return RECORD_NONE
     const address = this.#eventBuffers + event * EVENT_STRIDE
     const bytes = this.event.usedBytes
-    if (bytes < EVENT_BYTES || bytes > EVENT_STRIDE) throw new QueueFault(`The card delivered an event of ${bytes} bytes.`)
+    if (bytes < EVENT_BYTES || bytes > EVENT_STRIDE)
+      throw new QueueFault(`The card delivered an event of ${bytes} bytes.`)
     if (this.#isNext(this.#words[(address + EVENT_SEQUENCE) >>> 2]!)) {
       this.event.take()
       this.event.offer(event)

@@ -53,7 +53,9 @@ const MAXIMUM_ARENA_BYTES = 1 << 20
 /** Places everything in `ramBytes` of RAM. Throws RangeError below MINIMUM_RAM_BYTES. */
 export function layoutRam(ramBytes: number): RamLayout {
   if (!(ramBytes >= MINIMUM_RAM_BYTES)) {
-    throw new RangeError(`A process needs at least ${MINIMUM_RAM_BYTES} bytes of main-board RAM; it was given ${ramBytes}.`)
+    throw new RangeError(
+      `A process needs at least ${MINIMUM_RAM_BYTES} bytes of main-board RAM; it was given ${ramBytes}.`,
+    )
   }
   const large = ramBytes >= 8 << 20
   const rxBuffers = Math.min(64, powerOfTwoBelow((ramBytes * 3) / 8 / RX_STRIDE))

@@ -14,7 +14,8 @@ export class Ram {
     if (bytes.byteOffset % 16 !== 0 || bytes.byteLength % 16 !== 0) {
       throw new RangeError('Main-board RAM must start and end on a multiple of 16 bytes.')
     }
-    if (new Uint8Array(new Uint16Array([1]).buffer)[0] !== 1) throw new Error('The driver runs on little-endian machines only.')
+    if (new Uint8Array(new Uint16Array([1]).buffer)[0] !== 1)
+      throw new Error('The driver runs on little-endian machines only.')
     this.bytes = bytes
     this.halves = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2)
     this.words = new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4)

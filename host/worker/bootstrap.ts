@@ -48,6 +48,7 @@ function runProgram(data: ProgramData): void {
     hosts: new Map(data.hosts),
     references: references(data.wake),
     firstSpeakers: new Map(data.firstSpeakers),
+    asyncContext: true,
   }
   parentPort!.on('message', onMessage)
   parentPort!.unref()

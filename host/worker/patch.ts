@@ -6,6 +6,7 @@ import tls from 'node:tls'
 import { createDgram } from '../dgram.ts'
 import { StreamEndpoint } from '../endpoint.ts'
 import { addressError, notFound, STATUS_EOPNOTSUPP } from '../errors.ts'
+import { isOnRead } from '../on-read.ts'
 import { isForeignListen, listenOnCard } from '../server.ts'
 import { connectSocket, kEndpoint, normalizeConnect, Socket } from '../socket.ts'
 import { resolveHost, type Stack } from '../stack.ts'
@@ -54,7 +55,12 @@ function patchConnect(stack: Stack): void {
       if (options?.path) return Reflect.apply(original, socket, args)
       if (socket instanceof tls.TLSSocket) {
         // Its handle was made for a connection of the machine. `tls.connect` does not come here: see patchTls.
-        throw addressError(STATUS_EOPNOTSUPP, 'connect', String((options as net.TcpNetConnectOpts).host ?? 'localhost'), undefined)
+        throw addressError(
+          STATUS_EOPNOTSUPP,
+          'connect',
+          String((options as net.TcpNetConnectOpts).host ?? 'localhost'),
+          undefined,
+        )
       }
       if (!(kEndpoint in socket)) adopt(socket, stack)
       return Reflect.apply(Socket.prototype.connect, socket, args)
@@ -80,12 +86,17 @@ function adopt(socket: net.Socket, stack: Stack): void {
   Object.setPrototypeOf(socket, derived)
   Object.defineProperty(socket, kEndpoint, { value: endpoint })
   // Settings made before, which net.Socket keeps under symbols of its own.
+  const onread: Record<string, unknown> = {}
   for (const symbol of Object.getOwnPropertySymbols(socket)) {
     const value = (socket as unknown as Record<symbol, unknown>)[symbol]
     if (symbol.description === 'kSetNoDelay') endpoint.noDelay = Boolean(value)
     else if (symbol.description === 'kSetKeepAlive') endpoint.keepAlive = Boolean(value)
     else if (symbol.description === 'kSetKeepAliveInitialDelay') endpoint.keepAliveSeconds = Number(value) || 0
+    else if (symbol.description === 'kBuffer' || symbol.description === 'kBufferGen')
+      onread.buffer ??= value === true ? null : value
+    else if (symbol.description === 'kBufferCb') onread.callback = value
   }
+  if (isOnRead(onread)) endpoint.setOnRead(onread)
   if (socket.timeout) {
     const { timeout } = socket
     net.Socket.prototype.setTimeout.call(socket, 0)
@@ -139,7 +150,8 @@ function patchDns(stack: Stack): void {
     const entry = { address, family: net.isIP(address) }
     return options.all ? [entry] : entry
   }
-  const normalize = (options: unknown): dns.LookupOptions => (typeof options === 'number' ? { family: options } : typeof options === 'object' && options !== null ? options : {})
+  const normalize = (options: unknown): dns.LookupOptions =>
+    typeof options === 'number' ? { family: options } : typeof options === 'object' && options !== null ? options : {}
   const callbackLookup = (host: string, options: unknown, callback?: unknown): void => {
     const done = (typeof options === 'function' ? options : callback) as (...results: unknown[]) => void
     let results: unknown[]

@@ -24,7 +24,10 @@ const talker = new Talker().setNoDelay(true).setTimeout(5000)
 talker.connect(7, 'echo')
 talker.say('early')
 const [heard] = await once(talker, 'data').then((data) => [String(data)])
-say('talker', `${heard} ${talker instanceof Talker} ${talker instanceof net.Socket} ${talker.writes} ${talker.timeout} ${talker.remoteAddress}`)
+say(
+  'talker',
+  `${heard} ${talker instanceof Talker} ${talker instanceof net.Socket} ${talker.writes} ${talker.timeout} ${talker.remoteAddress}`,
+)
 talker.end()
 await once(talker, 'close')
 
@@ -52,9 +55,18 @@ say('lookup', JSON.stringify(await dns.lookup('echo', { all: true })))
 
 // TLS to the card, without a certificate: a shared key.
 const key = Buffer.from('0123456789abcdef')
-const secure = tls.createServer({ pskCallback: () => key, ciphers: 'PSK', maxVersion: 'TLSv1.2' }, (s) => s.end('secret'))
+const secure = tls.createServer({ pskCallback: () => key, ciphers: 'PSK', maxVersion: 'TLSv1.2' }, (s) =>
+  s.end('secret'),
+)
 await new Promise((resolve) => secure.listen(443, resolve))
-const client = tls.connect({ port: 443, host: '127.0.0.1', pskCallback: () => ({ psk: key, identity: 'me' }), ciphers: 'PSK', maxVersion: 'TLSv1.2', checkServerIdentity: () => undefined })
+const client = tls.connect({
+  port: 443,
+  host: '127.0.0.1',
+  pskCallback: () => ({ psk: key, identity: 'me' }),
+  ciphers: 'PSK',
+  maxVersion: 'TLSv1.2',
+  checkServerIdentity: () => undefined,
+})
 say('tls', String(await once(client, 'data')))
 client.end()
 secure.close()
