@@ -30,6 +30,7 @@ export const BOOT_FLAG_NO_TIMESTAMPS = 1
 export const BOOT_FLAG_NO_SACK = 2
 export const BOOT_FLAG_NO_WINDOW_SCALE = 4
 export const BOOT_FLAG_ALWAYS_COOKIES = 8 // answer every SYN with a cookie (tests)
+export const BOOT_FLAG_NO_TAIL_PROBES = 16 // losses at the end of a flight wait for the retransmission timer
 
 // Interfaces: MAC_PORTS blocks of BOOT_INTERFACE_BYTES.
 export const BOOT_INTERFACES = 256

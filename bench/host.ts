@@ -6,7 +6,7 @@ import { Driver } from '../host/driver/driver.ts'
 import { createNet, type Net } from '../host/net.ts'
 import { NO_REFERENCES, type Stack } from '../host/stack.ts'
 import { wallClock } from '../host/worker/clock.ts'
-import { FakeNetwork } from '../test/support/fake-card.ts'
+import { FakeNetwork } from '../test/support/fake-network.ts'
 
 // As the farm's loop does it: slices follow each other as ticks, and the event loop gets its turn now and then.
 let slices = 0

@@ -192,6 +192,7 @@ export class Counters {
   tcpRetransmits: u64
   tcpTimeouts: u64
   tcpFastRetransmits: u64
+  tcpTailProbes: u64
   tcpOutOfOrder: u64
   tcpDuplicates: u64
   tcpActiveOpens: u64

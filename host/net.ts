@@ -1,6 +1,6 @@
 import net from 'node:net'
 import { listenOnCard } from './server.ts'
-import { connectSocket, createSocket, Socket as CardSocket, type SocketOptions } from './socket.ts'
+import { Socket as CardSocket, connectSocket, createSocket, type SocketOptions } from './socket.ts'
 import type { Stack } from './stack.ts'
 import { supportTls } from './tls.ts'
 

@@ -1,13 +1,8 @@
 import dgram from 'node:dgram'
 import { once } from 'node:events'
-import test, { type ExecutionContext } from 'ava'
-import { boardNetwork, cardNetwork, type Network, nodeNetwork } from './support/network.ts'
+import type { Network } from './support/network.ts'
 import { closed, pattern, sleep } from './support/sockets.ts'
-
-/** What Node documents of `dgram`, as a table: on node:dgram over the machine's loopback, and on ours over two cards. */
-const networks: Record<string, () => Network> = { node: nodeNetwork, card: cardNetwork, board: boardNetwork }
-
-type Case = (t: ExecutionContext, network: Network) => Promise<void> | void
+import { type Case, runTable } from './support/table.ts'
 
 async function bound(network: Network): Promise<dgram.Socket> {
   const socket = network.serverDgram.createSocket('udp4')
@@ -16,6 +11,7 @@ async function bound(network: Network): Promise<dgram.Socket> {
   return socket
 }
 
+/** What Node documents of `dgram`, as a table; see support/table.ts. */
 const cases: Record<string, Case> = {
   'bind says listening, and knows its address': async (t, network) => {
     const socket = network.serverDgram.createSocket('udp4')
@@ -291,17 +287,4 @@ const cases: Record<string, Case> = {
   },
 }
 
-for (const [kind, make] of Object.entries(networks)) {
-  for (const [name, run] of Object.entries(cases)) {
-    // Two emulated boards in real time want the processor for themselves.
-    const define = kind === 'board' ? test.serial : test
-    define(`${kind}: ${name}`, async (t) => {
-      const network = make()
-      try {
-        await run(t, network)
-      } finally {
-        await network.close()
-      }
-    })
-  }
-}
+runTable(cases)

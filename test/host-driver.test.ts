@@ -10,7 +10,8 @@ import type { QueueFault } from '../host/driver/virtqueue.ts'
 import { createNet, type Net } from '../host/net.ts'
 import { NO_REFERENCES, type Stack } from '../host/stack.ts'
 import { wallClock } from '../host/worker/clock.ts'
-import { type FakeCard, FakeNetwork, type FakeNetworkOptions } from './support/fake-card.ts'
+import type { FakeCard } from './support/fake-card.ts'
+import { FakeNetwork, type FakeNetworkOptions } from './support/fake-network.ts'
 import { closed, pattern, readAll } from './support/sockets.ts'
 
 interface Host {

@@ -11,7 +11,8 @@ import { createNet, type Net } from '../host/net.ts'
 import { startNodeProgram } from '../host/node-program.ts'
 import { describeExit, type HostedProcess, type ProcessSettings } from '../host/process.ts'
 import { wallClock } from '../host/worker/clock.ts'
-import { FakeNetwork } from './support/fake-card.ts'
+import type { FakeCard } from './support/fake-card.ts'
+import { FakeNetwork } from './support/fake-network.ts'
 import { stackOn } from './support/network.ts'
 import { readAll, sleep } from './support/sockets.ts'
 
@@ -22,6 +23,7 @@ interface Running {
   readonly process: HostedProcess
   readonly lines: string[]
   readonly client: Net
+  readonly card: FakeCard
   /** Resolves once the program has printed a line with `text`. */
   printed(text: string): Promise<string>
 }
@@ -54,6 +56,7 @@ function run(name: string, settings: Partial<ProcessSettings> = {}): Running {
     process,
     lines,
     client,
+    card,
     printed(text) {
       const line = lines.find((l) => l.includes(text))
       if (line !== undefined) return Promise.resolve(line)
@@ -174,6 +177,15 @@ async function onHighPorts(file: string): Promise<string> {
 
 test('a program that is not there is said so at once', (t) => {
   t.throws(() => run('missing.mjs'), { message: /^The program of test\/missing\.mjs is not there: .*missing\.mjs$/ })
+})
+
+test('a program hears that its card has stopped', async (t) => {
+  const { process, printed, card } = run('http.mjs')
+  await printed('listening')
+  card.stop()
+  const exit = await process.exited
+  t.is(exit.code, 1)
+  t.is(exit.error?.message, 'listen ENETDOWN: network is down 0.0.0.0:80')
 })
 
 test('a program that does not listen to the signal is terminated', async (t) => {

@@ -96,13 +96,19 @@ test('a layout keeps everything apart and inside', (t) => {
       [layout.txArena, layout.txArenaBytes],
     )
     parts.sort((a, b) => a[0] - b[0])
-    parts.forEach(([at, length], i) => t.true(at + length <= (parts[i + 1]?.[0] ?? bytes), `${bytes}: part ${i}`))
+    for (const [i, [at, length]] of parts.entries()) {
+      t.true(at + length <= (parts[i + 1]?.[0] ?? bytes), `${bytes}: part ${i}`)
+    }
     for (const q of [layout.control, layout.tx, layout.rx, layout.event]) t.is(Math.log2(q.size) % 1, 0)
     t.true(layout.rx.size >= 8)
     t.true(layout.txArenaBytes >= 4 * 65552)
   }
   t.throws(() => layoutRam(MINIMUM_RAM_BYTES - 1), { instanceOf: RangeError, message: /at least 2097152 bytes/ })
 })
+
+function giveAll(device: FakeQueue, ids: readonly number[]): void {
+  for (const id of ids) device.give(id, 0)
+}
 
 for (const shared of [false, true]) {
   const kind = shared ? 'shared' : 'plain'
@@ -192,12 +198,12 @@ for (const shared of [false, true]) {
       ['a descriptor that is none', (device, _queue, size) => device.give(size, 0), /descriptor 256/],
       [
         'one descriptor twice',
-        (device) => [0, 0].forEach((id) => device.give(id, 0)),
+        (device) => giveAll(device, [0, 0]),
         /descriptor 0 of the test queue, which it did not have/,
       ],
       [
         'more than it had',
-        (device) => [0, 1, 2, 3].forEach((id) => device.give(id, 0)),
+        (device) => giveAll(device, [0, 1, 2, 3]),
         /gave back 4 descriptors of the test queue, but it had 2/,
       ],
     ]

@@ -4,15 +4,10 @@ import http2 from 'node:http2'
 import type net from 'node:net'
 import type { Duplex } from 'node:stream'
 import tls from 'node:tls'
-import test, { type ExecutionContext } from 'ava'
 import { WebSocket, WebSocketServer } from 'ws'
-import { boardNetwork, cardNetwork, type Network, nodeNetwork } from './support/network.ts'
+import type { Network } from './support/network.ts'
 import { closed, pattern, readAll, sleep } from './support/sockets.ts'
-
-/** What others build on `net`: Node's own HTTP and TLS, and ws. As in net.test.ts, on node:net and on ours. */
-const networks: Record<string, () => Network> = { node: nodeNetwork, card: cardNetwork, board: boardNetwork }
-
-type Case = (t: ExecutionContext, network: Network) => Promise<void> | void
+import { type Case, runTable } from './support/table.ts'
 
 /** Has `server` listen on the server's board; any port. */
 async function attach<S extends net.Server>(network: Network, server: S): Promise<number> {
@@ -47,6 +42,7 @@ const PSK_CLIENT: tls.ConnectionOptions = {
   maxVersion: 'TLSv1.2',
 }
 
+/** What others build on `net`: Node's own HTTP and TLS, and ws; see support/table.ts. */
 const cases: Record<string, Case> = {
   'HTTP: requests one after another keep one connection': async (t, network) => {
     const remotes = new Set<number | undefined>()
@@ -237,17 +233,4 @@ const cases: Record<string, Case> = {
   },
 }
 
-for (const [kind, make] of Object.entries(networks)) {
-  for (const [name, run] of Object.entries(cases)) {
-    // Two emulated boards in real time want the processor for themselves.
-    const define = kind === 'board' ? test.serial : test
-    define(`${kind}: ${name}`, async (t) => {
-      const network = make()
-      try {
-        await run(t, network)
-      } finally {
-        await network.close()
-      }
-    })
-  }
-}
+runTable(cases)

@@ -1,5 +1,5 @@
 /** Congestion control: initial window, slow start, avoidance, CUBIC and NewReno, idle restart (RFC 5681, 6928, 9438). */
-import { CONGESTION_CUBIC, CONGESTION_NEWRENO } from '../abi/boot.ts'
+import { BOOT_FLAG_NO_TAIL_PROBES, CONGESTION_CUBIC, CONGESTION_NEWRENO } from '../abi/boot.ts'
 import { type Conn, tcpTest } from './support/tcp-script.ts'
 import { established, type StateOptions } from './support/tcp-states.ts'
 
@@ -65,7 +65,12 @@ class Bulk {
 }
 
 tcpTest('the initial window is ten segments, at most 14600 bytes (RFC 6928 §2)', (net) => {
-  for (const [mss, expected] of [[1460, 10], [536, 10], [1000, 10], [88, 10]] as const) {
+  for (const [mss, expected] of [
+    [1460, 10],
+    [536, 10],
+    [1000, 10],
+    [88, 10],
+  ] as const) {
     const c = established(net, { ...WIDE, mss })
     c.write(40_000)
     if (c.data().length !== expected) net.fail(`MSS ${mss}`)
@@ -95,81 +100,108 @@ tcpTest('an application that sends little does not grow the window (RFC 7661)', 
   if (burst > 12) net.fail(`a burst of ${burst}`)
 })
 
-for (const [name, congestionControl] of [['NewReno', CONGESTION_NEWRENO], ['CUBIC', CONGESTION_CUBIC]] as const) {
+for (const [name, congestionControl] of [
+  ['NewReno', CONGESTION_NEWRENO],
+  ['CUBIC', CONGESTION_CUBIC],
+] as const) {
   const beta = congestionControl === CONGESTION_NEWRENO ? 0.5 : 0.7
-  tcpTest(`${name}: a loss reduces the window to ${beta} of what was on its way`, (net) => {
-    const bulk = new Bulk(net)
-    for (let i = 0; i < 3; i++) bulk.round(50)
-    const before = bulk.lose(50)
-    const after = bulk.burst()
-    if (before !== 80 || Math.abs(after - before * beta) > 2) net.fail(`${before} became ${after}`)
-  }, { congestionControl })
+  tcpTest(
+    `${name}: a loss reduces the window to ${beta} of what was on its way`,
+    (net) => {
+      const bulk = new Bulk(net)
+      for (let i = 0; i < 3; i++) bulk.round(50)
+      const before = bulk.lose(50)
+      const after = bulk.burst()
+      if (before !== 80 || Math.abs(after - before * beta) > 2) net.fail(`${before} became ${after}`)
+    },
+    { congestionControl },
+  )
 }
 
-tcpTest('NewReno: congestion avoidance adds one segment a round trip (RFC 5681 §3.1)', (net) => {
-  const bulk = new Bulk(net)
-  for (let i = 0; i < 3; i++) bulk.round(50)
-  bulk.lose(50)
-  const windows = Array.from({ length: 10 }, () => bulk.round(50))
-  const growth = windows.at(-1)! - windows[0]!
-  if (growth < 8 || growth > 10) net.fail(`windows ${windows}`)
-  bulk.burst()
-}, { congestionControl: CONGESTION_NEWRENO })
+tcpTest(
+  'NewReno: congestion avoidance adds one segment a round trip (RFC 5681 §3.1)',
+  (net) => {
+    const bulk = new Bulk(net)
+    for (let i = 0; i < 3; i++) bulk.round(50)
+    bulk.lose(50)
+    const windows = Array.from({ length: 10 }, () => bulk.round(50))
+    const growth = windows.at(-1)! - windows[0]!
+    if (growth < 8 || growth > 10) net.fail(`windows ${windows}`)
+    bulk.burst()
+  },
+  { congestionControl: CONGESTION_NEWRENO },
+)
 
-tcpTest('CUBIC: the window comes back to where the loss was, flattens there, and goes beyond (RFC 9438 §4.2)', (net) => {
-  const bulk = new Bulk(net)
-  for (let i = 0; i < 4; i++) bulk.round(50)
-  const peak = bulk.lose(50)
-  const windows = Array.from({ length: 220 }, () => bulk.round(50))
-  // K = cbrt(Wmax (1 - 0.7) / 0.4) seconds
-  const k = Math.cbrt((peak * 0.3) / 0.4)
-  const at = (seconds: number) => windows[Math.round(seconds / 0.05)]!
-  if (Math.abs(at(k) - peak) > peak * 0.08) net.fail(`${at(k)} after K = ${k} s, not about ${peak}: ${windows}`)
-  if (at(k / 2) < peak * 0.9) net.fail(`${at(k / 2)} half way: ${windows}`)
-  if (at(k) - at(k * 0.8) > peak * 0.05) net.fail(`not flat before K: ${windows}`)
-  if (at(2 * k) < peak * 1.15) net.fail(`${at(2 * k)} after 2 K: ${windows}`)
-  for (let i = 1; i < windows.length; i++) {
-    if (windows[i]! > windows[i - 1]! * 1.5 + 2) net.fail(`a jump at ${i}: ${windows}`)
-  }
-  bulk.burst()
-}, { congestionControl: CONGESTION_CUBIC, memoryBytes: 0x4000000, sendCredit: 0x100000 })
+tcpTest(
+  'CUBIC: the window comes back to where the loss was, flattens there, and goes beyond (RFC 9438 §4.2)',
+  (net) => {
+    const bulk = new Bulk(net)
+    for (let i = 0; i < 4; i++) bulk.round(50)
+    const peak = bulk.lose(50)
+    const windows = Array.from({ length: 220 }, () => bulk.round(50))
+    // K = cbrt(Wmax (1 - 0.7) / 0.4) seconds
+    const k = Math.cbrt((peak * 0.3) / 0.4)
+    const at = (seconds: number) => windows[Math.round(seconds / 0.05)]!
+    if (Math.abs(at(k) - peak) > peak * 0.08) net.fail(`${at(k)} after K = ${k} s, not about ${peak}: ${windows}`)
+    if (at(k / 2) < peak * 0.9) net.fail(`${at(k / 2)} half way: ${windows}`)
+    if (at(k) - at(k * 0.8) > peak * 0.05) net.fail(`not flat before K: ${windows}`)
+    if (at(2 * k) < peak * 1.15) net.fail(`${at(2 * k)} after 2 K: ${windows}`)
+    for (let i = 1; i < windows.length; i++) {
+      if (windows[i]! > windows[i - 1]! * 1.5 + 2) net.fail(`a jump at ${i}: ${windows}`)
+    }
+    bulk.burst()
+  },
+  { congestionControl: CONGESTION_CUBIC, memoryBytes: 0x4000000, sendCredit: 0x100000 },
+)
 
-tcpTest('CUBIC: on a short round trip it is no slower than Reno (RFC 9438 §4.3)', (net) => {
-  const bulk = new Bulk(net)
-  for (let i = 0; i < 2; i++) bulk.round(2)
-  bulk.lose(2)
-  const windows = Array.from({ length: 60 }, () => bulk.round(2))
-  const growth = windows.at(-1)! - windows[0]!
-  // Reno-friendly: about 0.53 segments a round trip.
-  if (growth < 20) net.fail(`windows ${windows}`)
-  if (growth > 120) net.fail(`windows ${windows}`)
-  bulk.burst()
-}, { congestionControl: CONGESTION_CUBIC })
+tcpTest(
+  'CUBIC: on a short round trip it is no slower than Reno (RFC 9438 §4.3)',
+  (net) => {
+    const bulk = new Bulk(net)
+    for (let i = 0; i < 2; i++) bulk.round(2)
+    bulk.lose(2)
+    const windows = Array.from({ length: 60 }, () => bulk.round(2))
+    const growth = windows.at(-1)! - windows[0]!
+    // Reno-friendly: about 0.53 segments a round trip.
+    if (growth < 20) net.fail(`windows ${windows}`)
+    if (growth > 120) net.fail(`windows ${windows}`)
+    bulk.burst()
+  },
+  { congestionControl: CONGESTION_CUBIC },
+)
 
-tcpTest('CUBIC: a second loss below the first makes room (RFC 9438 §4.7), and the window stays two segments at least', (net) => {
-  const bulk = new Bulk(net)
-  for (let i = 0; i < 3; i++) bulk.round(50)
-  for (let i = 0; i < 20; i++) bulk.lose(50)
-  const left = bulk.burst()
-  if (left < 2 || left > 6) net.fail(`${left} segments after 20 losses`)
-}, { congestionControl: CONGESTION_CUBIC })
+tcpTest(
+  'CUBIC: a second loss below the first makes room (RFC 9438 §4.7), and the window stays two segments at least',
+  (net) => {
+    const bulk = new Bulk(net)
+    for (let i = 0; i < 3; i++) bulk.round(50)
+    for (let i = 0; i < 20; i++) bulk.lose(50)
+    const left = bulk.burst()
+    if (left < 2 || left > 6) net.fail(`${left} segments after 20 losses`)
+  },
+  { congestionControl: CONGESTION_CUBIC },
+)
 
-tcpTest('after an RTO slow start ends at ssthresh (RFC 5681 §3.1)', (net) => {
-  const bulk = new Bulk(net)
-  for (let i = 0; i < 2; i++) bulk.round(10)
-  if (bulk.burst() !== 40) net.fail('not 40 on their way')
-  const { c } = bulk
-  net.wait(400)
-  const una = bulk.next - 40 * MSS
-  c.expect({ seq: una, length: MSS })
-  // All of it had arrived but the first.
-  c.send({ flags: 'A', ack: bulk.next })
-  bulk.fill()
-  const windows = Array.from({ length: 6 }, () => bulk.round(10))
-  if (windows[0] !== 2 || windows[1] !== 4 || windows[2] !== 8) net.fail(`windows ${windows}`)
-  if (windows[5]! > 30) net.fail(`slow start goes on beyond 28: ${windows}`)
-  bulk.burst()
-})
+tcpTest(
+  'after an RTO slow start ends at ssthresh (RFC 5681 §3.1)',
+  (net) => {
+    const bulk = new Bulk(net)
+    for (let i = 0; i < 2; i++) bulk.round(10)
+    if (bulk.burst() !== 40) net.fail('not 40 on their way')
+    const { c } = bulk
+    net.wait(400)
+    const una = bulk.next - 40 * MSS
+    c.expect({ seq: una, length: MSS })
+    // All of it had arrived but the first.
+    c.send({ flags: 'A', ack: bulk.next })
+    bulk.fill()
+    const windows = Array.from({ length: 6 }, () => bulk.round(10))
+    if (windows[0] !== 2 || windows[1] !== 4 || windows[2] !== 8) net.fail(`windows ${windows}`)
+    if (windows[5]! > 30) net.fail(`slow start goes on beyond 28: ${windows}`)
+    bulk.burst()
+  },
+  { flags: BOOT_FLAG_NO_TAIL_PROBES },
+)
 
 tcpTest('after an idle time of more than an RTO the window starts again at the initial one (RFC 5681 §4.1)', (net) => {
   const bulk = new Bulk(net)

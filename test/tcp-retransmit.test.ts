@@ -1,4 +1,5 @@
 /** Retransmission by timer: RFC 6298, RFC 5681 §3.1, RFC 9293 §3.8.1, §3.8.3. */
+import { BOOT_FLAG_NO_TAIL_PROBES } from '../abi/boot.ts'
 import * as M from '../abi/messages.ts'
 import * as S from '../abi/status.ts'
 import { type Conn, pattern, type Seen, type TcpNet, tcpTest } from './support/tcp-script.ts'
@@ -80,14 +81,18 @@ tcpTest('further measurements follow SRTT and RTTVAR (RFC 6298 (2.3))', (net) =>
   c.send({ flags: 'A' })
 })
 
-tcpTest('the RTO has a lower bound, which is the board\'s setting (RFC 6298 (2.4))', (net) => {
-  const c = established(net)
-  for (let i = 0; i < 5; i++) sample(c, 1)
-  c.write(10, { from: c.rcvNxt })
-  c.expect({ length: 10 })
-  c.expect({ length: 10, after: 500 })
-  c.send({ flags: 'A' })
-}, { rtoMinimumMs: 500 })
+tcpTest(
+  "the RTO has a lower bound, which is the board's setting (RFC 6298 (2.4))",
+  (net) => {
+    const c = established(net)
+    for (let i = 0; i < 5; i++) sample(c, 1)
+    c.write(10, { from: c.rcvNxt })
+    c.expect({ length: 10 })
+    c.expect({ length: 10, after: 500 })
+    c.send({ flags: 'A' })
+  },
+  { rtoMinimumMs: 500 },
+)
 
 tcpTest('one segment a round trip is measured, and not the delay of its successors', (net) => {
   const c = established(net, { socketOptions: M.SOCKET_OPTION_NO_DELAY })
@@ -177,18 +182,65 @@ tcpTest('after an RTO one segment goes, and slow start repeats the rest (RFC 568
   c.expectNothing(5000)
 })
 
-tcpTest('after an RTO what the peer has kept is not sent again if SACK says so (RFC 6675 §5.1)', (net) => {
+tcpTest(
+  'after an RTO what the peer has kept is not sent again if SACK says so (RFC 6675 §5.1)',
+  (net) => {
+    const c = established(net, { sack: true })
+    c.write(14_600)
+    c.data()
+    // Two blocks, too little for a fast retransmit... and then the ACKs stop.
+    c.send({ flags: 'A', ack: 1, sack: [[2921, 4381]] })
+    c.data()
+    c.expect({ seq: 1, length: 1460, after: 200 })
+    c.send({ flags: 'A', ack: 1461, sack: [[2921, 4381]] })
+    const sent = c.data()
+    if (JSON.stringify(sent) !== '[[1461,1460],[4381,1460]]') net.fail(`sent ${JSON.stringify(sent)}`)
+    c.send({ flags: 'A', ack: 14_601 })
+  },
+  { flags: BOOT_FLAG_NO_TAIL_PROBES },
+)
+
+tcpTest('a flight whose ACK is lost is probed after two round trips, not after RTO (RFC 8985 §7)', (net) => {
   const c = established(net, { sack: true })
-  c.write(14_600)
+  sample(c, 10)
+  c.write(4380)
   c.data()
-  // Two blocks, too little for a fast retransmit... and then the ACKs stop.
-  c.send({ flags: 'A', ack: 1, sack: [[2921, 4381]] })
+  // Twice the SRTT of 1.25 ms, on a clock of milliseconds.
+  c.expect({ seq: 2931, length: 1460, after: 4 })
+  c.send({ flags: 'A', ack: 4391 })
+  c.expectNothing(1000)
+})
+
+tcpTest('a probe that shows a hole starts the recovery at once (RFC 8985 §7.4)', (net) => {
+  const c = established(net, { sack: true })
+  sample(c, 10)
+  c.write(4380)
   c.data()
-  c.expect({ seq: 1, length: 1460, after: 200 })
-  c.send({ flags: 'A', ack: 1461, sack: [[2921, 4381]] })
-  const sent = c.data()
-  if (JSON.stringify(sent) !== '[[1461,1460],[4381,1460]]') net.fail(`sent ${JSON.stringify(sent)}`)
-  c.send({ flags: 'A', ack: 14_601 })
+  c.expect({ seq: 2931, length: 1460, after: 4 })
+  c.send({ flags: 'A', ack: 11, sack: [[2931, 4391]] })
+  c.expect({ seq: 11, length: 1460, after: 0 })
+  c.drain()
+  c.send({ flags: 'A', ack: 4391 })
+  c.expectNothing(1000)
+})
+
+tcpTest('a probe is sent once; then the timer waits for RTO (RFC 8985 §7.3)', (net) => {
+  const c = established(net, { sack: true })
+  sample(c, 10)
+  c.write(4380)
+  c.data()
+  c.expect({ seq: 2931, length: 1460, after: 4 })
+  c.expect({ seq: 11, length: 1460, after: 200 })
+  c.send({ flags: 'A', ack: 4391 })
+})
+
+tcpTest('a lone segment is not probed before its ACK may have been delayed (RFC 8985 §7.2)', (net) => {
+  const c = established(net, { sack: true })
+  sample(c, 10)
+  c.write(100)
+  c.expect({ seq: 11, length: 100 })
+  c.expect({ seq: 11, length: 100, after: 200 })
+  c.send({ flags: 'A', ack: 111 })
 })
 
 tcpTest('a peer that discards what it has SACKed gets it again (RFC 2018 §8)', (net) => {
@@ -209,18 +261,22 @@ tcpTest('a peer that discards what it has SACKed gets it again (RFC 2018 §8)', 
   c.drain()
 })
 
-tcpTest('the user timeout ends a connection whose peer is silent (RFC 9293 §3.8.3, R2)', (net) => {
-  const c = established(net)
-  c.write(100)
-  c.expect({ length: 100 })
-  net.wait(19_000)
-  c.expectQuietHost()
-  net.wait(20_000)
-  c.expectEvent(M.EVENT_RESET, S.STATUS_ETIMEDOUT)
-  c.drain()
-  c.expectNothing(60_000)
-  net.expectClean()
-}, { userTimeoutMs: 20_000 })
+tcpTest(
+  'the user timeout ends a connection whose peer is silent (RFC 9293 §3.8.3, R2)',
+  (net) => {
+    const c = established(net)
+    c.write(100)
+    c.expect({ length: 100 })
+    net.wait(19_000)
+    c.expectQuietHost()
+    net.wait(20_000)
+    c.expectEvent(M.EVENT_RESET, S.STATUS_ETIMEDOUT)
+    c.drain()
+    c.expectNothing(60_000)
+    net.expectClean()
+  },
+  { userTimeoutMs: 20_000 },
+)
 
 tcpTest('the user timeout is 5 minutes if the board does not say (RFC 9293 §3.9.1: at least 100 s)', (net) => {
   const c = established(net)
@@ -232,25 +288,33 @@ tcpTest('the user timeout is 5 minutes if the board does not say (RFC 9293 §3.9
   c.drain()
 })
 
-tcpTest('progress puts the user timeout off', (net) => {
-  const c = established(net)
-  for (let i = 0; i < 20; i++) {
-    c.write(100, { from: c.rcvNxt })
-    net.wait(15_000)
-    c.drain()
-    c.send({ flags: 'A' })
-  }
-  c.expectQuietHost()
-}, { userTimeoutMs: 20_000 })
+tcpTest(
+  'progress puts the user timeout off',
+  (net) => {
+    const c = established(net)
+    for (let i = 0; i < 20; i++) {
+      c.write(100, { from: c.rcvNxt })
+      net.wait(15_000)
+      c.drain()
+      c.send({ flags: 'A' })
+    }
+    c.expectQuietHost()
+  },
+  { userTimeoutMs: 20_000 },
+)
 
-tcpTest('FIN in LAST-ACK goes again and is given up in the end', (net) => {
-  const c = lastAck(net)
-  c.expect({ flags: 'FA', seq: 1, after: 200 })
-  c.expect({ flags: 'FA', seq: 1, after: 400 })
-  net.wait(120_000)
-  c.drain()
-  net.expectClean()
-}, { userTimeoutMs: 20_000 })
+tcpTest(
+  'FIN in LAST-ACK goes again and is given up in the end',
+  (net) => {
+    const c = lastAck(net)
+    c.expect({ flags: 'FA', seq: 1, after: 200 })
+    c.expect({ flags: 'FA', seq: 1, after: 400 })
+    net.wait(120_000)
+    c.drain()
+    net.expectClean()
+  },
+  { userTimeoutMs: 20_000 },
+)
 
 tcpTest('data and FIN go again together', (net) => {
   const c = established(net)
@@ -289,7 +353,10 @@ for (const active of [false, true]) {
   })
 
   tcpTest(`one lost ${name} leaves the initial window, two make it one segment (RFC 6928 §2, RFC 5681 §3.1)`, (net) => {
-    for (const [losses, segments] of [[1, 10], [2, 1]] as const) {
+    for (const [losses, segments] of [
+      [1, 10],
+      [2, 1],
+    ] as const) {
       const c = lossyOpen(net, active, losses)
       c.write(20_000)
       const sent = c.data().length
@@ -307,21 +374,25 @@ tcpTest('a full transmit ring delays segments and loses none', (net) => {
   for (const c of conns) c.send({ flags: 'A' })
 })
 
-tcpTest('the millisecond clock wraps after 49 days, and no timer notices', (net) => {
-  const c = connected(net, { timestamps: true })
-  for (let i = 0; i < 3; i++) {
-    c.write(10, { from: c.rcvNxt })
-    const seen = c.expect({ length: 10 })
-    const again = gaps(c, 2, seen)
-    if (again[0]! < 199 || again[0]! > 1000 || Math.abs(again[1]! - 2 * again[0]!) > 3) net.fail(`gaps ${again}`)
-    c.send({ flags: 'A' })
-    sample(c, 20)
-    net.wait(1000)
-  }
-  c.end()
-  c.expect({ flags: 'FA' })
-  c.send({ flags: 'FA' })
-  c.expect({ flags: 'A' })
-  net.wait(61_000)
-  net.expectClean()
-}, { startMs: 0x100000000 - 4000 })
+tcpTest(
+  'the millisecond clock wraps after 49 days, and no timer notices',
+  (net) => {
+    const c = connected(net, { timestamps: true })
+    for (let i = 0; i < 3; i++) {
+      c.write(10, { from: c.rcvNxt })
+      const seen = c.expect({ length: 10 })
+      const again = gaps(c, 2, seen)
+      if (again[0]! < 199 || again[0]! > 1000 || Math.abs(again[1]! - 2 * again[0]!) > 3) net.fail(`gaps ${again}`)
+      c.send({ flags: 'A' })
+      sample(c, 20)
+      net.wait(1000)
+    }
+    c.end()
+    c.expect({ flags: 'FA' })
+    c.send({ flags: 'FA' })
+    c.expect({ flags: 'A' })
+    net.wait(61_000)
+    net.expectClean()
+  },
+  { startMs: 0x100000000 - 4000 },
+)

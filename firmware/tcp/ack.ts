@@ -14,13 +14,14 @@ import {
   F_LOSS,
   F_RECOVERY,
   F_SACK,
+  F_TAIL_PROBED,
   F_TIMING,
   Tcb,
   TIMER_PERSIST,
   TIMER_RETRANSMIT,
   wantOutput,
 } from './tcb.ts'
-import { rttSample, timerStart, timerStop } from './timer.ts'
+import { lossTimerStart, rttSample, timerStop } from './timer.ts'
 
 /**
  * The acknowledgement, window and SACK fields of an acceptable segment (RFC 9293 §3.10.7.4, fifth; RFC 5681; RFC 6675).
@@ -105,7 +106,8 @@ function advance(tcb: Tcb, ack: u32): void {
     if ((tcb.flags & F_LOSS) != 0 && !seqLt(ack, tcb.recover)) tcb.flags &= ~F_LOSS
   }
   // RFC 6298 (5.2), (5.3)
-  if (seqLt(ack, tcb.sndMax)) timerStart(tcb, TIMER_RETRANSMIT, tcb.rtoMs)
+  tcb.flags &= ~F_TAIL_PROBED
+  if (seqLt(ack, tcb.sndMax)) lossTimerStart(tcb)
   else timerStop(tcb, TIMER_RETRANSMIT)
   if (tcb.sndHead != 0 || ((tcb.flags & F_FIN_QUEUED) != 0 && (tcb.flags & F_FIN_SENT) == 0)) wantOutput(tcb)
   else if ((tcb.flags & F_FIN_SENT) != 0 && seqLt(tcb.sndNxt, tcb.sndMax)) wantOutput(tcb)

@@ -61,7 +61,7 @@ import {
   TIMER_PERSIST,
   TIMER_RETRANSMIT,
 } from './tcb.ts'
-import { timerStart, timerStop } from './timer.ts'
+import { lossTimerStart, timerStart, timerStop } from './timer.ts'
 
 /** Longest time that an ACK waits for data to ride on (RFC 9293 §3.8.6.3 allows 500 ms), milliseconds. */
 const DELAYED_ACK_MS: u32 = 40
@@ -221,7 +221,7 @@ function armRetransmit(tcb: Tcb): void {
   if (seqLt(tcb.sndUna, tcb.sndMax) && !windowClosed) {
     if ((tcb.timers & TIMER_RETRANSMIT) == 0) {
       timerStop(tcb, TIMER_PERSIST)
-      timerStart(tcb, TIMER_RETRANSMIT, tcb.rtoMs)
+      lossTimerStart(tcb)
       tcb.stalledMs = state().nowMs
     }
     return

@@ -9,9 +9,11 @@ import { seqLt, seqMax } from './sequence.ts'
 import {
   F_FIN_SENT,
   F_LOSS,
+  F_PROBE_TIMER,
   F_RECOVERY,
   F_RESCUED,
   F_SACK,
+  F_TAIL_PROBED,
   F_TIMING,
   Tcb,
   TIMER_RETRANSMIT,
@@ -39,7 +41,7 @@ export function recoveryDuplicate(tcb: Tcb): void {
   }
   if (tcb.dupAcks < 255) tcb.dupAcks++
   const sack = (tcb.flags & F_SACK) != 0
-  if (<u32>tcb.dupAcks < DUP_THRESHOLD && !(sack && isLost(tcb, tcb.sndUna))) {
+  if (<u32>tcb.dupAcks < DUP_THRESHOLD && !(sack && (isLost(tcb, tcb.sndUna) || (tcb.flags & F_TAIL_PROBED) != 0))) {
     // Limited transmit (RFC 3042): one new segment for each of the first two.
     wantOutput(tcb)
     return
@@ -48,7 +50,7 @@ export function recoveryDuplicate(tcb: Tcb): void {
   trace(TRACE_TCP_RETRANSMIT, 2, tcb.handle, tcb.sndUna)
   counters().tcpFastRetransmits++
   congestionLoss(tcb, flight)
-  tcb.flags = (tcb.flags | F_RECOVERY) & ~(F_TIMING | F_RESCUED)
+  tcb.flags = (tcb.flags | F_RECOVERY) & ~(F_TIMING | F_RESCUED | F_PROBE_TIMER | F_TAIL_PROBED)
   tcb.recover = tcb.sndMax
   tcb.highRxt = tcb.sndUna
   tcb.recoverFlight = flight
@@ -149,6 +151,25 @@ function rescue(tcb: Tcb): u32 {
   tcb.highRxt = highRxt
   if (sent) tcb.flags |= F_RESCUED
   return sent
+}
+
+/**
+ * Nothing was heard for two round trips with data outstanding: a new segment if the peer's window has room, else the last one again,
+ * brings an ACK that shows what is missing, long before the retransmission timer would (RFC 8985 §7.3).
+ */
+export function tailProbe(tcb: Tcb): void {
+  tcb.flags |= F_TAIL_PROBED
+  counters().tcpTailProbes++
+  const limit = payloadLimit(tcb)
+  const fresh = seqLt(tcb.sndNxt, tcb.sndEnd) ? min<u32>(tcb.sndEnd - tcb.sndNxt, limit) : 0
+  if (fresh != 0 && tcb.sndNxt - tcb.sndUna + fresh <= tcb.sndWnd) {
+    if (sendSegment(tcb, tcb.sndNxt, fresh, TCP_ACK | TCP_PSH)) noteSent(tcb, tcb.sndNxt, fresh, TCP_ACK | TCP_PSH)
+    return
+  }
+  const highRxt = tcb.highRxt
+  const end = seqLt(tcb.sndEnd, tcb.sndMax) ? tcb.sndEnd : tcb.sndMax
+  retransmit(tcb, seqLt(end - limit, tcb.sndUna) ? tcb.sndUna : end - limit)
+  tcb.highRxt = highRxt
 }
 
 function highestSacked(tcb: Tcb): u32 {

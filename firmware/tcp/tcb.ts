@@ -195,6 +195,10 @@ export const F_CREDIT_OWED: u32 = 1 << 25
 export const F_WINDOW_UPDATE: u32 = 1 << 26
 /** The last segment was sent once more in this recovery (RFC 6675 §4). */
 export const F_RESCUED: u32 = 1 << 27
+/** What TIMER_RETRANSMIT waits for is the probe timeout, not the RTO (RFC 8985 §7.2). */
+export const F_PROBE_TIMER: u32 = 1 << 28
+/** A tail loss probe was sent and nothing was acknowledged since. */
+export const F_TAIL_PROBED: u32 = 1 << 29
 
 // Timers.
 export const TIMER_RETRANSMIT: u32 = 1

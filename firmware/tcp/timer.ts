@@ -1,3 +1,4 @@
+import { BOOT_FLAG_NO_TAIL_PROBES } from '../../abi/boot.ts'
 import { STATUS_ETIMEDOUT } from '../../abi/status.ts'
 import { TCP_ESTABLISHED, TCP_FIN_WAIT_2, TCP_SYN_RECEIVED, TCP_SYN_SENT } from '../../abi/tcp.ts'
 import { TRACE_TCP_RETRANSMIT } from '../../abi/trace.ts'
@@ -11,6 +12,7 @@ import { TCP_ACK } from '../wire/tcp.ts'
 import { tcpAbandon, tcpFail } from './close.ts'
 import { congestionTimeout } from './congestion.ts'
 import { payloadLimit, sendSegment } from './output.ts'
+import { tailProbe } from './recovery.ts'
 import { rangeCount, rangeStart, scoreboardClear } from './scoreboard.ts'
 import { seqLt, seqMax } from './sequence.ts'
 import {
@@ -19,7 +21,10 @@ import {
   F_ATTACHED,
   F_LOSS,
   F_PROBE,
+  F_PROBE_TIMER,
   F_RECOVERY,
+  F_SACK,
+  F_TAIL_PROBED,
   F_TIMING,
   Tcb,
   TIMER_DELAYED_ACK,
@@ -33,6 +38,8 @@ import {
 /** RFC 6298 (2.1): RTO before the first measurement, and (2.5) its upper bound; milliseconds. */
 export const RTO_INITIAL_MS: u32 = 1000
 const RTO_MAXIMUM_MS: u32 = 60000
+/** RFC 8985 §7.2: WCDelAckT, milliseconds. */
+const WORST_DELAYED_ACK_MS: u32 = 200
 /** Repetitions of SYN, over 3 minutes at least (RFC 9293 §3.8.3, MUST-23), and of SYN-ACK. */
 const SYN_RETRIES: u32 = 8
 const SYN_ACK_RETRIES: u32 = 5
@@ -49,6 +56,26 @@ export function timerStart(tcb: Tcb, timer: u32, delayMs: u32): void {
   else if (timer == TIMER_STATE) tcb.stateMs = deadline
   else tcb.retransmitMs = deadline // retransmission and persist are never on together
   timerArm(tcb, deadline)
+}
+
+/**
+ * Starts the retransmission timer anew, or the shorter probe timeout (RFC 8985 §7.2) where a tail loss probe may be sent: the peer
+ * speaks SACK, nothing is known to be lost, and no probe is out.
+ */
+export function lossTimerStart(tcb: Tcb): void {
+  let delayMs = tcb.rtoMs
+  tcb.flags &= ~F_PROBE_TIMER
+  const mayProbe = (tcb.flags & (F_SACK | F_RECOVERY | F_LOSS | F_TAIL_PROBED)) == F_SACK && tcb.backoff == 0
+  if (mayProbe && tcb.srttUs != 0 && tcb.sndWnd != 0 && (state().flags & BOOT_FLAG_NO_TAIL_PROBES) == 0) {
+    let probeMs: u32 = (2 * tcb.srttUs + 999) / 1000 + 1
+    // A lone segment's ACK may be delayed.
+    if (tcb.sndMax - tcb.sndUna <= <u32>tcb.mss) probeMs += WORST_DELAYED_ACK_MS
+    if (probeMs < delayMs) {
+      delayMs = probeMs
+      tcb.flags |= F_PROBE_TIMER
+    }
+  }
+  timerStart(tcb, TIMER_RETRANSMIT, delayMs)
 }
 
 /** The wheel may still look at the TCB; it finds nothing due. */
@@ -135,6 +162,12 @@ function retransmitTimeout(tcb: Tcb): void {
     return
   }
   if (!seqLt(tcb.sndUna, tcb.sndMax)) return
+  if (tcb.flags & F_PROBE_TIMER) {
+    tcb.flags &= ~F_PROBE_TIMER
+    tailProbe(tcb)
+    timerStart(tcb, TIMER_RETRANSMIT, tcb.rtoMs)
+    return
+  }
   if (st.nowMs - tcb.stalledMs >= st.userTimeoutMs) {
     tcpFail(tcb, STATUS_ETIMEDOUT)
     return

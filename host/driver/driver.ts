@@ -52,6 +52,7 @@ import {
 import { STATUS_EIO, STATUS_ENETDOWN } from '../status.ts'
 import { type ConnectionHost, type ConnectionOwner, TcpConnection } from './connection.ts'
 import { ControlQueue } from './control.ts'
+import { failConnect, loseEndpoint, NO_DATAGRAMS, NOBODY, resetConnection, runAll } from './endings.ts'
 import { HandleTable } from './handle-table.ts'
 import { Intake, RECORD_NONE, RECORD_RX } from './intake.ts'
 import { EVENT_STRIDE, layoutRam, type RamLayout, RX_BUFFER_BYTES } from './layout.ts'
@@ -569,47 +570,4 @@ export class Driver implements ConnectionHost, DatagramHost {
       throw new QueueFault(`The card named socket ${handle}, which is ${handle === 0 ? 'none' : 'taken'}.`)
     }
   }
-}
-
-function failConnect(connection: TcpConnection, status: number): void {
-  connection.kill()
-  connection.owner.onConnectFailed(status)
-}
-
-function resetConnection(connection: TcpConnection, status: number): void {
-  connection.kill()
-  connection.owner.onReset(status)
-}
-
-function loseEndpoint(endpoint: UdpEndpoint, status: number): void {
-  endpoint.kill()
-  endpoint.owner.onLost(status)
-}
-
-/** Runs all of `actions` from `first`, although some throw: those after it run a tick later. */
-function runAll(actions: readonly (() => void)[], first = 0): void {
-  let i = first
-  try {
-    while (i < actions.length) actions[i++]!()
-  } finally {
-    if (i < actions.length) process.nextTick(runAll, actions, i)
-  }
-}
-
-const nothing = () => {}
-/** Owner of a connection that nobody has taken. */
-const NOBODY: ConnectionOwner = {
-  onConnected: nothing,
-  onConnectFailed: nothing,
-  onData: nothing,
-  onEnd: nothing,
-  onRoom: nothing,
-  onReset: nothing,
-}
-const NO_DATAGRAMS: DatagramOwner = {
-  onBound: nothing,
-  onDatagram: nothing,
-  onDatagramError: nothing,
-  onRoom: nothing,
-  onLost: nothing,
 }

@@ -1,6 +1,6 @@
 import { EVENT_BYTES, EVENT_SEQUENCE, RX_HEADER_BYTES, RX_SEQUENCE } from '../../abi/messages.ts'
 import { VIRTQ_DESC_F_WRITE } from '../../abi/virtio.ts'
-import { EVENT_STRIDE, RX_BUFFER_BYTES, RX_STRIDE, type RamLayout } from './layout.ts'
+import { EVENT_STRIDE, type RamLayout, RX_BUFFER_BYTES, RX_STRIDE } from './layout.ts'
 import type { Ram } from './ram.ts'
 import { QueueFault, Virtqueue } from './virtqueue.ts'
 

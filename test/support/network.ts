@@ -9,7 +9,7 @@ import { Driver } from '../../host/driver/driver.ts'
 import { createNet, type Net } from '../../host/net.ts'
 import { NO_REFERENCES, type Stack } from '../../host/stack.ts'
 import { wallClock } from '../../host/worker/clock.ts'
-import { FakeNetwork, type FakeNetworkOptions } from './fake-card.ts'
+import { FakeNetwork, type FakeNetworkOptions } from './fake-network.ts'
 
 /** Two main boards that can talk to each other, whatever lies between them. */
 export interface Network {

@@ -140,7 +140,13 @@ export class Side {
   constructor(settings: CardSettings, ip: string, mac: string, mtu: number) {
     const ours = { address: ip, prefix: 24, mac, mtu }
     this.ip = ip
-    this.card = new BareCard({ memoryBytes: 0x1000000, maximumConnections: 512, mslMs: 1000, ...settings, interfaces: [ours] })
+    this.card = new BareCard({
+      memoryBytes: 0x1000000,
+      maximumConnections: 512,
+      mslMs: 1000,
+      ...settings,
+      interfaces: [ours],
+    })
   }
 
   stream(fields: CommandFields): void {
