@@ -92,7 +92,10 @@ tcpTest('resets in answer to a flood of strays are limited', (net) => {
   const c = established(net, { cardPort: 7001 })
   let answers = 0
   for (let i = 0; i < 3000; i++) {
-    net.queue(0, c.frame({ flags: 'A', seq: i, ack: i }).map((byte, at) => (at === 37 ? 99 : byte)))
+    net.queue(
+      0,
+      c.frame({ flags: 'A', seq: i, ack: i }).map((byte, at) => (at === 37 ? 99 : byte)),
+    )
     if (i % 100 === 99) net.run()
   }
   net.run()

@@ -72,7 +72,7 @@ tcpTest('CLOSING: our FIN is repeated until it is acknowledged', (net) => {
   expectLeft(net, '0 TCB, 1 TIME-WAIT')
 })
 
-tcpTest('CLOSING: the peer\'s FIN again is answered, and an ACK of nothing new changes nothing', (net) => {
+tcpTest("CLOSING: the peer's FIN again is answered, and an ACK of nothing new changes nothing", (net) => {
   const c = closing(net)
   c.send({ flags: 'FA', seq: 1, ack: 1 })
   c.expect({ flags: 'A', seq: 2, ack: 2 })
@@ -197,7 +197,7 @@ tcpTest('after our FIN we still receive, for as long as the peer likes (RFC 9293
   c.expectEnd()
 })
 
-tcpTest('after the peer\'s FIN we still send, window, retransmission and all (RFC 9293 §3.6)', (net) => {
+tcpTest("after the peer's FIN we still send, window, retransmission and all (RFC 9293 §3.6)", (net) => {
   const c = closeWait(net)
   c.write(30_000)
   let got = 1
@@ -216,7 +216,7 @@ tcpTest('after the peer\'s FIN we still send, window, retransmission and all (RF
 
 // ── the application lets go ──
 
-tcpTest('close: FIN after what was written; the rest is TCP\'s own affair (RFC 9293 §3.10.4)', (net) => {
+tcpTest("close: FIN after what was written; the rest is TCP's own affair (RFC 9293 §3.10.4)", (net) => {
   const c = established(net)
   c.write('bye')
   c.close()
@@ -326,16 +326,19 @@ tcpTest('close twice, end after close, abort after close: the handle is dead and
   c.send({ flags: 'A', ack: 2 })
 })
 
-tcpTest('the handle is dead once both sides have ended, and the connection goes on by itself (abi/messages.ts)', (net) => {
-  const c = closeWait(net)
-  c.write('last', { fin: true })
-  c.expect({ flags: 'FA', seq: 1, payload: 'last' })
-  c.abort()
-  c.expectNothing(100)
-  c.expect({ flags: 'FA', seq: 1, after: 100 })
-  c.send({ flags: 'A' })
-  net.expectClean()
-})
+tcpTest(
+  'the handle is dead once both sides have ended, and the connection goes on by itself (abi/messages.ts)',
+  (net) => {
+    const c = closeWait(net)
+    c.write('last', { fin: true })
+    c.expect({ flags: 'FA', seq: 1, payload: 'last' })
+    c.abort()
+    c.expectNothing(100)
+    c.expect({ flags: 'FA', seq: 1, after: 100 })
+    c.send({ flags: 'A' })
+    net.expectClean()
+  },
+)
 
 // ── abort and reset ──
 
@@ -469,7 +472,9 @@ tcpTest('a host without buffers hears of the end later, and the connection is no
 })
 
 tcpTest('many connections close at once, in both ways, and all come back', (net) => {
-  const conns = Array.from({ length: 100 }, (_, i) => (i % 2 ? connected(net, { peerPort: 20_000 + i }) : established(net)))
+  const conns = Array.from({ length: 100 }, (_, i) =>
+    i % 2 ? connected(net, { peerPort: 20_000 + i }) : established(net),
+  )
   for (const [i, c] of conns.entries()) {
     if (i % 3 === 0) c.close()
     else if (i % 3 === 1) c.send({ flags: 'FA' })

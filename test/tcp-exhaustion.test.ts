@@ -20,41 +20,53 @@ function poorHost(net: TcpNet, receiveBuffers: number, eventBuffers: number): vo
 
 // ── endpoints ──
 
-tcpTest('no endpoint left: SYNs are not answered, and counted; who is served goes on, and who leaves makes room', (net) => {
-  const conns = Array.from({ length: 8 }, () => established(net))
-  const late = new Conn(net, { cardPort: conns[0]!.cardPort })
-  late.sendSyn()
-  late.expectNothing(100)
-  if (net.card.counter('tcpNoMemory') !== 1) net.fail('not counted')
-  conns[3]!.write('still here')
-  conns[3]!.expect({ payload: 'still here' })
-  conns[3]!.send({ flags: 'A' })
-  conns[0]!.abort()
-  conns[0]!.expect({ flags: 'RA' })
-  late.sendSyn('S', { seq: 0 })
-  late.expect({ flags: 'SA', ack: 1 })
-}, { maximumConnections: 8 })
+tcpTest(
+  'no endpoint left: SYNs are not answered, and counted; who is served goes on, and who leaves makes room',
+  (net) => {
+    const conns = Array.from({ length: 8 }, () => established(net))
+    const late = new Conn(net, { cardPort: conns[0]!.cardPort })
+    late.sendSyn()
+    late.expectNothing(100)
+    if (net.card.counter('tcpNoMemory') !== 1) net.fail('not counted')
+    conns[3]!.write('still here')
+    conns[3]!.expect({ payload: 'still here' })
+    conns[3]!.send({ flags: 'A' })
+    conns[0]!.abort()
+    conns[0]!.expect({ flags: 'RA' })
+    late.sendSyn('S', { seq: 0 })
+    late.expect({ flags: 'SA', ack: 1 })
+  },
+  { maximumConnections: 8 },
+)
 
-tcpTest('no endpoint left: connect fails with ENOBUFS', (net) => {
-  for (let i = 0; i < 4; i++) established(net)
-  const cookie = net.cookie()
-  net.control({ op: M.OP_CONNECT, socket: cookie, a: ipNumber('192.0.2.10'), b: 9, fields: [0, 0] })
-  if (net.event(M.EVENT_CONNECT_FAILED)?.status !== S.STATUS_ENOBUFS) net.fail('not ENOBUFS')
-}, { maximumConnections: 4 })
+tcpTest(
+  'no endpoint left: connect fails with ENOBUFS',
+  (net) => {
+    for (let i = 0; i < 4; i++) established(net)
+    const cookie = net.cookie()
+    net.control({ op: M.OP_CONNECT, socket: cookie, a: ipNumber('192.0.2.10'), b: 9, fields: [0, 0] })
+    if (net.event(M.EVENT_CONNECT_FAILED)?.status !== S.STATUS_ENOBUFS) net.fail('not ENOBUFS')
+  },
+  { maximumConnections: 4 },
+)
 
-tcpTest('no endpoint left: a good cookie is not reset, and works once there is room', (net) => {
-  const conns = Array.from({ length: 3 }, () => unattached(net))
-  const late = new Conn(net, { cardPort: conns[0]!.cardPort })
-  late.sendSyn()
-  late.expect({ flags: 'SA' })
-  conns.push(unattached(net))
-  late.send({ flags: 'A' })
-  late.expectNothing(100)
-  conns[0]!.send({ flags: 'R', seq: 1 })
-  late.send({ flags: 'PA', payload: 'x' })
-  late.expectEvent(M.EVENT_ACCEPTED)
-  late.expect({ flags: 'A', ack: 2, after: 40 })
-}, { maximumConnections: 4, flags: 8 })
+tcpTest(
+  'no endpoint left: a good cookie is not reset, and works once there is room',
+  (net) => {
+    const conns = Array.from({ length: 3 }, () => unattached(net))
+    const late = new Conn(net, { cardPort: conns[0]!.cardPort })
+    late.sendSyn()
+    late.expect({ flags: 'SA' })
+    conns.push(unattached(net))
+    late.send({ flags: 'A' })
+    late.expectNothing(100)
+    conns[0]!.send({ flags: 'R', seq: 1 })
+    late.send({ flags: 'PA', payload: 'x' })
+    late.expectEvent(M.EVENT_ACCEPTED)
+    late.expect({ flags: 'A', ack: 2, after: 40 })
+  },
+  { maximumConnections: 4, flags: 8 },
+)
 
 // ── chunks ──
 
@@ -69,25 +81,30 @@ function stall(net: TcpNet, count: number): Conn[] {
   })
 }
 
-tcpTest('many peers that take nothing: a command still gets through, and others are served (RFC 6429 §3)', (net) => {
-  const server = established(net)
-  const chunks = net.card.state('chunkCount')
-  const stalled = stall(net, Math.ceil(chunks / 32) + 20)
-  // All of them answer their probes, so none of them would end by itself.
-  for (let second = 0; second < 20; second++) {
-    net.wait(1000)
-    for (const c of stalled) {
-      if (c.drain().some(({ flags }) => !flags.includes('R'))) c.send({ flags: 'A', ack: 1461, window: 0 })
+tcpTest(
+  'many peers that take nothing: a command still gets through, and others are served (RFC 6429 §3)',
+  (net) => {
+    const server = established(net)
+    const chunks = net.card.state('chunkCount')
+    const stalled = stall(net, Math.ceil(chunks / 32) + 20)
+    // All of them answer their probes, so none of them would end by itself.
+    for (let second = 0; second < 20; second++) {
+      net.wait(1000)
+      for (const c of stalled) {
+        if (c.drain().some(({ flags }) => !flags.includes('R'))) c.send({ flags: 'A', ack: 1461, window: 0 })
+      }
     }
-  }
-  server.write('served')
-  net.wait(100)
-  server.expect({ payload: 'served' })
-  server.send({ flags: 'A' })
-  const ended = stalled.filter((c) => c.events.some(({ type }) => type === M.EVENT_RESET))
-  if (ended.length === 0 || ended.length > stalled.length / 2) net.fail(`${ended.length} of ${stalled.length} were ended`)
-  net.lenient = true
-}, { maximumConnections: 2000 })
+    server.write('served')
+    net.wait(100)
+    server.expect({ payload: 'served' })
+    server.send({ flags: 'A' })
+    const ended = stalled.filter((c) => c.events.some(({ type }) => type === M.EVENT_RESET))
+    if (ended.length === 0 || ended.length > stalled.length / 2)
+      net.fail(`${ended.length} of ${stalled.length} were ended`)
+    net.lenient = true
+  },
+  { maximumConnections: 2000 },
+)
 
 tcpTest('receivers whose host reads nothing leave chunks for sending and for others', (net) => {
   poorHost(net, 0, 500)
@@ -261,54 +278,62 @@ tcpTest('credit that finds no event buffer comes later, in one', (net) => {
   if (c.sendCredit < granted) net.fail(`credit of ${c.sendCredit}`)
 })
 
-tcpTest('a process that takes nothing does not hold up another', (net) => {
-  net.card.setReplenish(RX, false)
-  net.card.setReplenish(EVENT, false)
-  net.listen({ port: 100, set: 0, firstSpeaker: M.FIRST_SPEAKER_SERVER })
-  net.listen({ port: 200, set: 1, firstSpeaker: M.FIRST_SPEAKER_SERVER })
-  const open = (cardPort: number) => {
-    const c = new Conn(net, { cardPort })
-    c.sendSyn()
-    c.expect({ flags: 'SA' })
-    c.send({ flags: 'A' })
-    c.drain()
-    return c
-  }
-  // Set 0 has room for 255 events: the rest of its connections wait.
-  const stuck = Array.from({ length: 900 }, () => open(100))
-  const c = open(200)
-  c.expectEvent(M.EVENT_ACCEPTED)
-  const granted = c.sendCredit
-  let written = 0
-  for (let round = 0; round < 10; round++) {
-    c.write(granted, { from: written + 1 })
-    written += granted
-    c.sendCredit -= granted
-    for (let guard = 0; guard < 100 && c.rcvNxt < written + 1; guard++) {
-      c.drain()
+tcpTest(
+  'a process that takes nothing does not hold up another',
+  (net) => {
+    net.card.setReplenish(RX, false)
+    net.card.setReplenish(EVENT, false)
+    net.listen({ port: 100, set: 0, firstSpeaker: M.FIRST_SPEAKER_SERVER })
+    net.listen({ port: 200, set: 1, firstSpeaker: M.FIRST_SPEAKER_SERVER })
+    const open = (cardPort: number) => {
+      const c = new Conn(net, { cardPort })
+      c.sendSyn()
+      c.expect({ flags: 'SA' })
       c.send({ flags: 'A' })
+      c.drain()
+      return c
     }
-    c.drain()
-    if (c.sendCredit < granted) net.fail(`round ${round}: credit of ${c.sendCredit}`)
-  }
-  if (stuck.filter((s) => s.handle !== 0).length > 256) net.fail('more events than buffers')
-  net.card.replenish(EVENT, 1000)
-  net.run()
-  if (stuck.some((s) => s.handle === 0)) net.fail('not all were told')
-  net.lenient = true
-}, { sets: [0, 1], maximumConnections: 2000 })
+    // Set 0 has room for 255 events: the rest of its connections wait.
+    const stuck = Array.from({ length: 900 }, () => open(100))
+    const c = open(200)
+    c.expectEvent(M.EVENT_ACCEPTED)
+    const granted = c.sendCredit
+    let written = 0
+    for (let round = 0; round < 10; round++) {
+      c.write(granted, { from: written + 1 })
+      written += granted
+      c.sendCredit -= granted
+      for (let guard = 0; guard < 100 && c.rcvNxt < written + 1; guard++) {
+        c.drain()
+        c.send({ flags: 'A' })
+      }
+      c.drain()
+      if (c.sendCredit < granted) net.fail(`round ${round}: credit of ${c.sendCredit}`)
+    }
+    if (stuck.filter((s) => s.handle !== 0).length > 256) net.fail('more events than buffers')
+    net.card.replenish(EVENT, 1000)
+    net.run()
+    if (stuck.some((s) => s.handle === 0)) net.fail('not all were told')
+    net.lenient = true
+  },
+  { sets: [0, 1], maximumConnections: 2000 },
+)
 
-tcpTest('more records in one poll than the deliver ring takes: nothing is lost', (net) => {
-  const conns = Array.from({ length: 40 }, () => established(net, { windowScale: 0 }))
-  // 4000 segments wait while the host has no buffer, then all go at once.
-  net.card.setReplenish(RX, false)
-  net.card.replenish(RX, -256)
-  for (const c of conns) for (let i = 0; i < 100; i++) c.send({ flags: 'A', payload: 1400 })
-  for (const c of conns) c.drain()
-  net.card.replenish(RX, 10_000)
-  net.run()
-  for (const c of conns) c.expectRead(pattern(1, 140_000))
-}, { memoryBytes: 0x4000000 })
+tcpTest(
+  'more records in one poll than the deliver ring takes: nothing is lost',
+  (net) => {
+    const conns = Array.from({ length: 40 }, () => established(net, { windowScale: 0 }))
+    // 4000 segments wait while the host has no buffer, then all go at once.
+    net.card.setReplenish(RX, false)
+    net.card.replenish(RX, -256)
+    for (const c of conns) for (let i = 0; i < 100; i++) c.send({ flags: 'A', payload: 1400 })
+    for (const c of conns) c.drain()
+    net.card.replenish(RX, 10_000)
+    net.run()
+    for (const c of conns) c.expectRead(pattern(1, 140_000))
+  },
+  { memoryBytes: 0x4000000 },
+)
 
 // ── processes and handles ──
 
@@ -328,17 +353,21 @@ tcpTest('a stale handle names nothing, not even the endpoint that took its place
   next.send({ flags: 'A' })
 })
 
-tcpTest('another process\'s handle is refused', (net) => {
-  const c = established(net)
-  for (const op of [M.OP_DATA, M.OP_CLOSE, M.OP_ABORT, M.OP_CREDIT]) {
-    net.stream({ op, socket: c.handle, a: 1, ...(op === M.OP_DATA ? { payload: new Uint8Array(10) } : {}) }, 1)
-  }
-  net.control({ op: M.OP_SET_OPTION, socket: c.handle, a: M.OPTION_KEEP_ALIVE, b: 1 }, 1)
-  c.expectNothing(5000)
-  c.write('mine')
-  c.expect({ seq: 1, payload: 'mine' })
-  c.send({ flags: 'A' })
-}, { sets: [0, 1] })
+tcpTest(
+  "another process's handle is refused",
+  (net) => {
+    const c = established(net)
+    for (const op of [M.OP_DATA, M.OP_CLOSE, M.OP_ABORT, M.OP_CREDIT]) {
+      net.stream({ op, socket: c.handle, a: 1, ...(op === M.OP_DATA ? { payload: new Uint8Array(10) } : {}) }, 1)
+    }
+    net.control({ op: M.OP_SET_OPTION, socket: c.handle, a: M.OPTION_KEEP_ALIVE, b: 1 }, 1)
+    c.expectNothing(5000)
+    c.write('mine')
+    c.expect({ seq: 1, payload: 'mine' })
+    c.send({ flags: 'A' })
+  },
+  { sets: [0, 1] },
+)
 
 tcpTest('handles do not come again soon', (net) => {
   const seen = new Set<number>()
@@ -351,26 +380,30 @@ tcpTest('handles do not come again soon', (net) => {
   }
 })
 
-tcpTest('an endpoint that was used 10,000 times still takes commands (UDP handles have the highest bit, TCP handles never)', (net) => {
-  const c = established(net)
-  for (let i = 0; i < 10_000; i++) {
-    if (c.handle >>> 31 !== 0) net.fail(`handle 0x${c.handle.toString(16)} after ${i} connections`)
-    c.send({ flags: 'R' })
-    c.events.length = 0
-    c.handle = 0
-    c.sndNxt = 0
-    c.iss = (c.iss + 1000) >>> 0
-    c.sendSyn()
-    c.expect({ flags: 'SA' })
-    c.send({ flags: 'A' })
-  }
-  c.send({ flags: 'PA', payload: 'hello' })
-  c.expectRead('hello')
-  c.credit(5)
-  c.drain()
-  c.close()
-  c.expect({ flags: 'FA' })
-}, { maximumConnections: 1 })
+tcpTest(
+  'an endpoint that was used 10,000 times still takes commands (UDP handles have the highest bit, TCP handles never)',
+  (net) => {
+    const c = established(net)
+    for (let i = 0; i < 10_000; i++) {
+      if (c.handle >>> 31 !== 0) net.fail(`handle 0x${c.handle.toString(16)} after ${i} connections`)
+      c.send({ flags: 'R' })
+      c.events.length = 0
+      c.handle = 0
+      c.sndNxt = 0
+      c.iss = (c.iss + 1000) >>> 0
+      c.sendSyn()
+      c.expect({ flags: 'SA' })
+      c.send({ flags: 'A' })
+    }
+    c.send({ flags: 'PA', payload: 'hello' })
+    c.expectRead('hello')
+    c.credit(5)
+    c.drain()
+    c.close()
+    c.expect({ flags: 'FA' })
+  },
+  { maximumConnections: 1 },
+)
 
 tcpTest('a process that dies in the middle of a record leaves nothing of it to the next', (net) => {
   const c = established(net)
@@ -381,7 +414,9 @@ tcpTest('a process that dies in the middle of a record leaves nothing of it to t
   c.expect({ flags: 'RA' })
   net.card.enableSet(0)
   net.run()
-  const server = established(net, { cardPort: net.listen({ port: 4000, firstSpeaker: M.FIRST_SPEAKER_SERVER }) && 4000 })
+  const server = established(net, {
+    cardPort: net.listen({ port: 4000, firstSpeaker: M.FIRST_SPEAKER_SERVER }) && 4000,
+  })
   server.write('hello')
   server.expect({ payload: 'hello' })
   server.send({ flags: 'A' })
@@ -398,34 +433,38 @@ tcpTest('what a process said just before it died is not done any more', (net) =>
   net.listen({ port: 4000 })
 })
 
-tcpTest('the death of a process frees all that was its own, whatever waits, and spares the others', (net) => {
-  const mine = established(net)
-  mine.write(50_000)
-  mine.send({ flags: 'A', seq: 5001, payload: 1000 })
-  const calling = synSent(net)
-  const caller = connected(net, { peerPort: 9001 })
-  const waiting = unattached(net)
-  net.listen({ port: 200, set: 1, firstSpeaker: M.FIRST_SPEAKER_SERVER })
-  const other = new Conn(net, { cardPort: 200 })
-  other.sendSyn()
-  other.expect({ flags: 'SA' })
-  other.send({ flags: 'A' })
-  other.expectEvent(M.EVENT_ACCEPTED)
-  mine.drain()
-  net.killProcess(0)
-  mine.expect({ flags: 'RA' })
-  caller.expect({ flags: 'RA', seq: 1, ack: 1 })
-  waiting.expect({ flags: 'RA', seq: 1, ack: 1 })
-  calling.expectNothing(3000)
-  if (net.card.state('tcbUsed') !== 1) net.fail(`${net.card.state('tcbUsed')} endpoints`)
-  other.write('alive')
-  other.expect({ payload: 'alive' })
-  other.send({ flags: 'A' })
-  // Its ports are free for the next one.
-  net.card.enableSet(0)
-  net.run()
-  net.listen({ port: waiting.cardPort })
-}, { sets: [0, 1] })
+tcpTest(
+  'the death of a process frees all that was its own, whatever waits, and spares the others',
+  (net) => {
+    const mine = established(net)
+    mine.write(50_000)
+    mine.send({ flags: 'A', seq: 5001, payload: 1000 })
+    const calling = synSent(net)
+    const caller = connected(net, { peerPort: 9001 })
+    const waiting = unattached(net)
+    net.listen({ port: 200, set: 1, firstSpeaker: M.FIRST_SPEAKER_SERVER })
+    const other = new Conn(net, { cardPort: 200 })
+    other.sendSyn()
+    other.expect({ flags: 'SA' })
+    other.send({ flags: 'A' })
+    other.expectEvent(M.EVENT_ACCEPTED)
+    mine.drain()
+    net.killProcess(0)
+    mine.expect({ flags: 'RA' })
+    caller.expect({ flags: 'RA', seq: 1, ack: 1 })
+    waiting.expect({ flags: 'RA', seq: 1, ack: 1 })
+    calling.expectNothing(3000)
+    if (net.card.state('tcbUsed') !== 1) net.fail(`${net.card.state('tcbUsed')} endpoints`)
+    other.write('alive')
+    other.expect({ payload: 'alive' })
+    other.send({ flags: 'A' })
+    // Its ports are free for the next one.
+    net.card.enableSet(0)
+    net.run()
+    net.listen({ port: waiting.cardPort })
+  },
+  { sets: [0, 1] },
+)
 
 tcpTest('a process that comes again starts with record number 0', (net) => {
   established(net)

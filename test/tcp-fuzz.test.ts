@@ -57,7 +57,9 @@ function optionBytes(random: Random): Uint8Array {
   const count = random.below(4)
   for (let i = 0; i < count; i++) {
     const kind = [0, 1, 2, 3, 4, 5, 8, 34, random.below(256)][random.below(9)]!
-    const length = random.chance(0.7) ? [1, 1, 4, 3, 2, 10 + 8 * random.below(4), 10, 4, 6][Math.min(kind, 8)]! : random.below(256)
+    const length = random.chance(0.7)
+      ? [1, 1, 4, 3, 2, 10 + 8 * random.below(4), 10, 4, 6][Math.min(kind, 8)]!
+      : random.below(256)
     bytes.push(kind, length)
     for (let j = 2; j < Math.min(length, 38); j++) bytes.push(random.below(256))
   }

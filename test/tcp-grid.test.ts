@@ -17,7 +17,12 @@ import { Flow, Lab, type LabSettings, type WireSettings } from './support/tcp-la
 const SEED = process.env.INIC_SEED === undefined ? undefined : Number(process.env.INIC_SEED)
 
 /** A case; its error says how to run it again. */
-function gridTest(title: string, seed: number, settings: Omit<LabSettings, 'seed'>, run: (lab: Lab) => string | undefined) {
+function gridTest(
+  title: string,
+  seed: number,
+  settings: Omit<LabSettings, 'seed'>,
+  run: (lab: Lab) => string | undefined,
+) {
   test(title, (t) => {
     const used = SEED ?? seed
     const lab = new Lab({ ...settings, seed: used })
@@ -42,7 +47,8 @@ function bulk(lab: Lab, up: number, down: number, limitMs = 600_000): number {
   a.connect(b, 80, client)
   const start = lab.nowMs
   if (!lab.run(limitMs, () => client.done && server.done)) {
-    const state = (flow: Flow) => `${flow.name} wrote ${flow.written}, read ${flow.readBytes}${flow.ended ? ', ended' : ''}`
+    const state = (flow: Flow) =>
+      `${flow.name} wrote ${flow.written}, read ${flow.readBytes}${flow.ended ? ', ended' : ''}`
     throw new Error(`not done after ${limitMs} ms: ${state(client)}; ${state(server)}`)
   }
   const elapsed = lab.nowMs - start
@@ -70,7 +76,11 @@ const WIRES: [name: string, wire: WireSettings, bytes: number][] = [
 const CARDS: [name: string, card: CardSettings, mtu: number][] = [
   ['defaults', {}, 0],
   ['without SACK', { flags: BOOT_FLAG_NO_SACK }, 0],
-  ['NewReno without SACK and timestamps', { flags: BOOT_FLAG_NO_SACK | BOOT_FLAG_NO_TIMESTAMPS, congestionControl: CONGESTION_NEWRENO }, 0],
+  [
+    'NewReno without SACK and timestamps',
+    { flags: BOOT_FLAG_NO_SACK | BOOT_FLAG_NO_TIMESTAMPS, congestionControl: CONGESTION_NEWRENO },
+    0,
+  ],
   ['without scaling', { flags: BOOT_FLAG_NO_WINDOW_SCALE }, 0],
   ['cookies', { flags: BOOT_FLAG_ALWAYS_COOKIES }, 0],
   ['receive window of 3000', { receiveCredit: 3000 }, 0],
@@ -97,14 +107,19 @@ gridTest('one way with 2 % loss, the other way nothing', 201, { wire: { delayMs:
   return undefined
 })
 
-gridTest('sequence numbers and clocks that wrap', 202, {
-  wire: { delayMs: 5, loss: 0.02, reordering: 0.02 },
-  a: { startMs: 0x100000000 - 3000 },
-}, (lab) => {
-  lab.nowNs = (0x100000000 - 3000) * 1e6
-  bulk(lab, 300_000, 300_000)
-  return undefined
-})
+gridTest(
+  'sequence numbers and clocks that wrap',
+  202,
+  {
+    wire: { delayMs: 5, loss: 0.02, reordering: 0.02 },
+    a: { startMs: 0x100000000 - 3000 },
+  },
+  (lab) => {
+    lab.nowNs = (0x100000000 - 3000) * 1e6
+    bulk(lab, 300_000, 300_000)
+    return undefined
+  },
+)
 
 for (const [name, card] of [
   ['defaults', {}],
@@ -120,8 +135,10 @@ for (const [name, card] of [
       clients.push(new Flow(side, `client ${i}`, 50_000 + i))
       side.connect(side, 80, clients[i]!)
     }
-    if (!lab.run(120_000, () => side.flows.length === 10 && side.flows.every(({ done }) => done))) throw new Error('not done')
-    if (clients.some(({ readBytes, status }) => readBytes !== 100_000 || status !== 0)) throw new Error('bytes are missing')
+    if (!lab.run(120_000, () => side.flows.length === 10 && side.flows.every(({ done }) => done)))
+      throw new Error('not done')
+    if (clients.some(({ readBytes, status }) => readBytes !== 100_000 || status !== 0))
+      throw new Error('bytes are missing')
     lab.expectClean(120_000)
     return undefined
   })
@@ -135,12 +152,39 @@ const SPEED: [name: string, wire: WireSettings, bytes: number, leastRate: number
   ['no loss, 20 ms: half of a window a round trip', { delayMs: 10 }, 8_000_000, (0.5 * 262_144) / 20],
   ['2 % loss, 20 ms: half of what Mathis gives', { delayMs: 10, loss: 0.02 }, 2_000_000, 0.5 * mathis(1448, 20, 0.02)],
   ['1 % loss, 20 ms: half of what Mathis gives', { delayMs: 10, loss: 0.01 }, 3_000_000, 0.5 * mathis(1448, 20, 0.01)],
-  ['2 % loss, 20 ms, NewReno', { delayMs: 10, loss: 0.02 }, 2_000_000, 0.5 * mathis(1448, 20, 0.02), { congestionControl: CONGESTION_NEWRENO }],
-  ['2 % loss, 20 ms, without SACK: a quarter', { delayMs: 10, loss: 0.02 }, 1_000_000, 0.25 * mathis(1448, 20, 0.02), { flags: BOOT_FLAG_NO_SACK }],
-  ['5 % loss, 20 ms: a quarter, as timeouts come in', { delayMs: 10, loss: 0.05 }, 1_000_000, 0.25 * mathis(1448, 20, 0.05)],
+  [
+    '2 % loss, 20 ms, NewReno',
+    { delayMs: 10, loss: 0.02 },
+    2_000_000,
+    0.5 * mathis(1448, 20, 0.02),
+    { congestionControl: CONGESTION_NEWRENO },
+  ],
+  [
+    '2 % loss, 20 ms, without SACK: a quarter',
+    { delayMs: 10, loss: 0.02 },
+    1_000_000,
+    0.25 * mathis(1448, 20, 0.02),
+    { flags: BOOT_FLAG_NO_SACK },
+  ],
+  [
+    '5 % loss, 20 ms: a quarter, as timeouts come in',
+    { delayMs: 10, loss: 0.05 },
+    1_000_000,
+    0.25 * mathis(1448, 20, 0.05),
+  ],
   // 12500 bytes a millisecond are 100 Mbit/s.
-  ['100 Mbit/s, 10 ms, a queue of 64 KiB: four fifths of the rate', { delayMs: 5, rate: 12_500, queueBytes: 65_536 }, 20_000_000, 0.8 * 12_500],
-  ['10 Mbit/s, 40 ms, a queue of 30 KB: three quarters of the rate', { delayMs: 20, rate: 1250, queueBytes: 30_000 }, 5_000_000, 0.75 * 1250],
+  [
+    '100 Mbit/s, 10 ms, a queue of 64 KiB: four fifths of the rate',
+    { delayMs: 5, rate: 12_500, queueBytes: 65_536 },
+    20_000_000,
+    0.8 * 12_500,
+  ],
+  [
+    '10 Mbit/s, 40 ms, a queue of 30 KB: three quarters of the rate',
+    { delayMs: 20, rate: 1250, queueBytes: 30_000 },
+    5_000_000,
+    0.75 * 1250,
+  ],
 ]
 for (const [i, [name, wire, bytes, least, card]] of SPEED.entries()) {
   gridTest(`throughput: ${name}`, 300 + i, { wire, a: card ?? {}, b: card ?? {} }, (lab) => {

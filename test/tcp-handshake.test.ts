@@ -132,13 +132,16 @@ tcpTest('in SYN-RECEIVED an ACK of something else is reset and the endpoint stay
   c.expectEvent(M.EVENT_ACCEPTED)
 })
 
-tcpTest('in SYN-RECEIVED a RST at RCV.NXT ends the endpoint, and the host hears nothing (RFC 9293 §3.10.7.4)', (net) => {
-  const c = synReceived(net)
-  c.send({ flags: 'R', seq: 1 })
-  c.expectNothing(10_000)
-  c.expectQuietHost()
-  net.expectClean()
-})
+tcpTest(
+  'in SYN-RECEIVED a RST at RCV.NXT ends the endpoint, and the host hears nothing (RFC 9293 §3.10.7.4)',
+  (net) => {
+    const c = synReceived(net)
+    c.send({ flags: 'R', seq: 1 })
+    c.expectNothing(10_000)
+    c.expectQuietHost()
+    net.expectClean()
+  },
+)
 
 tcpTest('in SYN-RECEIVED a RST elsewhere in the window is challenged, outside it ignored (RFC 5961 §3.2)', (net) => {
   const c = synReceived(net)
@@ -173,13 +176,17 @@ tcpTest('a SYN with a new number in SYN-RECEIVED gets an ACK, so that the peer c
   c.expectEvent(M.EVENT_ACCEPTED)
 })
 
-tcpTest('a SYN from a host that cannot be reached is dropped', (net) => {
-  net.listen({ port: 80 })
-  const c = new Conn(net, { peer: { port: 0, mac: '02:00:00:00:aa:77', ip: '10.9.8.7' } })
-  c.sendSyn()
-  c.expectNothing(1000)
-  net.expectClean()
-}, { interfaces: [{ address: '192.0.2.1', prefix: 24, mac: '02:00:00:00:00:01' }] })
+tcpTest(
+  'a SYN from a host that cannot be reached is dropped',
+  (net) => {
+    net.listen({ port: 80 })
+    const c = new Conn(net, { peer: { port: 0, mac: '02:00:00:00:aa:77', ip: '10.9.8.7' } })
+    c.sendSyn()
+    c.expectNothing(1000)
+    net.expectClean()
+  },
+  { interfaces: [{ address: '192.0.2.1', prefix: 24, mac: '02:00:00:00:00:01' }] },
+)
 
 tcpTest('a SYN from a neighbour that never answers ARP does not stay for ever', (net) => {
   net.listen({ port: 80 })
@@ -217,20 +224,23 @@ tcpTest('connect sends SYN with all our options and the ACK of SYN-ACK establish
   c.expect({ flags: 'PA', seq: 1, payload: 'hi' })
 })
 
-tcpTest('connect from a port of the host\'s choice', (net) => {
+tcpTest("connect from a port of the host's choice", (net) => {
   const c = synSent(net, { cardPort: 5555 })
   if (c.cardPort !== 5555) net.fail(`port ${c.cardPort}`)
 })
 
-tcpTest('SYN is repeated for 3 minutes at least, then connect fails with ETIMEDOUT (RFC 9293 §3.8.3, MUST-23)', (net) => {
-  const c = synSent(net)
-  for (const seconds of [1, 2, 4, 8, 16, 32, 60, 60]) c.expect({ flags: 'S', seq: 0, after: seconds * 1000 })
-  c.expectQuietHost(59_000)
-  net.wait(2000)
-  c.expectEvent(M.EVENT_CONNECT_FAILED, S.STATUS_ETIMEDOUT)
-  c.expectNothing(60_000)
-  net.expectClean()
-})
+tcpTest(
+  'SYN is repeated for 3 minutes at least, then connect fails with ETIMEDOUT (RFC 9293 §3.8.3, MUST-23)',
+  (net) => {
+    const c = synSent(net)
+    for (const seconds of [1, 2, 4, 8, 16, 32, 60, 60]) c.expect({ flags: 'S', seq: 0, after: seconds * 1000 })
+    c.expectQuietHost(59_000)
+    net.wait(2000)
+    c.expectEvent(M.EVENT_CONNECT_FAILED, S.STATUS_ETIMEDOUT)
+    c.expectNothing(60_000)
+    net.expectClean()
+  },
+)
 
 tcpTest('RST that acknowledges our SYN refuses the connection (RFC 9293 §3.10.7.3)', (net) => {
   const c = synSent(net)
@@ -284,13 +294,17 @@ tcpTest('data and FIN on the SYN-ACK are taken (RFC 9293 §3.10.7.3)', (net) => 
   c.expectEnd()
 })
 
-tcpTest('more data on the SYN-ACK than the SYN\'s window is cut at the window', (net) => {
-  const c = synSent(net)
-  c.sendSyn('SA', { seq: 0, payload: 1000 })
-  c.expect({ flags: 'A', seq: 1, ack: 501 })
-  c.send({ flags: 'A', seq: 501, payload: 100 })
-  c.expect({ flags: 'A', ack: 501, window: 0 })
-}, { receiveCredit: 500 })
+tcpTest(
+  "more data on the SYN-ACK than the SYN's window is cut at the window",
+  (net) => {
+    const c = synSent(net)
+    c.sendSyn('SA', { seq: 0, payload: 1000 })
+    c.expect({ flags: 'A', seq: 1, ack: 501 })
+    c.send({ flags: 'A', seq: 501, payload: 100 })
+    c.expect({ flags: 'A', ack: 501, window: 0 })
+  },
+  { receiveCredit: 500 },
+)
 
 tcpTest('a repeated SYN-ACK is answered with an ACK (RFC 9293 §3.10.7.4, RFC 5961 §4.2)', (net) => {
   const c = connected(net)
@@ -351,20 +365,24 @@ tcpTest('a cancelled connect sends no more, and its answer is reset', (net) => {
   c.expectQuietHost()
 })
 
-tcpTest('a connect that cannot be routed or has no neighbour fails (RFC 1122 §4.2.3.9)', (net) => {
-  const call = (ip: string) => {
-    const c = new Conn(net, { peer: { port: 0, mac: '02:00:00:00:aa:77', ip }, cardPort: 0 })
-    c.cookie = net.cookie()
-    net.control({ op: M.OP_CONNECT, socket: c.cookie, a: ipNumber(ip), b: 9, fields: [0, 0] })
-    return c
-  }
-  call('10.1.2.3').expectEvent(M.EVENT_CONNECT_FAILED, S.STATUS_ENETUNREACH)
-  call('224.0.0.1').expectEvent(M.EVENT_CONNECT_FAILED, S.STATUS_EINVAL)
-  const c = call('192.0.2.99')
-  net.wait(10_000)
-  c.expectEvent(M.EVENT_CONNECT_FAILED, S.STATUS_EHOSTUNREACH)
-  net.expectClean()
-}, { interfaces: [{ address: '192.0.2.1', prefix: 24, mac: '02:00:00:00:00:01' }] })
+tcpTest(
+  'a connect that cannot be routed or has no neighbour fails (RFC 1122 §4.2.3.9)',
+  (net) => {
+    const call = (ip: string) => {
+      const c = new Conn(net, { peer: { port: 0, mac: '02:00:00:00:aa:77', ip }, cardPort: 0 })
+      c.cookie = net.cookie()
+      net.control({ op: M.OP_CONNECT, socket: c.cookie, a: ipNumber(ip), b: 9, fields: [0, 0] })
+      return c
+    }
+    call('10.1.2.3').expectEvent(M.EVENT_CONNECT_FAILED, S.STATUS_ENETUNREACH)
+    call('224.0.0.1').expectEvent(M.EVENT_CONNECT_FAILED, S.STATUS_EINVAL)
+    const c = call('192.0.2.99')
+    net.wait(10_000)
+    c.expectEvent(M.EVENT_CONNECT_FAILED, S.STATUS_EHOSTUNREACH)
+    net.expectClean()
+  },
+  { interfaces: [{ address: '192.0.2.1', prefix: 24, mac: '02:00:00:00:00:01' }] },
+)
 
 tcpTest('connect to a closed port of our own is refused; to an open one it connects', (net) => {
   net.listen({ port: 80, firstSpeaker: M.FIRST_SPEAKER_SERVER })
@@ -392,8 +410,14 @@ const OPTION_CASES: Record<string, { options: Uint8Array; want: Expect }> = {
     options: Uint8Array.of(200, 6, 1, 2, 3, 4, 2, 4, 5, 0xb4, 3, 3, 2, 1),
     want: { windowScale: 7 },
   },
-  'an option of length 0': { options: Uint8Array.of(3, 3, 2, 8, 0, 4, 2, 1), want: { windowScale: 7, sackPermitted: null } },
-  'an option of length 1': { options: Uint8Array.of(3, 3, 2, 8, 1, 4, 2, 1), want: { windowScale: 7, sackPermitted: null } },
+  'an option of length 0': {
+    options: Uint8Array.of(3, 3, 2, 8, 0, 4, 2, 1),
+    want: { windowScale: 7, sackPermitted: null },
+  },
+  'an option of length 1': {
+    options: Uint8Array.of(3, 3, 2, 8, 1, 4, 2, 1),
+    want: { windowScale: 7, sackPermitted: null },
+  },
   'an option that runs past the header': {
     options: Uint8Array.of(4, 2, 3, 40),
     want: { sackPermitted: true, windowScale: null },
@@ -403,7 +427,10 @@ const OPTION_CASES: Record<string, { options: Uint8Array; want: Expect }> = {
   'scale of length 4': { options: Uint8Array.of(3, 4, 2, 2), want: { windowScale: null } },
   'MSS of length 3': { options: Uint8Array.of(2, 3, 5, 1), want: { mss: 1460 } },
   'timestamps of length 9': { options: Uint8Array.of(8, 9, 0, 0, 0, 1, 0, 0, 0, 1, 1, 1), want: { timestamps: null } },
-  'SACK blocks on a SYN': { options: Uint8Array.of(5, 10, 0, 0, 0, 1, 0, 0, 0, 9, 1, 1), want: { sackPermitted: null } },
+  'SACK blocks on a SYN': {
+    options: Uint8Array.of(5, 10, 0, 0, 0, 1, 0, 0, 0, 9, 1, 1),
+    want: { sackPermitted: null },
+  },
   'every option twice': {
     options: Uint8Array.of(2, 4, 2, 0, 2, 4, 5, 0xb4, 3, 3, 2, 3, 3, 5, 4, 2, 4, 2, 1, 1),
     want: { windowScale: 7, sackPermitted: true },
@@ -448,12 +475,16 @@ for (const [name, peer, expected] of MSS_CASES) {
   }
 }
 
-tcpTest('our MSS option follows the MTU of the interface', (net) => {
-  net.listen({ port: 80 })
-  const c = new Conn(net)
-  c.sendSyn()
-  c.expect({ flags: 'SA', mss: 536 })
-}, { interfaces: [{ address: '192.0.2.1', prefix: 24, mtu: 576, mac: '02:00:00:00:00:01' }] })
+tcpTest(
+  'our MSS option follows the MTU of the interface',
+  (net) => {
+    net.listen({ port: 80 })
+    const c = new Conn(net)
+    c.sendSyn()
+    c.expect({ flags: 'SA', mss: 536 })
+  },
+  { interfaces: [{ address: '192.0.2.1', prefix: 24, mtu: 576, mac: '02:00:00:00:00:01' }] },
+)
 
 tcpTest('the window of SYN and SYN-ACK is never scaled (RFC 7323 §2.2)', (net) => {
   const c = established(net, { windowScale: 7, window: 100 })
@@ -503,15 +534,19 @@ const SWITCHES: [name: string, flag: number, want: Expect][] = [
   ['window scale', 4, { windowScale: null, sackPermitted: true, timestamps: true }],
 ]
 for (const [name, flags, want] of SWITCHES) {
-  tcpTest(`a board without ${name} neither offers nor accepts it`, (net: TcpNet) => {
-    const all = { windowScale: 3, sack: true, timestamps: true }
-    net.listen({ port: 80 })
-    const passive = new Conn(net, all)
-    passive.sendSyn()
-    passive.expect({ flags: 'SA', ...want })
-    const active = new Conn(net, { cardPort: 0, peerPort: 9000 })
-    active.cookie = net.cookie()
-    net.control({ op: M.OP_CONNECT, socket: active.cookie, a: ipNumber(active.peer.ip), b: 9000, fields: [0, 0] })
-    active.expect({ flags: 'S', ...want })
-  }, { flags })
+  tcpTest(
+    `a board without ${name} neither offers nor accepts it`,
+    (net: TcpNet) => {
+      const all = { windowScale: 3, sack: true, timestamps: true }
+      net.listen({ port: 80 })
+      const passive = new Conn(net, all)
+      passive.sendSyn()
+      passive.expect({ flags: 'SA', ...want })
+      const active = new Conn(net, { cardPort: 0, peerPort: 9000 })
+      active.cookie = net.cookie()
+      net.control({ op: M.OP_CONNECT, socket: active.cookie, a: ipNumber(active.peer.ip), b: 9000, fields: [0, 0] })
+      active.expect({ flags: 'S', ...want })
+    },
+    { flags },
+  )
 }

@@ -9,10 +9,10 @@ import {
   DIRECTORY_TCBS,
 } from '../abi/memory.ts'
 import * as M from '../abi/messages.ts'
-import { BareCard } from './support/bare-card.ts'
+import type { BareCard } from './support/bare-card.ts'
 import { between, CARD, greet, PEER, settledCard } from './support/lan.ts'
-import { command, type EventRecord } from './support/records.ts'
 import { parse, tcpFrame, viewOf } from './support/packets.ts'
+import { command, type EventRecord } from './support/records.ts'
 
 const CONNECTIONS = 10_000
 
@@ -54,7 +54,8 @@ test('10,000 idle established connections with the default memory, at most 512 b
       if (frame[47] === 0x12) next.set(view.getUint16(36), (view.getUint32(38) + 1) >>> 0)
     }
     for (const record of card.records()) {
-      if (record.kind === 'event' && record.type === M.EVENT_ACCEPTED) handles.set((record as EventRecord).remotePort, record.socket)
+      if (record.kind === 'event' && record.type === M.EVENT_ACCEPTED)
+        handles.set((record as EventRecord).remotePort, record.socket)
     }
   }
   const started = process.hrtime.bigint()

@@ -16,15 +16,18 @@ tcpTest('keep-alive is off if nobody asks for it (RFC 9293 §3.8.4, MUST-25)', (
   net.lenient = true
 })
 
-tcpTest('an idle connection is probed with one old number, and an answer starts the idle time again (RFC 9293 §3.8.4)', (net) => {
-  const c = established(net)
-  c.setOption(M.OPTION_KEEP_ALIVE, 60)
-  for (let i = 0; i < 3; i++) {
-    c.expect({ flags: 'A', seq: 0, ack: 1, length: 0, after: 60_000 })
-    c.send({ flags: 'A' })
-  }
-  c.expectQuietHost()
-})
+tcpTest(
+  'an idle connection is probed with one old number, and an answer starts the idle time again (RFC 9293 §3.8.4)',
+  (net) => {
+    const c = established(net)
+    c.setOption(M.OPTION_KEEP_ALIVE, 60)
+    for (let i = 0; i < 3; i++) {
+      c.expect({ flags: 'A', seq: 0, ack: 1, length: 0, after: 60_000 })
+      c.send({ flags: 'A' })
+    }
+    c.expectQuietHost()
+  },
+)
 
 tcpTest('a dead peer is probed nine times, 75 s apart, then ETIMEDOUT', (net) => {
   const c = established(net)
@@ -87,7 +90,7 @@ tcpTest('data on its way is its own probe: keep-alive does not end what retransm
   if (c.drain().some(({ seq }) => seq === 0)) net.fail('a probe')
 })
 
-tcpTest('the peer\'s keep-alive probes are answered, with and without a byte (RFC 1122 §4.2.3.6)', (net) => {
+tcpTest("the peer's keep-alive probes are answered, with and without a byte (RFC 1122 §4.2.3.6)", (net) => {
   const c = established(net)
   c.send({ flags: 'A', seq: 0 })
   c.expect({ flags: 'A', seq: 1, ack: 1, length: 0 })
@@ -267,7 +270,7 @@ tcpTest('fragmentation needed while recovering from a loss', (net) => {
   c.drain()
 })
 
-tcpTest('ICMP that quotes too little, or a stranger\'s segment, is ignored', (net) => {
+tcpTest("ICMP that quotes too little, or a stranger's segment, is ignored", (net) => {
   const c = synSent(net)
   icmpError(c, { code: 3, seq: 0, bytes: 4 })
   const real = c.peerPort

@@ -74,7 +74,7 @@ tcpTest('limited transmit: each of the first two duplicates lets one new segment
   c.send({ flags: 'A' })
 })
 
-tcpTest('limited transmit keeps to the peer\'s window (RFC 3042 §2)', (net) => {
+tcpTest("limited transmit keeps to the peer's window (RFC 3042 §2)", (net) => {
   const c = established(net, { window: 10 * MSS })
   c.write(14 * MSS)
   c.data()
@@ -88,71 +88,91 @@ tcpTest('limited transmit keeps to the peer\'s window (RFC 3042 §2)', (net) => 
 
 // ── NewReno, RFC 6582 ──
 
-tcpTest('NewReno: each duplicate beyond the third lets a new segment go once pipe allows (RFC 5681 §3.2 (4))', (net) => {
-  const c = flying(net, 20)
-  for (let i = 0; i < 3; i++) c.send({ flags: 'A', ack: 1 })
-  expectSent(c, '10,11,0')
-  // ssthresh is half of 10, as limited transmit does not count, and cwnd 8; 12 are out: from the fifth more on there is room.
-  const found: string[] = []
-  for (let i = 0; i < 6; i++) {
-    c.send({ flags: 'A', ack: 1 })
-    found.push(sent(c))
-  }
-  if (found.join(' ').trim() !== '12 13') net.fail(`sent ${found}`)
-  c.send({ flags: 'A', ack: at(12) })
-  c.drain()
-}, NEWRENO)
+tcpTest(
+  'NewReno: each duplicate beyond the third lets a new segment go once pipe allows (RFC 5681 §3.2 (4))',
+  (net) => {
+    const c = flying(net, 20)
+    for (let i = 0; i < 3; i++) c.send({ flags: 'A', ack: 1 })
+    expectSent(c, '10,11,0')
+    // ssthresh is half of 10, as limited transmit does not count, and cwnd 8; 12 are out: from the fifth more on there is room.
+    const found: string[] = []
+    for (let i = 0; i < 6; i++) {
+      c.send({ flags: 'A', ack: 1 })
+      found.push(sent(c))
+    }
+    if (found.join(' ').trim() !== '12 13') net.fail(`sent ${found}`)
+    c.send({ flags: 'A', ack: at(12) })
+    c.drain()
+  },
+  NEWRENO,
+)
 
-tcpTest('NewReno: a partial acknowledgement retransmits the next hole at once (RFC 6582 §3.2 (3))', (net) => {
-  // Segments 0, 3 and 6 of ten are lost.
-  const c = flying(net, 10)
-  for (let i = 0; i < 7; i++) c.send({ flags: 'A', ack: 1 })
-  expectSent(c, '0')
-  c.send({ flags: 'A', ack: at(3) })
-  expectSent(c, '3')
-  c.send({ flags: 'A', ack: at(6) })
-  expectSent(c, '6')
-  c.send({ flags: 'A', ack: at(10) })
-  c.expectNothing(2000)
-  if (net.card.counter('tcpTimeouts') !== 0) net.fail('a timeout')
-}, NEWRENO)
+tcpTest(
+  'NewReno: a partial acknowledgement retransmits the next hole at once (RFC 6582 §3.2 (3))',
+  (net) => {
+    // Segments 0, 3 and 6 of ten are lost.
+    const c = flying(net, 10)
+    for (let i = 0; i < 7; i++) c.send({ flags: 'A', ack: 1 })
+    expectSent(c, '0')
+    c.send({ flags: 'A', ack: at(3) })
+    expectSent(c, '3')
+    c.send({ flags: 'A', ack: at(6) })
+    expectSent(c, '6')
+    c.send({ flags: 'A', ack: at(10) })
+    c.expectNothing(2000)
+    if (net.card.counter('tcpTimeouts') !== 0) net.fail('a timeout')
+  },
+  NEWRENO,
+)
 
-tcpTest('NewReno: duplicates after a timeout do not start a fast retransmit (RFC 6582 §3.2 (1), recover)', (net) => {
-  const c = flying(net, 10)
-  net.wait(250)
-  expectSent(c, '0')
-  c.send({ flags: 'A', ack: at(1) })
-  expectSent(c, '1,2')
-  // The peer had the rest: what we repeat it answers with duplicates.
-  c.send({ flags: 'A', ack: at(3) })
-  c.drain()
-  for (let i = 0; i < 5; i++) c.send({ flags: 'A', ack: at(3) })
-  if (net.card.counter('tcpFastRetransmits') !== 0) net.fail('fast retransmit')
-  c.drain()
-  c.send({ flags: 'A', ack: at(10) })
-  c.expectNothing(2000)
-}, NEWRENO)
+tcpTest(
+  'NewReno: duplicates after a timeout do not start a fast retransmit (RFC 6582 §3.2 (1), recover)',
+  (net) => {
+    const c = flying(net, 10)
+    net.wait(250)
+    expectSent(c, '0')
+    c.send({ flags: 'A', ack: at(1) })
+    expectSent(c, '1,2')
+    // The peer had the rest: what we repeat it answers with duplicates.
+    c.send({ flags: 'A', ack: at(3) })
+    c.drain()
+    for (let i = 0; i < 5; i++) c.send({ flags: 'A', ack: at(3) })
+    if (net.card.counter('tcpFastRetransmits') !== 0) net.fail('fast retransmit')
+    c.drain()
+    c.send({ flags: 'A', ack: at(10) })
+    c.expectNothing(2000)
+  },
+  NEWRENO,
+)
 
-tcpTest('NewReno: duplicate ACKs without end do not inflate the window without end (RFC 5681 §3.2, end)', (net) => {
-  const c = established(net, { windowScale: 7, window: 0xffff })
-  c.write(65_536)
-  c.data()
-  let count = 0
-  for (let i = 0; i < 1000; i++) {
-    c.send({ flags: 'A', ack: 1 })
-    count += c.data().length
-  }
-  if (count > 20) net.fail(`${count} segments sent into the void`)
-}, NEWRENO)
+tcpTest(
+  'NewReno: duplicate ACKs without end do not inflate the window without end (RFC 5681 §3.2, end)',
+  (net) => {
+    const c = established(net, { windowScale: 7, window: 0xffff })
+    c.write(65_536)
+    c.data()
+    let count = 0
+    for (let i = 0; i < 1000; i++) {
+      c.send({ flags: 'A', ack: 1 })
+      count += c.data().length
+    }
+    if (count > 20) net.fail(`${count} segments sent into the void`)
+  },
+  NEWRENO,
+)
 
-tcpTest('after recovery the window is half of the flight, without what limited transmit added (RFC 5681 §3.2 (2), (6))', (net) => {
-  const c = flying(net, 40)
-  for (let i = 0; i < 3; i++) c.send({ flags: 'A', ack: 1 })
-  c.drain()
-  c.send({ flags: 'A', ack: at(12) })
-  if (sent(c).split(',').length !== 5) net.fail('not half of 10')
-  c.drain()
-}, NEWRENO)
+tcpTest(
+  'after recovery the window is half of the flight, without what limited transmit added (RFC 5681 §3.2 (2), (6))',
+  (net) => {
+    const c = flying(net, 40)
+    for (let i = 0; i < 3; i++) c.send({ flags: 'A', ack: 1 })
+    c.drain()
+    c.send({ flags: 'A', ack: at(12) })
+    if (sent(c).split(',').length !== 5) net.fail('not half of 10')
+    c.drain()
+  },
+  NEWRENO,
+)
 
 // ── SACK, RFC 6675 ──
 
@@ -184,41 +204,54 @@ tcpTest('SACK: duplicates without news count for nothing (RFC 6675 §2, DupAcks)
   c.send({ flags: 'A', ack: at(10) })
 })
 
-tcpTest('SACK: several holes are filled in one round trip, each once, and the end may be sent again (RFC 6675 §5)', (net) => {
-  // Of ten, 0, 2, 4 and 6 are lost; the ACKs of 1, 3, 5, 7, 8, 9 arrive.
-  const c = flying(net, 10, SACK)
-  const blocks: [number, number][] = []
-  const all: string[] = []
-  for (const i of [1, 3, 5]) {
-    blocks.unshift([at(i), at(i + 1)])
-    c.send({ flags: 'A', ack: 1, sack: blocks.slice(0, 4) })
+tcpTest(
+  'SACK: several holes are filled in one round trip, each once, and the end may be sent again (RFC 6675 §5)',
+  (net) => {
+    // Of ten, 0, 2, 4 and 6 are lost; the ACKs of 1, 3, 5, 7, 8, 9 arrive.
+    const c = flying(net, 10, SACK)
+    const blocks: [number, number][] = []
+    const all: string[] = []
+    for (const i of [1, 3, 5]) {
+      blocks.unshift([at(i), at(i + 1)])
+      c.send({ flags: 'A', ack: 1, sack: blocks.slice(0, 4) })
+      all.push(sent(c))
+    }
+    c.send({ flags: 'A', ack: 1, sack: [[at(7), at(8)], ...blocks] })
     all.push(sent(c))
-  }
-  c.send({ flags: 'A', ack: 1, sack: [[at(7), at(8)], ...blocks] })
-  all.push(sent(c))
-  c.send({ flags: 'A', ack: 1, sack: [[at(7), at(9)], ...blocks] })
-  all.push(sent(c))
-  c.send({ flags: 'A', ack: 1, sack: [[at(7), at(10)], ...blocks] })
-  all.push(sent(c))
-  const list = all.join(',').split(',').filter(Boolean)
-  if (list.join() !== '0,2,4,6,9' && list.join() !== '0,2,4,6') net.fail(`sent ${list}`)
-  c.send({ flags: 'A', ack: at(10) })
-  c.expectNothing(3000)
-  if (net.card.counter('tcpTimeouts') !== 0) net.fail('a timeout')
-})
+    c.send({ flags: 'A', ack: 1, sack: [[at(7), at(9)], ...blocks] })
+    all.push(sent(c))
+    c.send({ flags: 'A', ack: 1, sack: [[at(7), at(10)], ...blocks] })
+    all.push(sent(c))
+    const list = all.join(',').split(',').filter(Boolean)
+    if (list.join() !== '0,2,4,6,9' && list.join() !== '0,2,4,6') net.fail(`sent ${list}`)
+    c.send({ flags: 'A', ack: at(10) })
+    c.expectNothing(3000)
+    if (net.card.counter('tcpTimeouts') !== 0) net.fail('a timeout')
+  },
+)
 
-tcpTest('SACK: after a partial acknowledgement recovery goes on until all of it is acknowledged (RFC 6675 §5)', (net) => {
-  const c = flying(net, 10, SACK)
-  // The last segment is the one that NextSeg (4) may send.
-  c.send({ flags: 'A', ack: 1, sack: [[at(1), at(5)]] })
-  expectSent(c, '0,9')
-  c.send({ flags: 'A', ack: 1, sack: [[at(6), at(10)], [at(1), at(5)]] })
-  expectSent(c, '5')
-  c.send({ flags: 'A', ack: at(5), sack: [[at(6), at(10)]] })
-  expectSent(c, '')
-  c.send({ flags: 'A', ack: at(10) })
-  c.expectNothing(2000)
-})
+tcpTest(
+  'SACK: after a partial acknowledgement recovery goes on until all of it is acknowledged (RFC 6675 §5)',
+  (net) => {
+    const c = flying(net, 10, SACK)
+    // The last segment is the one that NextSeg (4) may send.
+    c.send({ flags: 'A', ack: 1, sack: [[at(1), at(5)]] })
+    expectSent(c, '0,9')
+    c.send({
+      flags: 'A',
+      ack: 1,
+      sack: [
+        [at(6), at(10)],
+        [at(1), at(5)],
+      ],
+    })
+    expectSent(c, '5')
+    c.send({ flags: 'A', ack: at(5), sack: [[at(6), at(10)]] })
+    expectSent(c, '')
+    c.send({ flags: 'A', ack: at(10) })
+    c.expectNothing(2000)
+  },
+)
 
 tcpTest('SACK: a loss at the end of the flight is found without a timeout (RFC 6675 §4, NextSeg (4))', (net) => {
   // 0 and 9 of ten are lost; nothing new is there to be sent.
@@ -278,7 +311,14 @@ tcpTest('SACK: D-SACK in the first block does not hide the second (RFC 2883 §4)
   const c = flying(net, 10, SACK)
   c.send({ flags: 'A', ack: at(1) })
   c.drain()
-  c.send({ flags: 'A', ack: at(1), sack: [[1, at(1)], [at(2), at(5)]] })
+  c.send({
+    flags: 'A',
+    ack: at(1),
+    sack: [
+      [1, at(1)],
+      [at(2), at(5)],
+    ],
+  })
   expectSent(c, '1')
   c.send({ flags: 'A', ack: at(10) })
 })
@@ -319,12 +359,16 @@ tcpTest('SACK: more ranges than there is room for cost retransmissions, not the 
   c.drain()
 })
 
-tcpTest('without SACK on the board blocks mean nothing', (net) => {
-  const c = flying(net, 10, SACK)
-  c.send({ flags: 'A', ack: 1, sack: [[at(1), at(9)]] })
-  expectSent(c, '')
-  c.send({ flags: 'A', ack: at(10) })
-}, { flags: BOOT_FLAG_NO_SACK })
+tcpTest(
+  'without SACK on the board blocks mean nothing',
+  (net) => {
+    const c = flying(net, 10, SACK)
+    c.send({ flags: 'A', ack: 1, sack: [[at(1), at(9)]] })
+    expectSent(c, '')
+    c.send({ flags: 'A', ack: at(10) })
+  },
+  { flags: BOOT_FLAG_NO_SACK },
+)
 
 tcpTest('reordering by two places costs no retransmission (RFC 5681 §3.2)', (net) => {
   const c = flying(net, 10, SACK)

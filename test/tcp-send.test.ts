@@ -97,7 +97,7 @@ tcpTest('no delay sends at once what waited for Nagle', (net) => {
 
 // ── the peer's window ──
 
-tcpTest('the peer\'s window is kept, and used whole by full segments', (net) => {
+tcpTest("the peer's window is kept, and used whole by full segments", (net) => {
   const c = established(net, { window: 3000 })
   c.write(10_000)
   if (JSON.stringify(c.data()) !== '[[1,1460],[1461,1460]]') net.fail('window of 3000')
@@ -148,19 +148,22 @@ tcpTest('a window that shrinks below what is on its way is lived with (RFC 9293 
   c.drain()
 })
 
-tcpTest('silly window: less than half of the largest window is not used while it may grow (RFC 9293 §3.8.6.2.1)', (net) => {
-  const c = established(net, { window: 10_000 })
-  c.write(8760)
-  c.data()
-  c.send({ flags: 'A', ack: 8761, window: 500 })
-  c.write(5000, { from: 8761 })
-  c.expectNothing(150)
-  c.send({ flags: 'A', window: 5000 })
-  const sent = c.data()
-  if (sent.length !== 3 || sent[0]![1] !== 1460) net.fail(`sent ${JSON.stringify(sent)}`)
-  c.send({ flags: 'A' })
-  c.drain()
-})
+tcpTest(
+  'silly window: less than half of the largest window is not used while it may grow (RFC 9293 §3.8.6.2.1)',
+  (net) => {
+    const c = established(net, { window: 10_000 })
+    c.write(8760)
+    c.data()
+    c.send({ flags: 'A', ack: 8761, window: 500 })
+    c.write(5000, { from: 8761 })
+    c.expectNothing(150)
+    c.send({ flags: 'A', window: 5000 })
+    const sent = c.data()
+    if (sent.length !== 3 || sent[0]![1] !== 1460) net.fail(`sent ${JSON.stringify(sent)}`)
+    c.send({ flags: 'A' })
+    c.drain()
+  },
+)
 
 tcpTest('silly window: the override timeout sends what fits (RFC 9293 §3.8.6.2.1 (4))', (net) => {
   const c = established(net, { window: 10_000 })
@@ -199,24 +202,27 @@ function closed(c: Conn): Conn {
   return c
 }
 
-tcpTest('a closed window is probed with one byte, first after an RTO, then at growing intervals (RFC 9293 §3.8.6.1)', (net) => {
-  const c = closed(established(net))
-  const first = c.expect({ flags: 'A', seq: 101, length: 1, after: 200 })
-  let last = first.timeNs
-  const gaps: number[] = []
-  for (let i = 0; i < 12; i++) {
-    c.send({ flags: 'A', ack: 101, window: 0 })
-    if (!net.waitUntil(70_000, () => c.inbox.length > 0)) net.fail('no more probes')
-    const probe = c.expect({ seq: 101, length: 1 })
-    gaps.push((probe.timeNs - last) / 1e6)
-    last = probe.timeNs
-  }
-  for (let i = 1; i < gaps.length; i++) if (gaps[i]! < gaps[i - 1]!) net.fail(`gaps ${gaps}`)
-  if (Math.abs(gaps[0]! - 400) > 2 || gaps.at(-1) !== 60_000) net.fail(`gaps ${gaps}`)
-  c.send({ flags: 'A', ack: 101, window: 5000 })
-  c.expect({ seq: 101, length: 1000 })
-  c.send({ flags: 'A' })
-})
+tcpTest(
+  'a closed window is probed with one byte, first after an RTO, then at growing intervals (RFC 9293 §3.8.6.1)',
+  (net) => {
+    const c = closed(established(net))
+    const first = c.expect({ flags: 'A', seq: 101, length: 1, after: 200 })
+    let last = first.timeNs
+    const gaps: number[] = []
+    for (let i = 0; i < 12; i++) {
+      c.send({ flags: 'A', ack: 101, window: 0 })
+      if (!net.waitUntil(70_000, () => c.inbox.length > 0)) net.fail('no more probes')
+      const probe = c.expect({ seq: 101, length: 1 })
+      gaps.push((probe.timeNs - last) / 1e6)
+      last = probe.timeNs
+    }
+    for (let i = 1; i < gaps.length; i++) if (gaps[i]! < gaps[i - 1]!) net.fail(`gaps ${gaps}`)
+    if (Math.abs(gaps[0]! - 400) > 2 || gaps.at(-1) !== 60_000) net.fail(`gaps ${gaps}`)
+    c.send({ flags: 'A', ack: 101, window: 5000 })
+    c.expect({ seq: 101, length: 1000 })
+    c.send({ flags: 'A' })
+  },
+)
 
 tcpTest('a closed window that is answered for is waited for, for hours (RFC 9293 §3.8.6.1, MUST-37)', (net) => {
   const c = closed(established(net))
@@ -233,16 +239,20 @@ tcpTest('a closed window that is answered for is waited for, for hours (RFC 9293
   c.send({ flags: 'A' })
 })
 
-tcpTest('a closed window that is no longer answered for ends in ETIMEDOUT (RFC 9293 §3.8.3)', (net) => {
-  const c = closed(established(net))
-  net.wait(120_000)
-  c.expectEvent(M.EVENT_RESET, S.STATUS_ETIMEDOUT)
-  c.drain()
-  c.expectNothing(60_000)
-  net.expectClean()
-}, { userTimeoutMs: 30_000 })
+tcpTest(
+  'a closed window that is no longer answered for ends in ETIMEDOUT (RFC 9293 §3.8.3)',
+  (net) => {
+    const c = closed(established(net))
+    net.wait(120_000)
+    c.expectEvent(M.EVENT_RESET, S.STATUS_ETIMEDOUT)
+    c.drain()
+    c.expectNothing(60_000)
+    net.expectClean()
+  },
+  { userTimeoutMs: 30_000 },
+)
 
-tcpTest('a peer that takes the probe\'s byte and stays closed gets the next one', (net) => {
+tcpTest("a peer that takes the probe's byte and stays closed gets the next one", (net) => {
   const c = closed(established(net))
   for (let seq = 101; seq < 110; seq++) {
     net.waitUntil(70_000, () => c.inbox.length > 0)
@@ -299,16 +309,20 @@ tcpTest('data and FIN behind a closed window: probes, then all of it', (net) => 
   c.send({ flags: 'A' })
 })
 
-tcpTest('after close a closed window is waited for only as long as the user timeout (RFC 6429 §3)', (net) => {
-  const c = closed(established(net))
-  c.close()
-  for (let seconds = 0; seconds < 120; seconds++) {
-    net.wait(1000)
-    for (const _ of c.drain()) c.send({ flags: 'A', ack: 101, window: 0 })
-  }
-  c.drain()
-  net.expectClean()
-}, { userTimeoutMs: 30_000 })
+tcpTest(
+  'after close a closed window is waited for only as long as the user timeout (RFC 6429 §3)',
+  (net) => {
+    const c = closed(established(net))
+    c.close()
+    for (let seconds = 0; seconds < 120; seconds++) {
+      net.wait(1000)
+      for (const _ of c.drain()) c.send({ flags: 'A', ack: 101, window: 0 })
+    }
+    c.drain()
+    net.expectClean()
+  },
+  { userTimeoutMs: 30_000 },
+)
 
 // ── credit of the host ──
 

@@ -4,7 +4,7 @@ import { connected, established, type StateOptions, unattached } from './support
 
 const STAMPED: StateOptions = { timestamps: true }
 
-tcpTest('once agreed, every segment carries timestamps and echoes the peer\'s (RFC 7323 §3.2)', (net) => {
+tcpTest("once agreed, every segment carries timestamps and echoes the peer's (RFC 7323 §3.2)", (net) => {
   for (const state of [established, connected]) {
     const c = state(net, STAMPED)
     c.write('x')

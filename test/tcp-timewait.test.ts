@@ -13,7 +13,8 @@ function records(net: TcpNet): number {
 
 /** A SYN for a new incarnation, `distance` above the old connection's last number. */
 function newSyn(c: Conn, distance: number, ts?: [number, number] | null): void {
-  const options = ts === null || (ts === undefined && !c.stamped) ? { mss: 1460 } : { mss: 1460, timestamps: ts ?? [c.tsNow, 0] }
+  const options =
+    ts === null || (ts === undefined && !c.stamped) ? { mss: 1460 } : { mss: 1460, timestamps: ts ?? [c.tsNow, 0] }
   c.send({ flags: 'S', seq: c.sndNxt + distance, options, ts: null })
 }
 
@@ -28,13 +29,17 @@ tcpTest('a repeated FIN is acknowledged and starts the 2 MSL again (RFC 9293 §3
   net.expectClean()
 })
 
-tcpTest('2 MSL are the board\'s setting', (net) => {
-  timeWait(net)
-  net.wait(1900)
-  if (records(net) !== 1) net.fail('TIME-WAIT is over')
-  net.wait(200)
-  net.expectClean()
-}, { mslMs: 1000 })
+tcpTest(
+  "2 MSL are the board's setting",
+  (net) => {
+    timeWait(net)
+    net.wait(1900)
+    if (records(net) !== 1) net.fail('TIME-WAIT is over')
+    net.wait(200)
+    net.expectClean()
+  },
+  { mslMs: 1000 },
+)
 
 tcpTest('RST does not end TIME-WAIT (RFC 1337 §3)', (net) => {
   const c = timeWait(net)
@@ -181,7 +186,13 @@ tcpTest('the new connection works from end to end', (net) => {
 /** Calls from a port of the card's own; the status if it fails, 0 if a SYN goes out. */
 function call(net: TcpNet, c: Conn, port: number): number {
   const cookie = net.cookie()
-  net.control({ op: M.OP_CONNECT, socket: cookie, a: ipNumber(c.peer.ip), b: c.peerPort | (port << 16), fields: [0, 0] })
+  net.control({
+    op: M.OP_CONNECT,
+    socket: cookie,
+    a: ipNumber(c.peer.ip),
+    b: c.peerPort | (port << 16),
+    fields: [0, 0],
+  })
   return net.event(M.EVENT_CONNECT_FAILED)?.status ?? 0
 }
 
@@ -206,18 +217,21 @@ tcpTest('connect from a port in TIME-WAIT is refused without timestamps (RFC 929
   net.lenient = true
 })
 
-tcpTest('connect from a port in TIME-WAIT opens with timestamps, its numbers and clock above the old (RFC 6191)', (net) => {
-  const c = closedCall(net, STAMPED)
-  const old = c.irs + 2
-  const clock = c.tsRecent
-  net.wait(1000)
-  if (call(net, c, 5000) !== 0) net.fail('refused')
-  const syn = c.expect({ flags: 'S', timestamps: true })
-  if (((c.irs - old) | 0) <= 0) net.fail('ISS went back')
-  if (((syn.timestamps![0] - clock) | 0) <= 0) net.fail('the clock went back')
-  if (records(net) !== 0) net.fail('the record stays')
-  net.lenient = true
-})
+tcpTest(
+  'connect from a port in TIME-WAIT opens with timestamps, its numbers and clock above the old (RFC 6191)',
+  (net) => {
+    const c = closedCall(net, STAMPED)
+    const old = c.irs + 2
+    const clock = c.tsRecent
+    net.wait(1000)
+    if (call(net, c, 5000) !== 0) net.fail('refused')
+    const syn = c.expect({ flags: 'S', timestamps: true })
+    if (((c.irs - old) | 0) <= 0) net.fail('ISS went back')
+    if (((syn.timestamps![0] - clock) | 0) <= 0) net.fail('the clock went back')
+    if (records(net) !== 0) net.fail('the record stays')
+    net.lenient = true
+  },
+)
 
 tcpTest('connect from a port in use is refused', (net) => {
   const c = connected(net, { cardPort: 5000 })
@@ -226,18 +240,22 @@ tcpTest('connect from a port in use is refused', (net) => {
   net.lenient = true
 })
 
-tcpTest('more connections in TIME-WAIT than records: the oldest goes', (net) => {
-  const conns: Conn[] = []
-  for (let i = 0; i < 40; i++) conns.push(timeWait(net, { peerPort: 20_000 + i }))
-  if (records(net) !== 16) net.fail(`${records(net)} records`)
-  // The youngest still answers, the oldest is gone.
-  conns.at(-1)!.send({ flags: 'FA', seq: 1, ack: 2 })
-  conns.at(-1)!.expect({ flags: 'A', seq: 2, ack: 2 })
-  conns[0]!.send({ flags: 'FA', seq: 1, ack: 2 })
-  conns[0]!.expect({ flags: 'R', seq: 2 })
-  net.wait(61_000)
-  net.expectClean()
-}, { maximumConnections: 8 })
+tcpTest(
+  'more connections in TIME-WAIT than records: the oldest goes',
+  (net) => {
+    const conns: Conn[] = []
+    for (let i = 0; i < 40; i++) conns.push(timeWait(net, { peerPort: 20_000 + i }))
+    if (records(net) !== 16) net.fail(`${records(net)} records`)
+    // The youngest still answers, the oldest is gone.
+    conns.at(-1)!.send({ flags: 'FA', seq: 1, ack: 2 })
+    conns.at(-1)!.expect({ flags: 'A', seq: 2, ack: 2 })
+    conns[0]!.send({ flags: 'FA', seq: 1, ack: 2 })
+    conns[0]!.expect({ flags: 'R', seq: 2 })
+    net.wait(61_000)
+    net.expectClean()
+  },
+  { maximumConnections: 8 },
+)
 
 tcpTest('200 connections in TIME-WAIT end in their order and all come back', (net) => {
   for (let i = 0; i < 200; i++) {

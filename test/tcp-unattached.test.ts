@@ -36,11 +36,15 @@ tcpTest('client: silence never places, and after the timeout the endpoint is res
   net.expectClean()
 })
 
-tcpTest('client: the timeout is the board\'s setting', (net) => {
-  const c = unattached(net)
-  c.expect({ flags: 'RA', after: 3000 })
-  net.expectClean()
-}, { unattachedTimeoutMs: 3000 })
+tcpTest(
+  "client: the timeout is the board's setting",
+  (net) => {
+    const c = unattached(net)
+    c.expect({ flags: 'RA', after: 3000 })
+    net.expectClean()
+  },
+  { unattachedTimeoutMs: 3000 },
+)
 
 tcpTest('server: the handshake places, and the server speaks first', (net) => {
   const c = opened(net, { firstSpeaker: M.FIRST_SPEAKER_SERVER, port: 25 })
@@ -50,7 +54,7 @@ tcpTest('server: the handshake places, and the server speaks first', (net) => {
   c.send({ flags: 'A' })
 })
 
-tcpTest('auto: silence places after the board\'s 200 ms', (net) => {
+tcpTest("auto: silence places after the board's 200 ms", (net) => {
   const c = opened(net, { firstSpeaker: M.FIRST_SPEAKER_AUTO })
   c.expectQuietHost(199)
   net.wait(2)
@@ -58,19 +62,23 @@ tcpTest('auto: silence places after the board\'s 200 ms', (net) => {
   c.expectNothing()
 })
 
-tcpTest('auto: placeAfterMs is the listener\'s own', (net) => {
+tcpTest("auto: placeAfterMs is the listener's own", (net) => {
   const c = opened(net, { firstSpeaker: M.FIRST_SPEAKER_AUTO, placeAfterMs: 50 })
   c.expectQuietHost(49)
   net.wait(2)
   c.expectEvent(M.EVENT_ACCEPTED)
 })
 
-tcpTest('auto: a board can say how long', (net) => {
-  const c = opened(net, { firstSpeaker: M.FIRST_SPEAKER_AUTO })
-  c.expectQuietHost(999)
-  net.wait(2)
-  c.expectEvent(M.EVENT_ACCEPTED)
-}, { placeAfterMs: 1000 })
+tcpTest(
+  'auto: a board can say how long',
+  (net) => {
+    const c = opened(net, { firstSpeaker: M.FIRST_SPEAKER_AUTO })
+    c.expectQuietHost(999)
+    net.wait(2)
+    c.expectEvent(M.EVENT_ACCEPTED)
+  },
+  { placeAfterMs: 1000 },
+)
 
 tcpTest('auto: a request places at once', (net) => {
   const c = opened(net, { firstSpeaker: M.FIRST_SPEAKER_AUTO })
@@ -178,7 +186,7 @@ tcpTest('unlisten of what does not listen is refused', (net) => {
   if (!answer || answer.status === 0 || answer.cookie !== 4711) net.fail('not refused')
 })
 
-tcpTest('the listening process\'s death resets its unattached endpoints', (net) => {
+tcpTest("the listening process's death resets its unattached endpoints", (net) => {
   const c = unattached(net)
   const half = new Conn(net, { cardPort: c.cardPort })
   half.sendSyn()
@@ -189,29 +197,32 @@ tcpTest('the listening process\'s death resets its unattached endpoints', (net) 
   net.expectClean()
 })
 
-tcpTest('an endpoint that finds no event buffer waits unattached, bounded, and then comes whole and in order', (net) => {
-  net.listen({ port: 80 })
-  net.killProcess()
-  net.card.enableSet(0, { eventBuffers: 1 })
-  net.card.setReplenish(3, false)
-  net.run()
-  net.listen({ port: 80 }) // takes the one event buffer
-  const c = new Conn(net)
-  c.sendSyn()
-  const { window } = c.expect({ flags: 'SA' })
-  c.send({ flags: 'A' })
-  let sent = 0
-  for (; sent < 60_000; sent += 1000) c.send({ flags: 'A', payload: 1000, seq: 1 + sent })
-  c.expectQuietHost(1000)
-  const last = c.drain().at(-1)!
-  if (window > 16384 || last.ack > 1 + 16384) net.fail(`${last.ack} bytes taken for nobody`)
-  net.card.replenish(3, 8)
-  net.run()
-  c.expectEvent(M.EVENT_ACCEPTED)
-  if (c.expect({ flags: 'A', ack: last.ack }).window < 30_000) net.fail('no window update')
-  for (let at = last.ack; at < 60_000; at += 1000) c.send({ flags: 'A', payload: 1000, seq: at })
-  c.expectRead(pattern(1, Math.max(...c.drain().map(({ ack }) => ack)) - 1))
-})
+tcpTest(
+  'an endpoint that finds no event buffer waits unattached, bounded, and then comes whole and in order',
+  (net) => {
+    net.listen({ port: 80 })
+    net.killProcess()
+    net.card.enableSet(0, { eventBuffers: 1 })
+    net.card.setReplenish(3, false)
+    net.run()
+    net.listen({ port: 80 }) // takes the one event buffer
+    const c = new Conn(net)
+    c.sendSyn()
+    const { window } = c.expect({ flags: 'SA' })
+    c.send({ flags: 'A' })
+    let sent = 0
+    for (; sent < 60_000; sent += 1000) c.send({ flags: 'A', payload: 1000, seq: 1 + sent })
+    c.expectQuietHost(1000)
+    const last = c.drain().at(-1)!
+    if (window > 16384 || last.ack > 1 + 16384) net.fail(`${last.ack} bytes taken for nobody`)
+    net.card.replenish(3, 8)
+    net.run()
+    c.expectEvent(M.EVENT_ACCEPTED)
+    if (c.expect({ flags: 'A', ack: last.ack }).window < 30_000) net.fail('no window update')
+    for (let at = last.ack; at < 60_000; at += 1000) c.send({ flags: 'A', payload: 1000, seq: at })
+    c.expectRead(pattern(1, Math.max(...c.drain().map(({ ack }) => ack)) - 1))
+  },
+)
 
 tcpTest('what an unattached endpoint may receive is bounded: it holds no more than 16 KiB of chunks', (net) => {
   const before = net.card.state('chunkFreeCount')
@@ -224,14 +235,14 @@ tcpTest('what an unattached endpoint may receive is bounded: it holds no more th
   c.drain()
 })
 
-tcpTest('once attached, the window opens to the socket\'s credit', (net) => {
+tcpTest("once attached, the window opens to the socket's credit", (net) => {
   const c = unattached(net, { windowScale: 0 })
   c.send({ flags: 'PA', payload: 1000 })
   const { window } = c.expect({ flags: 'A', after: 40 })
   if (window * 128 < 0x40000 - 1000 - 128) net.fail(`window ${window * 128}`)
 })
 
-tcpTest('two listeners: one address\'s own goes before the one for all', (net) => {
+tcpTest("two listeners: one address's own goes before the one for all", (net) => {
   net.listen({ port: 80, address: '192.0.2.1' })
   const c = new Conn(net)
   c.sendSyn()
