@@ -29,7 +29,7 @@ interface Running {
 }
 
 /** A program on a board at 10.0.0.1, and a client's sockets at 10.0.0.2. */
-function run(name: string, settings: Partial<ProcessSettings> = {}): Running {
+async function run(name: string, settings: Partial<ProcessSettings> = {}): Promise<Running> {
   const network = new FakeNetwork()
   const card = network.addCard(0x0a000001, 32 << 20, true)
   const clientStack = stackOn(network.addCard(0x0a000002))
@@ -41,10 +41,11 @@ function run(name: string, settings: Partial<ProcessSettings> = {}): Running {
   }
   // An echo on the client's side, for programs that are clients themselves.
   const client = createNet(clientStack)
-  client.createServer((socket) => socket.pipe(socket)).listen(7)
+  const echo = client.createServer((socket) => socket.pipe(socket)).listen(7)
   const udp = createDgram(clientStack).createSocket('udp4')
   udp.on('message', (message, from) => udp.send(message, from.port, from.address))
   udp.bind(7)
+  await Promise.all([once(echo, 'listening'), once(udp, 'listening')])
   const process = startNodeProgram(card, {
     name: `test/${name}`,
     program: program(name),
@@ -84,7 +85,10 @@ async function get(client: Net, path: string, options: http.RequestOptions = {})
 }
 
 test('an unmodified web server serves from its worker', async (t) => {
-  const { process, printed, client, lines } = run('http.mjs', { args: ['--fast', 'yes'], env: { COLOUR: 'green' } })
+  const { process, printed, client, lines } = await run('http.mjs', {
+    args: ['--fast', 'yes'],
+    env: { COLOUR: 'green' },
+  })
   t.is(await printed('listening'), 'listening on {"address":"0.0.0.0","family":"IPv4","port":80}')
   const seen = JSON.parse(await get(client, '/'))
   t.deepEqual(seen.argv, [program('http.mjs'), '--fast', 'yes'])
@@ -112,7 +116,7 @@ test('process.exit, exceptions and rejections end the program alone', async (t) 
     ['/reject', 1, 'rejected by the program'],
   ]
   for (const [path, code, message] of cases) {
-    const { process, printed, client } = run('http.mjs')
+    const { process, printed, client } = await run('http.mjs')
     await printed('listening')
     await get(client, path, { headers: { connection: 'close' } })
     const exit = await process.exited
@@ -127,7 +131,7 @@ test('process.exit, exceptions and rejections end the program alone', async (t) 
 })
 
 test('a CommonJS program is main, and stops when it is told to', async (t) => {
-  const { process, printed, client, lines } = run('main.cjs', { args: ['a', 'b'] })
+  const { process, printed, client, lines } = await run('main.cjs', { args: ['a', 'b'] })
   t.is(await printed('main'), 'main true a,b')
   const socket = client.connect(7, '10.0.0.1')
   socket.end('echo')
@@ -137,7 +141,7 @@ test('a CommonJS program is main, and stops when it is told to', async (t) => {
 })
 
 test('a program that is done ends by itself', async (t) => {
-  const { process, lines } = run('client.mjs')
+  const { process, lines } = await run('client.mjs')
   const exit = await process.exited
   t.is(exit.error, null, describeExit('client', exit))
   t.is(exit.code, 0)
@@ -156,7 +160,7 @@ test('a program that is done ends by itself', async (t) => {
 test('asynchronous contexts are those of whoever made the socket, as with Node itself', async (t) => {
   const file = program('context.mjs')
   const { stdout } = await promisify(execFile)(globalThis.process.execPath, ['-e', await onHighPorts(file)])
-  const { process, lines } = run('context.mjs')
+  const { process, lines } = await run('context.mjs')
   t.deepEqual(await process.exited, { code: 0, error: null }, lines.join('\n'))
   t.deepEqual(JSON.parse(lines[0]!), JSON.parse(stdout))
   t.like(JSON.parse(lines[0]!), {
@@ -175,12 +179,12 @@ async function onHighPorts(file: string): Promise<string> {
     .replaceAll(/^import (.*) from '(.*)'$/gm, "const $1 = require('$2')")
 }
 
-test('a program that is not there is said so at once', (t) => {
-  t.throws(() => run('missing.mjs'), { message: /^The program of test\/missing\.mjs is not there: .*missing\.mjs$/ })
+test('a program that is not there is said so at once', async (t) => {
+  await t.throwsAsync(run('missing.mjs'), { message: /^The program of test\/missing\.mjs is not there: .*missing\.mjs$/ })
 })
 
 test('a program hears that its card has stopped', async (t) => {
-  const { process, printed, card } = run('http.mjs')
+  const { process, printed, card } = await run('http.mjs')
   await printed('listening')
   card.stop()
   const exit = await process.exited
@@ -189,7 +193,7 @@ test('a program hears that its card has stopped', async (t) => {
 })
 
 test('a program that does not listen to the signal is terminated', async (t) => {
-  const { process, printed } = run('stubborn.mjs')
+  const { process, printed } = await run('stubborn.mjs')
   await printed('up')
   const exit = await process.stop(50)
   t.is(exit.code, 0)
@@ -306,7 +310,7 @@ test('a board program from a file', async (t) => {
 
 // Serial, so before all others and alone.
 test.serial('an idle worker costs nothing', async (t) => {
-  const { process, printed } = run('http.mjs')
+  const { process, printed } = await run('http.mjs')
   await printed('listening')
   await sleep(300)
   const before = globalThis.process.cpuUsage()
