@@ -180,7 +180,9 @@ async function onHighPorts(file: string): Promise<string> {
 }
 
 test('a program that is not there is said so at once', async (t) => {
-  await t.throwsAsync(run('missing.mjs'), { message: /^The program of test\/missing\.mjs is not there: .*missing\.mjs$/ })
+  await t.throwsAsync(run('missing.mjs'), {
+    message: /^The program of test\/missing\.mjs is not there: .*missing\.mjs$/,
+  })
 })
 
 test('a program hears that its card has stopped', async (t) => {

@@ -3,7 +3,7 @@ import { BOOT_FLAG_ALWAYS_COOKIES, BOOT_FLAG_NO_TIMESTAMPS } from '../abi/boot.t
 import * as M from '../abi/messages.ts'
 import { between, CARD, type Station } from './support/lan.ts'
 import { ipText, tcpFrame } from './support/packets.ts'
-import { Conn, type PeerOptions, TcpNet, tcpTest } from './support/tcp-script.ts'
+import { Conn, type PeerOptions, pattern, TcpNet, tcpTest } from './support/tcp-script.ts'
 
 const COOKIES = { flags: BOOT_FLAG_ALWAYS_COOKIES }
 const GATEWAY_MAC = '02:00:00:00:aa:fe'
@@ -137,6 +137,22 @@ tcpTest(
     c.expectEvent(M.EVENT_ACCEPTED)
     c.expectRead('GET /')
     c.expect({ flags: 'A', ack: 6, after: 40 })
+  },
+  COOKIES,
+)
+
+tcpTest(
+  'data that overtakes the ACK of a cookie is dropped, not reset, and comes again',
+  (net) => {
+    net.listen({ port: 80, firstSpeaker: M.FIRST_SPEAKER_CLIENT })
+    const c = client(net)
+    c.send({ flags: 'A', seq: 1461, payload: 1460 })
+    c.expectNothing(100)
+    c.send({ flags: 'A', seq: 1, payload: 1460 })
+    c.expectEvent(M.EVENT_ACCEPTED)
+    c.send({ flags: 'A', seq: 1461, payload: 1460 })
+    c.expectRead(pattern(1, 2920))
+    c.expect({ flags: 'A', ack: 2921 })
   },
   COOKIES,
 )

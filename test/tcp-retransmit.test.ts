@@ -367,6 +367,36 @@ for (const active of [false, true]) {
   })
 }
 
+tcpTest(
+  'while a retransmission is under way, bare ACKs carry SND.NXT: an older number would be dropped (RFC 9293 §3.10.7.4)',
+  (net) => {
+    const c = established(net)
+    c.write(14_600)
+    c.data()
+    c.expect({ seq: 1, length: 1460, after: 200 })
+    // Both sides retransmit; the peer has all of our data, and only our ACKs can tell it that we have its own.
+    c.send({ flags: 'A', payload: 100, ack: 1 })
+    c.send({ flags: 'A', payload: 100, ack: 1 })
+    c.expect({ flags: 'A', seq: 14_601, ack: 201, length: 0 })
+    c.send({ flags: 'A', ack: 14_601 })
+  },
+)
+
+tcpTest('behind a closed window, bare ACKs carry a number that the peer can accept', (net) => {
+  const c = established(net)
+  c.write(100)
+  c.expect({ length: 100 })
+  c.send({ flags: 'A', ack: 101, window: 0 })
+  c.write(100, { from: 101 })
+  c.expect({ seq: 101, length: 1, after: 200 })
+  // The probe's byte is on its way, but the peer's window ends before it.
+  c.send({ flags: 'A', payload: 10, ack: 101, window: 0 })
+  c.send({ flags: 'A', payload: 10, ack: 101, window: 0 })
+  c.expect({ flags: 'A', seq: 101, ack: 21, length: 0 })
+  c.abort()
+  c.expect({ flags: 'RA', seq: 101 })
+})
+
 tcpTest('a full transmit ring delays segments and loses none', (net) => {
   const conns = Array.from({ length: 60 }, (_, i) => established(net, { peerPort: 30_000 + i }))
   for (const c of conns) c.write(14_600)

@@ -49,6 +49,12 @@ export function cookieMake(local: u32, remote: u32, localPort: u32, remotePort: 
   return (head << 24) | hash(local, remote, tablePorts(localPort, remotePort), peerSequence, head)
 }
 
+/** True while there may be cookies that are still good. */
+export function cookiesOut(): bool {
+  const st = state()
+  return counters().tcpCookiesSent != 0 && st.nowMs - st.cookieMs <= (MAXIMUM_AGE + 1) << UNIT_SHIFT
+}
+
 /** The MSS that a returning cookie stands for, or 0 if it is forged or too old. */
 export function cookieCheck(
   local: u32,
@@ -59,7 +65,7 @@ export function cookieCheck(
   cookie: u32,
 ): u32 {
   // Without a flood there are no cookies, and so none to be guessed.
-  if (counters().tcpCookiesSent == 0 || state().nowMs - state().cookieMs > (MAXIMUM_AGE + 1) << UNIT_SHIFT) return 0
+  if (!cookiesOut()) return 0
   const head = cookie >>> 24
   const age = ((state().nowMs >>> UNIT_SHIFT) - (head >>> 3)) & 31
   if (age > MAXIMUM_AGE) return 0

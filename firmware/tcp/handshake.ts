@@ -37,7 +37,7 @@ import {
 } from '../wire/tcp.ts'
 import { tcpFail } from './close.ts'
 import { congestionStart } from './congestion.ts'
-import { cookieCheck, cookieMake, cookieSack, cookieScale, cookieTimestamp } from './cookie.ts'
+import { cookieCheck, cookieMake, cookieSack, cookieScale, cookiesOut, cookieTimestamp } from './cookie.ts'
 import { segmentArrives } from './input.ts'
 import { initialSequence, timestampOffset } from './isn.ts'
 import { options } from './options.ts'
@@ -103,7 +103,8 @@ export function handshakeInput(
   if (flags & TCP_ACK) {
     const mss = flags & TCP_SYN ? 0 : cookieReturned(packet, segment)
     if (mss == 0) {
-      replyReset(packet, segment, bytes)
+      // While cookies are out, data may have overtaken the ACK that brings one back. It comes again.
+      if (bytes == 0 || !cookiesOut()) replyReset(packet, segment, bytes)
       return
     }
     const tcb = cookieOpen(packet, segment, listener, mss)

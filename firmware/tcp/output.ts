@@ -245,10 +245,20 @@ function acknowledge(tcb: Tcb): bool {
     }
   }
   // A probe lies one byte below the window, so the peer must answer it (RFC 9293 §3.8.4).
-  const sequence = tcb.flags & F_PROBE ? tcb.sndUna - 1 : tcb.sndNxt
+  const sequence = tcb.flags & F_PROBE ? tcb.sndUna - 1 : bareSequence(tcb)
   if (!sendSegment(tcb, sequence, 0, TCP_ACK)) return neighborMissing(tcb)
   tcb.flags &= ~F_PROBE
   return true
+}
+
+/**
+ * SND.NXT for a segment without payload: the end of what was ever sent, as `sndNxt` may have gone back for a retransmission, and the
+ * peer takes an ACK with an old number for an old ACK. Not beyond the peer's window, where it would not be acceptable either.
+ */
+function bareSequence(tcb: Tcb): u32 {
+  if (tcb.state < <u8>TCP_ESTABLISHED) return tcb.sndNxt
+  const edge = tcb.sndUna + tcb.sndWnd + (tcb.flags & F_FIN_SENT ? 1 : 0)
+  return seqLt(edge, tcb.sndMax) ? edge : tcb.sndMax
 }
 
 /** What the receive window opens by at least, bytes. */
@@ -380,6 +390,5 @@ function writeSackBlocks(tcb: Tcb, at: u32, limit: u32): u32 {
 /** Sends RST for a connection that we give up (RFC 9293 §3.10.5). Best effort. */
 export function sendReset(tcb: Tcb): void {
   counters().tcpResetsOut++
-  // SND.NXT proper: `sndNxt` may have gone back for a retransmission.
-  sendSegment(tcb, tcb.sndMax, 0, TCP_RST | TCP_ACK)
+  sendSegment(tcb, bareSequence(tcb), 0, TCP_RST | TCP_ACK)
 }

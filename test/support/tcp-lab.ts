@@ -303,9 +303,9 @@ export class Lab {
     }
     if (this.random.chance(reordering)) timeNs += Math.round(this.random.next() * jitterMs * 1e6)
     let sent = frame
-    if (this.random.chance(corruption)) {
+    // What the checksums of IP and TCP cover; ARP has none.
+    if (frame[12] === 8 && frame[13] === 0 && this.random.chance(corruption)) {
       sent = frame.slice()
-      // Within what the checksums of IP and TCP cover.
       const at = 14 + this.random.below(frame.length - 14)
       sent[at]! ^= 1 << this.random.below(8)
       note('damaged')
