@@ -1,20 +1,18 @@
+import { execFile } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import kernel from 'node:net'
 import { cpus } from 'node:os'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
 import { availableCpu } from '../emulator/cpu/index.ts'
 import type { BenchEngine, BenchFigure, BenchOptions, BenchReport } from '../toolchain/bench-engine.ts'
 import { packageRoot } from '../toolchain/package-root.ts'
+import type { ChildResult, ChildTask } from './child.ts'
 import { idleConnections } from './idle.ts'
-import { makePair, type Pair, SERVER_IP } from './pair.ts'
+import { makePair } from './pair.ts'
 import { type PeerFigure, runPeer } from './peer.ts'
-import { bulk, connectionRate, roundTrip } from './programs.ts'
 import { median } from './statistics.ts'
 
-/** Address of the kernel's side of every comparison. */
-const LOOPBACK = '127.0.0.1'
 const CONCURRENT = 64
-/** Bytes of an Ethernet frame with a full segment, as the link counts them. */
-const FULL_FRAME_BYTES = 1514
 
 const FIRMWARE = `${packageRoot}/build/release/firmware.wasm`
 const LAYOUTS = `${packageRoot}/build/release/firmware.layouts.json`
@@ -27,36 +25,55 @@ interface Size {
   readonly idle: number
 }
 
-const FULL: Size = { runs: 5, connections: 30_000, rounds: 50_000, bytes: 1 << 30, idle: 10_000 }
-const QUICK: Size = { runs: 2, connections: 5_000, rounds: 10_000, bytes: 1 << 28, idle: 2_000 }
+const FULL: Size = { runs: 3, connections: 30_000, rounds: 50_000, bytes: 1 << 30, idle: 10_000 }
+const QUICK: Size = { runs: 1, connections: 5_000, rounds: 10_000, bytes: 1 << 28, idle: 2_000 }
 
-type Measure = (pair: Pair, size: Size) => Promise<BenchFigure[]>
+type Measure = (size: Size) => Promise<BenchFigure[]>
 
-/** Ours and the kernel's by turns, so that what else the machine does hits both. */
-async function alternate(
-  runs: number,
-  ours: () => Promise<number>,
-  theirs: () => Promise<number>,
-): Promise<[number, number]> {
-  const a: number[] = []
-  const b: number[] = []
-  // The first round warms the compiler up and does not count.
-  for (let run = -1; run < runs; run++) {
-    const mine = await ours()
-    const other = await theirs()
-    if (run < 0) continue
-    a.push(mine)
-    b.push(other)
-  }
-  return [median(a), median(b)]
+/** Rounds of ours and the kernel's by turns, so that what else the machine does hits both. */
+const ROUNDS = 2
+/** Longest run of one child, milliseconds. */
+const CHILD_TIMEOUT_MS = 300_000
+
+async function inChild(task: ChildTask): Promise<ChildResult> {
+  const script = fileURLToPath(new URL('./child.js', import.meta.url))
+  const { stdout } = await promisify(execFile)(process.execPath, [script, JSON.stringify(task)], {
+    timeout: CHILD_TIMEOUT_MS,
+  })
+  return JSON.parse(stdout) as ChildResult
 }
 
-const measureConnections: Measure = async ({ server, client }, size) => {
-  const [ours, theirs] = await alternate(
-    size.runs,
-    () => connectionRate(server.net, client.net, SERVER_IP, size.connections, CONCURRENT),
-    () => connectionRate(kernel, kernel, LOOPBACK, size.connections / 3, CONCURRENT),
-  )
+interface Comparison {
+  readonly ours: number
+  readonly theirs: number
+  readonly p99: number
+  readonly parts: Readonly<Record<string, number>>
+}
+
+async function compare(
+  name: ChildTask['case'],
+  runs: number,
+  amount: number,
+  kernelAmount = amount,
+): Promise<Comparison> {
+  const ours: number[] = []
+  const theirs: number[] = []
+  const p99: number[] = []
+  let parts = {}
+  const task = { case: name, firmware: FIRMWARE, runs, concurrent: CONCURRENT }
+  for (let round = 0; round < ROUNDS; round++) {
+    const mine = await inChild({ ...task, side: 'inic', amount })
+    const other = await inChild({ ...task, side: 'kernel', amount: kernelAmount })
+    ours.push(...mine.values)
+    theirs.push(...other.values)
+    p99.push(...mine.p99)
+    parts = mine.parts
+  }
+  return { ours: median(ours), theirs: median(theirs), p99: median(p99), parts }
+}
+
+const measureConnections: Measure = async (size) => {
+  const { ours, theirs } = await compare('connections', size.runs, size.connections, Math.ceil(size.connections / 3))
   return [
     {
       case: 'connections',
@@ -70,17 +87,8 @@ const measureConnections: Measure = async ({ server, client }, size) => {
   ]
 }
 
-const measureRoundTrip: Measure = async ({ server, client }, size) => {
-  const p99: number[] = []
-  const [ours, theirs] = await alternate(
-    size.runs,
-    async () => {
-      const result = await roundTrip(server.net, client.net, SERVER_IP, size.rounds)
-      p99.push(result.p99)
-      return result.mean
-    },
-    async () => (await roundTrip(kernel, kernel, LOOPBACK, size.rounds)).mean,
-  )
+const measureRoundTrip: Measure = async (size) => {
+  const { ours, theirs, p99 } = await compare('round-trip', size.runs, size.rounds)
   return [
     {
       case: 'round-trip',
@@ -91,25 +99,14 @@ const measureRoundTrip: Measure = async ({ server, client }, size) => {
       bar: "at most half the kernel's",
       reached: ours <= theirs / 2,
     },
-    { case: 'round-trip', name: '64 bytes there and back, 99th percentile', value: median(p99), unit: 'µs' },
+    { case: 'round-trip', name: '64 bytes there and back, 99th percentile', value: p99, unit: 'µs' },
   ]
 }
 
-const measureBulk: Measure = async ({ farm, server, client }, size) => {
-  const [ours, theirs] = await alternate(
-    size.runs,
-    () => bulk(server.net, client.net, SERVER_IP, size.bytes),
-    () => bulk(kernel, kernel, LOOPBACK, size.bytes),
-  )
-  const framesBefore = sentFrames(client)
-  farm.setProfiling(true)
-  const started = process.hrtime.bigint()
-  await bulk(server.net, client.net, SERVER_IP, size.bytes)
-  const seconds = Number(process.hrtime.bigint() - started) / 1e9
-  const profile = farm.profile
-  farm.setProfiling(false)
-  const frames = sentFrames(client) - framesBefore
-  const figures: BenchFigure[] = [
+const measureBulk: Measure = async (size) => {
+  const { ours, theirs, parts } = await compare('bulk', size.runs, size.bytes)
+  const { framesPerSecond, ...nsByPart } = parts
+  return [
     {
       case: 'bulk',
       name: 'one connection, MTU 1500',
@@ -117,26 +114,20 @@ const measureBulk: Measure = async ({ farm, server, client }, size) => {
       unit: 'Gbit/s',
       reference: { name: 'kernel, MTU 65536', value: theirs },
     },
-    { case: 'bulk', name: `frames of ${FULL_FRAME_BYTES} bytes, while profiled`, value: frames / seconds, unit: '1/s' },
+    { case: 'bulk', name: 'data frames, while profiled', value: framesPerSecond, unit: '1/s' },
+    ...Object.entries(nsByPart).map(([part, value]) => ({
+      case: 'bulk',
+      name: `${part}, both ends`,
+      value,
+      unit: 'ns/frame',
+    })),
   ]
-  if (profile !== null) {
-    for (const [part, ns] of [
-      ['firmware', profile.firmwareNs],
-      ['link', profile.linkNs],
-      ['DMA', profile.dmaNs],
-      ['host', profile.hostNs],
-    ] as const)
-      figures.push({ case: 'bulk', name: `${part}, both ends`, value: ns / frames, unit: 'ns/frame' })
-  }
-  return figures
 }
 
-function sentFrames({ board }: Pair['client']): number {
-  return board.statistics().ports[0].txFrames
-}
-
-const measureIdle: Measure = async (pair, size) => {
+const measureIdle: Measure = async (size) => {
+  const pair = makePair({ firmware: FIRMWARE, cpu: 'auto' })
   const { connections, hostBytes, cardBytes } = await idleConnections(pair, size.idle, LAYOUTS)
+  await pair.close()
   return [
     {
       case: 'idle',
@@ -176,30 +167,24 @@ async function run(options: BenchOptions): Promise<BenchReport> {
   const missing = [FIRMWARE, LAYOUTS].find((file) => !existsSync(file))
   if (missing !== undefined) throw new Error(`there is no ${missing}: inic build --release makes it`)
   const size = options.quick ? QUICK : FULL
-  const cpu = availableCpu()
-  const pair = makePair({ firmware: FIRMWARE, cpu })
-  try {
-    const figures: BenchFigure[] = []
-    for (const name of options.cases) {
-      options.onProgress(name)
-      figures.push(...(await MEASURES[name].measure(pair, size)))
-    }
-    const peers: PeerFigure[] = []
-    for (const command of options.peers) {
-      options.onProgress(command)
-      peers.push(...(await runPeer(command)))
-    }
-    const environment = {
-      cpu,
-      processor: cpus()[0].model,
-      cores: cpus().length,
-      node: process.version,
-      runs: size.runs,
-    }
-    return { figures: withPeers(figures, peers), environment }
-  } finally {
-    await pair.close()
+  const figures: BenchFigure[] = []
+  for (const name of options.cases) {
+    options.onProgress(name)
+    figures.push(...(await MEASURES[name].measure(size)))
   }
+  const peers: PeerFigure[] = []
+  for (const command of options.peers) {
+    options.onProgress(command)
+    peers.push(...(await runPeer(command)))
+  }
+  const environment = {
+    cpu: availableCpu(),
+    processor: cpus()[0].model,
+    cores: cpus().length,
+    node: process.version,
+    runs: size.runs * ROUNDS,
+  }
+  return { figures: withPeers(figures, peers), environment }
 }
 
 export const engine: BenchEngine = {
