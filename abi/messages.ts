@@ -14,7 +14,7 @@ export const COMMAND_HEADER_BYTES = 16
 export const COMMAND_MAXIMUM_BYTES = 64 // commands other than data
 
 // Control queue.
-/** cookie; A = local address (0 = any); B = port (0 = choose) | backlog << 16; then the fields below. Answer: EVENT_LISTENING. */
+/** cookie; A = local address (0 = any); B = port (0 = choose) | backlog << 16 (not used by the card: its SYN backlog is the board's setting); then the fields below. Answer: EVENT_LISTENING. */
 export const OP_LISTEN = 1
 export const LISTEN_FIRST_SPEAKER = 16 // u32 FIRST_SPEAKER_*
 export const LISTEN_PLACE_AFTER_MS = 20 // u32, 0 = the board's setting

@@ -7,6 +7,9 @@
  *      ├─ADDRESS─┼─LENGTH──┼─INFO────┼─OWNER───┤
  *
  * Devices act only between polls, in this order: transmit, deliver, fetch, receive.
+ *
+ * A ring's base is a multiple of 4 and it has at most 65536 entries; one that is moved, resized or switched on again starts at its
+ * first descriptor. A bad base or a bad receive, fetch or deliver descriptor is a bus fault; a bad transmit descriptor is refused and counted.
  */
 
 export const DESCRIPTOR_BYTES = 16
@@ -26,7 +29,8 @@ export const MAC_MINIMUM_FRAME = 14
 export const MAC_MAXIMUM_FRAME = 2032
 
 // DMA fetch: the firmware gives empty buffers with LENGTH = capacity. The device copies each device-readable chain
-// into as many buffers as it needs, in order; INFO = queue index | FIRST | LAST, LENGTH = bytes stored.
+// into as many buffers as it needs, in order; INFO = queue index | FIRST | LAST, LENGTH = bytes stored. A queue that is disabled
+// in the middle of a record ends it with LAST and LENGTH 0; its epoch tells that the record is not whole.
 // DMA deliver: the firmware gives pieces; those from one with FIRST to the next with LAST form one record, written
 // into one device-writable chain of the queue in INFO. The device always takes all that it owns: a record for a queue
 // without a free chain is dropped and counted, so the firmware looks at the queue status first.
