@@ -165,10 +165,9 @@ export class Port {
 export const PORT_BYTES = 32
 export const LOOPBACK_PORT = MAC_PORTS
 const PORTS_BASE = CARVE_BASE + 0x400
-const COUNTERS_BASE_ = CARVE_BASE + 0x500
+export const COUNTERS_BASE = CARVE_BASE + 0x500
 /** First address that `carve` hands out. */
 export const CARVE_START = CARVE_BASE + 0x1000
-export const COUNTERS_BASE = COUNTERS_BASE_
 
 /** Counters, free-running; shown by `inic inspect`. */
 @unmanaged
@@ -227,7 +226,7 @@ export function state(): State {
 }
 
 export function counters(): Counters {
-  return changetype<Counters>(COUNTERS_BASE_)
+  return changetype<Counters>(COUNTERS_BASE)
 }
 
 /** @param index 0..MAC_PORTS - 1, or LOOPBACK_PORT */

@@ -367,7 +367,6 @@ for (const [name, what, a, b, address] of accesses) {
 onGuardedBus('a bus fault in memory.copy has its call stack', async (t) => {
   const module = await assemble(`
     export function reset(): void {}
-    // @ts-ignore: decorator
     function outer(n: u32): u32 { const r = inner(n) + 1; store<u32>(0x20100, r); return r }
     function inner(n: u32): u32 { memory.copy(n, 0x20000, 0x100 + n); return load<u32>(0x20100) + outer2(n) }
     function outer2(n: u32): u32 { return n > 100000 ? outer(n) : 0 }

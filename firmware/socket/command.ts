@@ -40,20 +40,17 @@ import {
   F_HOST,
   F_KEEP_ALIVE,
   F_NO_DELAY,
-  F_WINDOW_UPDATE,
   Tcb,
   TIMER_KEEP_ALIVE,
   TIMER_STATE,
   tcbOfHandle,
   wantOutput,
 } from '../tcp/tcb.ts'
-import { timerStart, timerStop } from '../tcp/timer.ts'
+import { FIN_WAIT_2_MS, timerStart, timerStop } from '../tcp/timer.ts'
 import { cancelConnect, connectCommand } from './connect.ts'
 import { listenCommand, unlistenCommand } from './listen.ts'
 import { isUdpHandle, udpCommand } from './udp.ts'
 
-/** How long FIN-WAIT-2 lasts once the application has let go, milliseconds. */
-const FIN_WAIT_2_MS: u32 = 60000
 /** A window that has opened by this much is worth an ACK of its own, segments (RFC 9293 §3.8.6.2.2). */
 const WINDOW_UPDATE_SEGMENTS: u32 = 2
 
@@ -150,7 +147,7 @@ function creditCommand(tcb: Tcb, bytes: u32): void {
   // RFC 9293 §3.8.6.2.2: advertise once it is half of what the window can be, or two segments where little is left of it.
   const little = tcb.rcvAdvertised - tcb.rcvNxt < all >>> 2
   if (opened >= all >>> 1 || (little && opened >= WINDOW_UPDATE_SEGMENTS * <u32>tcb.mss)) {
-    tcb.flags |= F_ACK_NOW | F_WINDOW_UPDATE
+    tcb.flags |= F_ACK_NOW
     wantOutput(tcb)
   }
 }

@@ -49,15 +49,13 @@ import {
   tcbAt,
   wantOutput,
 } from './tcb.ts'
-import { keepAliveHeard, timerStart } from './timer.ts'
+import { FIN_WAIT_2_MS, keepAliveHeard, timerStart } from './timer.ts'
 import { TIME_WAIT_TAG } from './timewait.ts'
 
 /** A timestamp older than this says nothing any more (RFC 7323 §5.5), milliseconds. */
 const TS_VALID_MS: u32 = 24 * 86400 * 1000
 /** Shortest time between two answers to bare ACKs that are not acceptable, milliseconds. */
 const BARE_ANSWER_MS: u32 = 100
-/** How long FIN-WAIT-2 lasts once the application has let go, milliseconds. */
-const FIN_WAIT_2_MS: u32 = 60000
 
 /**
  * A TCP segment has arrived for one of our addresses.

@@ -54,7 +54,6 @@ import {
   F_SACK,
   F_TIMESTAMPS,
   F_TIMING,
-  F_WINDOW_UPDATE,
   setState,
   Tcb,
   TIMER_DELAYED_ACK,
@@ -66,7 +65,7 @@ import { lossTimerStart, timerStart, timerStop } from './timer.ts'
 /** Longest time that an ACK waits for data to ride on (RFC 9293 §3.8.6.3 allows 500 ms), milliseconds. */
 const DELAYED_ACK_MS: u32 = 40
 /** What one poll sends for one connection before others have their turn, segments. */
-const BURST_SEGMENTS: u32 = 64
+export const BURST_SEGMENTS: u32 = 64
 /** IP and TCP headers without options. */
 const FIXED_HEADERS: u32 = 40
 const TTL: u32 = 64
@@ -317,7 +316,7 @@ export function sendSegment(tcb: Tcb, sequence: u32, bytes: u32, flags: u32): bo
   if (flags & TCP_ACK) {
     tcb.lastAckSent = tcb.rcvNxt
     tcb.unackedSegments = 0
-    tcb.flags &= ~(F_ACK_NOW | F_WINDOW_UPDATE)
+    tcb.flags &= ~F_ACK_NOW
     timerStop(tcb, TIMER_DELAYED_ACK)
   }
   return true

@@ -3,8 +3,17 @@ import { trace } from '../hal/trace.ts'
 import { counters } from '../state.ts'
 import { TCP_ACK, TCP_FIN, TCP_PSH } from '../wire/tcp.ts'
 import { congestionLoss } from './congestion.ts'
-import { neighborMissing, noteSent, payloadLimit, sendSegment } from './output.ts'
-import { holeEnd, isLost, pipeBytes, rangeCount, rangeEnd, sackedAbove, skipSacked } from './scoreboard.ts'
+import { BURST_SEGMENTS, neighborMissing, noteSent, payloadLimit, sendSegment } from './output.ts'
+import {
+  DUP_THRESHOLD,
+  holeEnd,
+  isLost,
+  pipeBytes,
+  rangeCount,
+  rangeEnd,
+  sackedAbove,
+  skipSacked,
+} from './scoreboard.ts'
 import { seqLt, seqMax } from './sequence.ts'
 import {
   F_FIN_SENT,
@@ -25,10 +34,6 @@ import { timerStart } from './timer.ts'
  * Loss recovery: SACK-based by RFC 6675 where the peer allows SACK, NewReno by RFC 6582 otherwise. What is sent in recovery is
  * chosen by `recoveryOutput`; before and after, by `sendNew`.
  */
-
-/** Three duplicate ACKs, or as much SACKed, mean a loss (RFC 5681 §3.2, RFC 6675 §5). */
-const DUP_THRESHOLD: u32 = 3
-const BURST_SEGMENTS: u32 = 64
 
 /** An ACK that acknowledges nothing new arrived while data is outstanding, or SACK told news. Enters recovery when that means a loss. */
 export function recoveryDuplicate(tcb: Tcb): void {

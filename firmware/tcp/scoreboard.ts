@@ -10,7 +10,7 @@ import { Tcb } from './tcb.ts'
 const RANGE_BYTES: u32 = 8
 const MAXIMUM_RANGES: u32 = CHUNK_BYTES / RANGE_BYTES - 1
 /** RFC 6675 §2: DupThresh. */
-const DUP_THRESHOLD: u32 = 3
+export const DUP_THRESHOLD: u32 = 3
 
 export function rangeCount(tcb: Tcb): u32 {
   return tcb.scoreboard ? <u32>chunkMeta(tcb.scoreboard).length : 0

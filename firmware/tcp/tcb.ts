@@ -192,7 +192,6 @@ export const F_CONNECTED_OWED: u32 = 1 << 22
 export const F_RESET_OWED: u32 = 1 << 23
 export const F_FAILED_OWED: u32 = 1 << 24
 export const F_CREDIT_OWED: u32 = 1 << 25
-export const F_WINDOW_UPDATE: u32 = 1 << 26
 /** The last segment was sent once more in this recovery (RFC 6675 §4). */
 export const F_RESCUED: u32 = 1 << 27
 /** What TIMER_RETRANSMIT waits for is the probe timeout, not the RTO (RFC 8985 §7.2). */

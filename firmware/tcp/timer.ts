@@ -38,6 +38,8 @@ import {
 /** RFC 6298 (2.1): RTO before the first measurement, and (2.5) its upper bound; milliseconds. */
 export const RTO_INITIAL_MS: u32 = 1000
 const RTO_MAXIMUM_MS: u32 = 60000
+/** How long FIN-WAIT-2 lasts once the application has let go, milliseconds. */
+export const FIN_WAIT_2_MS: u32 = 60000
 /** RFC 8985 §7.2: WCDelAckT, milliseconds. */
 const WORST_DELAYED_ACK_MS: u32 = 200
 /** Repetitions of SYN, over 3 minutes at least (RFC 9293 §3.8.3, MUST-23), and of SYN-ACK. */
