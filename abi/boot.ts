@@ -21,6 +21,25 @@ export const BOOT_IPOS_ETHERTYPE = 96 // default 0x0007 (FIG. 11)
 export const BOOT_FLAGS = 100 // BOOT_FLAG_*
 export const BOOT_USER_TIMEOUT_MS = 104 // unacknowledged data for so long ends the connection (RFC 9293 R2)
 export const BOOT_UNATTACHED_TIMEOUT_MS = 108 // an unattached endpoint that never sends a request is reset after this
+export const BOOT_SERVER_INDEX = 112 // place of this server in the farm, 0..MAXIMUM_PEERS
+export const BOOT_PEER_COUNT = 116 // other servers on the synchronization hub, 0..MAXIMUM_PEERS
+export const BOOT_PLACEMENT = 120 // PLACEMENT_*
+// Weights of the load of a resource, per cent + 1 (1 = the resource does not count); a server's load is the largest weighted one.
+export const BOOT_WEIGHT_CPU = 124
+export const BOOT_WEIGHT_MEMORY = 128
+export const BOOT_WEIGHT_BANDWIDTH = 132
+export const BOOT_WEIGHT_CONNECTIONS = 136
+export const BOOT_LOCAL_LIMIT = 140 // local-first: per mille of load up to which this server serves itself, + 1
+export const BOOT_LOAD_LIMIT = 144 // per mille of load from which on a server gets nothing new while another is below, + 1
+export const BOOT_STATE_INTERVAL_MS = 148 // between two state messages
+export const BOOT_LEASE_MS = 152 // a forwarded endpoint stops after so long without word from its entry INIC
+export const BOOT_FORWARD_ENTRIES = 156 // rows of the Forward table
+
+export const PLACEMENT_DEFAULT = 0
+export const PLACEMENT_LEAST_LOADED = 1
+export const PLACEMENT_LOCAL_FIRST = 2
+export const PLACEMENT_ROUND_ROBIN = 3
+export const PLACEMENT_LOCAL_ONLY = 4
 
 export const CONGESTION_DEFAULT = 0
 export const CONGESTION_NEWRENO = 1
@@ -40,5 +59,17 @@ export const BOOT_INTERFACE_ADDRESS = 4 // u32 IPv4, 0 = none
 export const BOOT_INTERFACE_PREFIX = 8 // u32 bits
 export const BOOT_INTERFACE_GATEWAY = 12 // u32 IPv4, 0 = none
 export const BOOT_INTERFACE_MTU = 16 // u32 bytes of IP packet, 0 = 1500
+/** u32: packets that carry this interface's address as their source leave by port n - 1, and by its gateway; 0 = by this one. */
+export const BOOT_INTERFACE_REPLY = 20
 export const INTERFACE_ENABLED = 1
 export const INTERFACE_HUB = 2 // the synchronization hub: ipOS frames only
+
+// Peers: the other servers on the hub, BOOT_PEER_COUNT blocks of BOOT_PEER_BYTES. ipOS frames from anybody else are dropped.
+export const BOOT_PEERS = 512
+export const BOOT_PEER_BYTES = 32
+export const BOOT_PEER_MAC_HIGH = 0 // u32: first two bytes of its port on the hub
+export const BOOT_PEER_MAC_LOW = 4 // u32: last four
+export const BOOT_PEER_INDEX = 8 // u32: its BOOT_SERVER_INDEX
+/** u32 for each of MAC_PORTS: its address on the network of our port of that number, 0 = none. The first that is not 0 names the server. */
+export const BOOT_PEER_ADDRESSES = 12
+export const MAXIMUM_PEERS = 31

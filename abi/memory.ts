@@ -73,3 +73,13 @@ export const DIRECTORY_INTERFACES = 7
 export const DIRECTORY_CHUNKS = 8
 /** Counters; class `Counters`. */
 export const DIRECTORY_COUNTERS = 9
+/** Forward table (FIG. 12), and what else the ipOS layer keeps of connections that are elsewhere; class `Forward`. Row 0 is never used. */
+export const DIRECTORY_FORWARDS = 10
+/** Endpoints that move or have come from elsewhere; class `Migration`. Row 0 is never used. */
+export const DIRECTORY_MIGRATIONS = 11
+/** Server State table (FIG. 12): row 0 is this server, then the peers; class `Server`. */
+export const DIRECTORY_SERVERS = 12
+/** Application Information table (FIG. 12); class `Application`. */
+export const DIRECTORY_APPLICATIONS = 13
+/** Ports that the servers of the farm serve; class `Service`. */
+export const DIRECTORY_SERVICES = 14

@@ -35,6 +35,25 @@ export const OP_SET_OPTION = 5
 /** cookie; A = local address (0 = any); B = port (0 = choose) | flags << 16 (UDP_*). Answer: EVENT_UDP_BOUND. */
 export const OP_UDP_BIND = 6
 
+/** state of the main board, for the Server State table; fields below. No answer. */
+export const OP_BOARD_STATE = 8
+export const BOARD_STATE_CPU = 16 // u32 per mille
+export const BOARD_STATE_MEMORY_AVAILABLE = 20 // u32 KiB
+export const BOARD_STATE_MEMORY_TOTAL = 24 // u32 KiB, 0 = not known
+export const BOARD_STATE_BANDWIDTH_AVAILABLE = 28 // u32 kbit/s
+export const BOARD_STATE_BANDWIDTH_TOTAL = 32 // u32 kbit/s, 0 = not known
+export const BOARD_STATE_CONNECTIONS = 36 // u32: connections to report instead of those counted, + 1; 0 = as counted
+export const BOARD_STATE_BYTES = 40
+/** Application Information table: A = process id. No answer. */
+export const OP_PROCESS_STATE = 9
+export const PROCESS_STATE_MEMORY = 16 // u32 KiB that the process needs
+export const PROCESS_STATE_CPU = 20 // u32 per mille
+export const PROCESS_STATE_BYTES = 24
+/** cookie of a listener; A = SOCKET_OPTION_* bits from now on. No answer. */
+export const OP_LISTENER_OPTIONS = 10
+/** A = 1: this server takes nothing new until A = 0. No answer. */
+export const OP_DRAIN = 11
+
 // TX queue: in order with the stream.
 /** handle; payload from byte 16, at most MAXIMUM_DATA_BYTES; DATA_FLAG_FIN: this ends the stream (payload may be empty). */
 export const OP_DATA = 16
@@ -49,6 +68,25 @@ export const OP_UDP_SEND = 20
 /** handle; on this queue because it must not overtake the datagrams sent just before. */
 export const OP_UDP_CLOSE = 7
 
+/** handle; payload: bytes that were delivered and that nobody has consumed go back, in order; may come in several records. */
+export const OP_RETURN = 21
+/** handle; payload: a piece of the state that the application hands over; at most MAXIMUM_STATE_BYTES in all. */
+export const OP_STATE = 22
+/**
+ * handle; A = address of the server to move to, 0 = the best; B = bytes delivered to the host so far, modulo 2^32; DATA_FLAG_FIN
+ * does not apply; MIGRATE_FLAG_*. Answer: EVENT_MIGRATED. What OP_RETURN and OP_STATE brought belongs to this command; if it fails
+ * the returned bytes are delivered again. Between this command and its answer the host sends nothing for the handle but OP_ABORT.
+ */
+export const OP_MIGRATE = 23
+/** The application hands over: another one that takes such connections must be there. */
+export const MIGRATE_FLAG_HANDED_OVER = 1
+/** OP_DATA beyond the granted credit, just before OP_MIGRATE: what the host had queued goes along. */
+export const DATA_FLAG_MIGRATING = 2
+/** State of one hand-over, bytes. */
+export const MAXIMUM_STATE_BYTES = 65536
+/** What OP_DATA with DATA_FLAG_MIGRATING may exceed the credit by, bytes. */
+export const MAXIMUM_MIGRATING_BYTES = 1048576
+
 export const DATA_FLAG_FIN = 1
 /** Payload of one OP_DATA, bytes. */
 export const MAXIMUM_DATA_BYTES = 65536
@@ -59,6 +97,8 @@ export const FIRST_SPEAKER_SERVER = 2 // at the handshake
 
 export const SOCKET_OPTION_NO_DELAY = 1 // Nagle off (RFC 9293 §3.7.4)
 export const SOCKET_OPTION_KEEP_ALIVE = 2
+/** Of a listener: its application takes connections that another one hands over. */
+export const SOCKET_OPTION_TAKES_OVER = 4
 
 export const OPTION_NO_DELAY = 1 // value 0 or 1
 export const OPTION_KEEP_ALIVE = 2 // value = idle seconds before the first probe, 0 = off
@@ -78,6 +118,8 @@ export const RX_HEADER_BYTES = 16
 export const RX_DATA = 1
 /** one datagram; payload after RX_DATAGRAM_HEADER_BYTES. */
 export const RX_DATAGRAM = 2
+/** a piece of the state that came with EVENT_ARRIVED; RX_FLAG_END on the last. */
+export const RX_STATE = 3
 export const RX_FLAG_END = 1
 export const RX_DATAGRAM_REMOTE_ADDRESS = 16 // u32
 export const RX_DATAGRAM_LOCAL_ADDRESS = 20 // u32
@@ -116,6 +158,17 @@ export const EVENT_RESET = 7
 export const EVENT_UDP_BOUND = 8
 /** handle, status, remote address and port: an ICMP error came back for a datagram. */
 export const EVENT_UDP_ERROR = 9
+/**
+ * handle, status: the answer to OP_MIGRATE. OK: the endpoint is another server's, the handle is dead. EAGAIN: bytes were delivered meanwhile
+ * (VALUE = bytes delivered in all); none more will be until the next OP_MIGRATE, which follows. Otherwise: it stays, and goes on.
+ */
+export const EVENT_MIGRATED = 10
+/**
+ * As EVENT_ACCEPTED, for an endpoint that comes from another server in mid-conversation: VALUE is what is left of the send credit. VALUE3 =
+ * bytes of application state, which RX_STATE records bring before any other; 0 = none.
+ */
+export const EVENT_ARRIVED = 11
+export const EVENT_VALUE3 = 36 // u32
 
 /**
  * Life of a handle: it starts with ACCEPTED or CONNECTED and is dead, for both sides and without a message, as soon as
