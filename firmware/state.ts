@@ -135,6 +135,13 @@ export class State {
   icmpWindowMs: u32
   icmpSent: u32
 
+  // ipOS (ipos/).
+  /** Server State table, and how many rows it has; 1 = no peers. */
+  serverBase: u32
+  serverCount: u32
+  /** Port on the synchronization hub; MAC_PORTS = none. */
+  hubPort: u32
+
   // Settings (abi/boot.ts), defaults filled in.
   flags: u32
   synBacklog: u32
@@ -219,6 +226,10 @@ export class Counters {
   icmpSuppressed: u64
   arpConflicts: u64
   arpFailures: u64
+  iposIn: u64
+  iposOut: u64
+  /** ipOS frames from strangers, on the wrong port, with a wrong checksum or length, or of an unknown type. */
+  iposRefused: u64
 }
 
 export function state(): State {
