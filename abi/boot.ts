@@ -31,8 +31,8 @@ export const BOOT_WEIGHT_BANDWIDTH = 132
 export const BOOT_WEIGHT_CONNECTIONS = 136
 export const BOOT_LOCAL_LIMIT = 140 // local-first: per mille of load up to which this server serves itself, + 1
 export const BOOT_LOAD_LIMIT = 144 // per mille of load from which on a server gets nothing new while another is below, + 1
-export const BOOT_STATE_INTERVAL_MS = 148 // between two state messages
-export const BOOT_LEASE_MS = 152 // a forwarded endpoint stops after so long without word from its entry INIC
+export const BOOT_STATE_INTERVAL_MS = 148 // between two state messages; a quarter of the lease at most
+export const BOOT_LEASE_MS = 152 // a forwarded endpoint stops after so long without word from its entry INIC; the same in all servers of a farm
 export const BOOT_FORWARD_ENTRIES = 156 // rows of the Forward table
 
 export const PLACEMENT_DEFAULT = 0

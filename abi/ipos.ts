@@ -134,13 +134,15 @@ export const IPOS_MOVED_HEARD = 0x89
 export const COMMIT_RECEIVE_END = 22 // u32, RCV.NXT, FIN not counted
 export const COMMIT_SEND_END = 26 // u32, as BLOCK_SND_END
 export const COMMIT_STATE_BYTES = 30 // u32
-export const COMMIT_BYTES = 34
+export const COMMIT_OUT_OF_ORDER = 34 // u32, bytes beyond a gap in what was received
+export const COMMIT_BYTES = 38
 
 export const COMMITTED_RECEIVED = 22 // u32, everything below this is here
 export const COMMITTED_QUEUED = 26 // u32, the send queue is complete up to here
 export const COMMITTED_STATE_BYTES = 30 // u32
-export const COMMITTED_COMPLETE = 34 // u16, 1 = nothing is missing
-export const COMMITTED_BYTES = 36
+export const COMMITTED_OUT_OF_ORDER = 34 // u32
+export const COMMITTED_COMPLETE = 38 // u16, 1 = nothing is missing
+export const COMMITTED_BYTES = 40
 
 export const REFUSE_REASON = 22 // u16, REFUSE_*
 export const REFUSE_BYTES = 24
@@ -170,7 +172,7 @@ export const MOVED_BYTES = 32
 export const MOVED_HEARD_MOVES = 22 // u32
 export const MOVED_HEARD_BYTES = 26
 
-// IPOS_STATE: header, then these, then HEARD entries of 8 bytes, then SERVICE entries of 4 bytes.
+// IPOS_STATE: header, then these, then HEARD_BYTES for each peer heard of, then SERVICE_BYTES for each port served.
 export const STATE_INCARNATION = 16 // u32, another number after each power-on
 export const STATE_SEQUENCE = 20 // u32, counts the state messages of an incarnation from 1
 export const STATE_FLAGS = 24 // u16, STATE_FLAG_*
@@ -186,16 +188,21 @@ export const STATE_SERVICE_COUNT = 54 // u16
 export const STATE_HEARD = 56
 export const STATE_FLAG_DRAINING = 1 // takes nothing new
 
-/** The last state message that the sender has heard from a peer: it renews the leases of what that peer holds for the sender. */
-export const HEARD_ADDRESS = 0 // u32
-export const HEARD_SEQUENCE = 4 // u32
-export const HEARD_BYTES = 8
+/**
+ * The last state message that the sender has heard from a peer: it renews the leases of what that peer holds for the sender. With its
+ * incarnation, for sequence numbers begin again: what was heard of a server before it was switched off renews nothing after it.
+ */
+export const HEARD_ADDRESS = 0 // u32, as the sender knows the peer
+export const HEARD_INCARNATION = 4 // u32
+export const HEARD_SEQUENCE = 8 // u32
+export const HEARD_BYTES = 12
 
 /** A port on which the server's applications listen. */
 export const SERVICE_PORT = 0 // u16
 export const SERVICE_PROTOCOL = 2 // u8, IPOS_TCP or IPOS_UDP
 export const SERVICE_FLAGS = 3 // u8, SERVICE_FLAG_* | FIRST_SPEAKER_* (abi/messages.ts) in the low two bits
 export const SERVICE_BYTES = 4
+export const SERVICE_FIRST_SPEAKER = 3 // mask of FIRST_SPEAKER_*
 /** The application takes connections that another one hands over. */
 export const SERVICE_FLAG_TAKES_OVER = 4
 export const STATE_MAXIMUM_SERVICES = 256

@@ -73,9 +73,9 @@ export const OP_RETURN = 21
 /** handle; payload: a piece of the state that the application hands over; at most MAXIMUM_STATE_BYTES in all. */
 export const OP_STATE = 22
 /**
- * handle; A = address of the server to move to, 0 = the best; B = bytes delivered to the host so far, modulo 2^32; DATA_FLAG_FIN
- * does not apply; MIGRATE_FLAG_*. Answer: EVENT_MIGRATED. What OP_RETURN and OP_STATE brought belongs to this command; if it fails
- * the returned bytes are delivered again. Between this command and its answer the host sends nothing for the handle but OP_ABORT.
+ * handle; A = address of the server to move to, 0 = the best; B = 0; MIGRATE_FLAG_*. Answer: EVENT_MIGRATED. Before it the host has sent
+ * OP_CREDIT for all that was consumed, and OP_RETURN for all that was delivered and not consumed; OP_STATE brought the state. Between this
+ * command and its answer the host sends nothing for the handle but OP_ABORT. If the move fails the returned bytes are delivered again.
  */
 export const OP_MIGRATE = 23
 /** The application hands over: another one that takes such connections must be there. */
@@ -159,8 +159,9 @@ export const EVENT_UDP_BOUND = 8
 /** handle, status, remote address and port: an ICMP error came back for a datagram. */
 export const EVENT_UDP_ERROR = 9
 /**
- * handle, status: the answer to OP_MIGRATE. OK: the endpoint is another server's, the handle is dead. EAGAIN: bytes were delivered meanwhile
- * (VALUE = bytes delivered in all); none more will be until the next OP_MIGRATE, which follows. Otherwise: it stays, and goes on.
+ * handle, status: the answer to OP_MIGRATE. OK: the endpoint is another server's, the handle is dead. EAGAIN: bytes were delivered
+ * meanwhile, and none more will be; what OP_RETURN and OP_STATE brought stays with the card: the host returns what has come since, and gives
+ * OP_MIGRATE again. Otherwise: it stays, and goes on.
  */
 export const EVENT_MIGRATED = 10
 /**

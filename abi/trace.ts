@@ -6,6 +6,7 @@ export const TRACE_ATTACH = 4 // a = queue set, b = handle
 export const TRACE_DROP = 5 // a = DROP_*, b, c by reason
 export const TRACE_QUEUE = 6 // a = queue, b = state, c = epoch
 export const TRACE_ARP = 7 // a = port, b = address, c = 1 learned, 2 conflict, 3 failed
+export const TRACE_MIGRATE = 8 // a = phase entered (firmware/ipos/migration.ts) | other server's row << 8, b = handle, c = thread port
 
 export const DROP_NONE = 0
 export const DROP_ETHERNET_SHORT = 1
@@ -25,3 +26,6 @@ export const DROP_ARP = 14
 export const DROP_TCP_WINDOW = 15
 export const DROP_TCP_PAWS = 16
 export const DROP_PROTOCOL = 17
+export const DROP_TTL = 18
+export const DROP_IPOS = 19
+export const DROP_HELD = 20

@@ -52,6 +52,8 @@ export {
   type BootLoader,
   type BootSettings,
   type InterfaceSettings,
+  type PeerSettings,
+  type PlacementWeights,
   type SourceLocation,
   type SourceResolver,
 } from './boot.ts'

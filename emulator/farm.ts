@@ -16,6 +16,7 @@ import type { Loop, RunResult } from './loop.ts'
 import type { InterruptLine } from './process.ts'
 import { RandomSource, type RandomStream, unpredictableSeed } from './random.ts'
 import { RealLoop } from './real-loop.ts'
+import { Router, type RouterOptions, type RouterStatistics } from './router/router.ts'
 import { VirtualLoop } from './virtual-loop.ts'
 
 export type { RunResult } from './loop.ts'
@@ -40,6 +41,7 @@ export interface FarmStatistics {
   nowNs: number
   boards: Record<string, BoardStatistics>
   switches: Record<string, SwitchStatistics>
+  routers: Record<string, RouterStatistics>
   cables: Record<string, Record<Direction, LinkStatistics>>
 }
 
@@ -60,9 +62,11 @@ export class Farm extends EventEmitter<FarmEvents> implements BoardHost, LinkHos
   readonly virtual: boolean
   readonly boards: ReadonlyMap<string, Board>
   readonly switches: ReadonlyMap<string, Switch>
+  readonly routers: ReadonlyMap<string, Router>
   readonly cables: ReadonlyMap<string, Cable>
   readonly #boards = new Map<string, Board>()
   readonly #switches = new Map<string, Switch>()
+  readonly #routers = new Map<string, Router>()
   readonly #cables = new Map<string, Cable>()
   readonly #closables = new Set<Closable>()
   readonly #random: RandomSource
@@ -84,6 +88,7 @@ export class Farm extends EventEmitter<FarmEvents> implements BoardHost, LinkHos
     this.virtual = clock === 'virtual'
     this.boards = this.#boards
     this.switches = this.#switches
+    this.routers = this.#routers
     this.cables = this.#cables
     this.#random = new RandomSource(options.seed ?? (this.virtual ? 'inic' : unpredictableSeed()))
     this.#loop = this.virtual ? new VirtualLoop({ countFuel, sliceNs, hostLatencyNs }) : new RealLoop()
@@ -105,6 +110,14 @@ export class Farm extends EventEmitter<FarmEvents> implements BoardHost, LinkHos
     const added = new Switch(name, options)
     this.#switches.set(name, added)
     return added
+  }
+
+  /** An IPv4 router. Throws RangeError for a name that is taken, and for interfaces or routes that cannot be meant. */
+  addRouter(name: string, options: RouterOptions): Router {
+    if (this.#routers.has(name)) throw new RangeError(`The farm has a router ${name} already.`)
+    const router = new Router(name, this, options)
+    this.#routers.set(name, router)
+    return router
   }
 
   /** Plugs a cable into two ports. Throws RangeError if one has a cable, or if the name (default `a-b`) is taken. */
@@ -188,7 +201,13 @@ export class Farm extends EventEmitter<FarmEvents> implements BoardHost, LinkHos
   statistics(): FarmStatistics {
     const each = <V>(map: Map<string, { statistics(): V }>): Record<string, V> =>
       Object.fromEntries([...map].map(([name, thing]) => [name, thing.statistics()]))
-    return { nowNs: this.now(), boards: each(this.#boards), switches: each(this.#switches), cables: each(this.#cables) }
+    return {
+      nowNs: this.now(),
+      boards: each(this.#boards),
+      switches: each(this.#switches),
+      routers: each(this.#routers),
+      cables: each(this.#cables),
+    }
   }
 
   /** Switches profiling on, from zero, or off. It costs several readings of the clock a slice. */

@@ -2,18 +2,28 @@ import {
   BOOT_CONGESTION_CONTROL,
   BOOT_FLAGS,
   BOOT_IPOS_ETHERTYPE,
+  BOOT_LEASE_MS,
+  BOOT_LOAD_LIMIT,
+  BOOT_LOCAL_LIMIT,
   BOOT_MAGIC,
   BOOT_MAGIC_VALUE,
   BOOT_MAXIMUM_CONNECTIONS,
   BOOT_MSL_MS,
   BOOT_PLACE_AFTER_MS,
+  BOOT_PLACEMENT,
   BOOT_RECEIVE_CREDIT,
   BOOT_RTO_MINIMUM_MS,
   BOOT_SEND_CREDIT,
+  BOOT_STATE_INTERVAL_MS,
   BOOT_SYN_BACKLOG,
   BOOT_UNATTACHED_TIMEOUT_MS,
   BOOT_USER_TIMEOUT_MS,
+  BOOT_WEIGHT_BANDWIDTH,
+  BOOT_WEIGHT_CONNECTIONS,
+  BOOT_WEIGHT_CPU,
+  BOOT_WEIGHT_MEMORY,
   CONGESTION_CUBIC,
+  PLACEMENT_LEAST_LOADED,
 } from '../abi/boot.ts'
 import {
   BOOT_BASE,
@@ -35,6 +45,15 @@ import { readRegister, writeRegister } from './hal/registers.ts'
 import { timerLatch } from './hal/timer.ts'
 import { trace, traceInitialize } from './hal/trace.ts'
 import { uartInitialize, uartIpv4, uartLine, uartNumber, uartText } from './hal/uart.ts'
+import { applicationInitialize } from './ipos/application.ts'
+import { forwardInitialize, forwardNextMs } from './ipos/forward.ts'
+import { lossServe } from './ipos/loss.ts'
+import { migrationInitialize } from './ipos/migration.ts'
+import { forwardServe } from './ipos/serve.ts'
+import { serversInitialize } from './ipos/server.ts'
+import { serviceInitialize } from './ipos/service.ts'
+import { stateInitialize, stateTimers } from './ipos/state.ts'
+import { threadInitialize } from './ipos/thread.ts'
 import { CHUNK_BYTES, chunkInitialize } from './mem/chunk.ts'
 import { directoryAdd, directoryInitialize } from './mem/directory.ts'
 import { wheelInitialize, wheelNextMs, wheelTake } from './mem/wheel.ts'
@@ -61,6 +80,9 @@ const TIMERS_PER_POLL: u32 = 1024
 /** How often one poll goes round its own loopback. */
 const LOOPBACK_ROUNDS: u32 = 4
 const FOREVER: u32 = 0xffffffff
+/** Twice a lease must be well within the millisecond clock. */
+const LONGEST_LEASE_MS: u32 = 600000
+const SHORTEST_LEASE_MS: u32 = 4
 
 /** Power-on: lays out INIC memory, reads the boot information and opens the ports. Traps if there is too little memory. */
 export function reset(): void {
@@ -84,12 +106,19 @@ export function reset(): void {
   fetchInitialize()
   wheelInitialize()
   netInitialize()
+  serversInitialize()
+  stateInitialize()
+  serviceInitialize()
+  applicationInitialize()
   listenerInitialize()
   udpInitialize()
   const connections = boot(BOOT_MAXIMUM_CONNECTIONS, st.memoryBytes >>> 11)
   tcbInitialize(min<u32>(connections, MAXIMUM_TCBS))
   timeWaitInitialize(st.tcbCount * 2)
   tableInitialize(st.tcbCount * 4)
+  forwardInitialize()
+  migrationInitialize()
+  threadInitialize()
   directoryAdd(DIRECTORY_TCBS, st.tcbBase, TCB_BYTES, st.tcbCount + 1)
   directoryAdd(DIRECTORY_TIME_WAITS, st.timeWaitBase, TIME_WAIT_BYTES, st.timeWaitCount + 1)
   // All the rest holds data.
@@ -122,6 +151,21 @@ function settings(): void {
   st.iposEtherType = boot(BOOT_IPOS_ETHERTYPE, 0x0007)
   st.userTimeoutMs = boot(BOOT_USER_TIMEOUT_MS, 300000)
   st.unattachedTimeoutMs = boot(BOOT_UNATTACHED_TIMEOUT_MS, 120000)
+  st.placement = boot(BOOT_PLACEMENT, PLACEMENT_LEAST_LOADED)
+  st.weightCpu = weight(BOOT_WEIGHT_CPU)
+  st.weightMemory = weight(BOOT_WEIGHT_MEMORY)
+  st.weightBandwidth = weight(BOOT_WEIGHT_BANDWIDTH)
+  st.weightConnections = weight(BOOT_WEIGHT_CONNECTIONS)
+  st.localLimit = boot(BOOT_LOCAL_LIMIT, 801) - 1
+  st.loadLimit = boot(BOOT_LOAD_LIMIT, 951) - 1
+  st.leaseMs = max<u32>(min<u32>(boot(BOOT_LEASE_MS, 2000), LONGEST_LEASE_MS), SHORTEST_LEASE_MS)
+  // A lease outlives the loss of some messages.
+  st.stateIntervalMs = min<u32>(boot(BOOT_STATE_INTERVAL_MS, 250), st.leaseMs / 4)
+}
+
+/** Per cent; the field holds one more, so that 0 is a value. */
+function weight(field: u32): u32 {
+  return min<u32>(boot(field, 101) - 1, 1000)
 }
 
 function greet(): void {
@@ -155,6 +199,9 @@ export function poll(irqs: u32): u32 {
   const st = state()
   timerLatch()
   deliverBegin()
+  // Before any frame is looked at: what we hold on a lease that has run out while we slept speaks no more.
+  stateTimers()
+  lossServe()
   if (irqs & IRQ_LINK) netLinkChanged()
   if (irqs & IRQ_QUEUE) queueSetsChanged()
   answersServe()
@@ -172,7 +219,7 @@ export function poll(irqs: u32): u32 {
     hostServe()
   }
   fetchRefill()
-  if (again || st.outputHead != 0 || st.hostLook != 0 || st.deliverFull != 0 || receiveNext(LOOPBACK_PORT) != 0)
+  if (again || st.outputHead != 0 || st.lossNext != 0 || st.hostLook != 0 || st.deliverFull != 0 || receiveNext(LOOPBACK_PORT) != 0)
     return 0
   const nextMs = nextTimerMs()
   if (nextMs == FOREVER) return FOREVER
@@ -197,6 +244,7 @@ function receive(index: u32): bool {
 function timers(): void {
   netTimers()
   timeWaitServe()
+  forwardServe()
   for (let n: u32 = 0; n < TIMERS_PER_POLL; n++) {
     const index = wheelTake()
     if (!index) break
@@ -206,7 +254,7 @@ function timers(): void {
 
 /** Milliseconds to the next timer, those set in this poll included, or FOREVER. */
 function nextTimerMs(): u32 {
-  let next = netTimers()
+  let next = min<u32>(min<u32>(netTimers(), stateTimers()), forwardNextMs())
   const wheel = wheelNextMs()
   if (wheel >= 0) next = min<u32>(next, wheel)
   const timeWait = timeWaitServe()

@@ -141,6 +141,46 @@ export class State {
   serverCount: u32
   /** Port on the synchronization hub; MAC_PORTS = none. */
   hubPort: u32
+  forwardBase: u32
+  forwardCount: u32
+  forwardFree: u32
+  forwardUsed: u32
+  forwardLists: u32
+  migrationBase: u32
+  migrationCount: u32
+  migrationFree: u32
+  migrationUsed: u32
+  /** Forward-Connect table: buckets (ipos/migration.ts). */
+  connectBuckets: u32
+  connectMask: u32
+  threadBase: u32
+  /** Next row that `lossServe` looks at, 0 = none. */
+  lossNext: u32
+  /** The data packet being served: row of its sender, and its thread port. */
+  dataFrom: u32
+  dataThread: u32
+  /** Initial sequence number of the connection that a handed back SYN opens at least; 0 = any. */
+  isnFloor: u32
+
+  // Server state (ipos/state.ts).
+  /** When a message was sent, by its sequence number. */
+  stateSentBase: u32
+  /** When the next message leaves, and when anything has to be looked at. */
+  stateSendMs: u32
+  stateNextMs: u32
+  /** BOARD_STATE_CONNECTIONS */
+  connectionsPinned: u32
+  /** Endpoints in ESTABLISHED or CLOSE-WAIT (RFC 4022: tcpCurrEstab). */
+  established: u32
+
+  // Ports that servers serve (ipos/service.ts), applications (ipos/application.ts).
+  serviceBase: u32
+  serviceBuckets: u32
+  serviceFree: u32
+  serviceLists: u32
+  /** 1 = our own list is to be made anew. */
+  servicesChanged: u32
+  applicationBase: u32
 
   // Settings (abi/boot.ts), defaults filled in.
   flags: u32
@@ -154,6 +194,18 @@ export class State {
   iposEtherType: u32
   userTimeoutMs: u32
   unattachedTimeoutMs: u32
+  /** PLACEMENT_* */
+  placement: u32
+  /** Per cent. */
+  weightCpu: u32
+  weightMemory: u32
+  weightBandwidth: u32
+  weightConnections: u32
+  /** Per mille. */
+  localLimit: u32
+  loadLimit: u32
+  stateIntervalMs: u32
+  leaseMs: u32
 }
 
 /** Per-port state of the MAC rings; MAC_PORTS + 1 of them, the last is the loopback inside the card. */
@@ -230,6 +282,17 @@ export class Counters {
   iposOut: u64
   /** ipOS frames from strangers, on the wrong port, with a wrong checksum or length, or of an unknown type. */
   iposRefused: u64
+  /** Processes that found no row in the Application Information table. */
+  applicationsDropped: u64
+  /** Packets sent on to another server. */
+  forwarded: u64
+  /** Endpoints: offered to another server, given, taken back, taken, refused, and forwarded ones that were lost with their server. */
+  migrationsOffered: u64
+  migrationsGiven: u64
+  migrationsFailed: u64
+  migrationsTaken: u64
+  migrationsRefused: u64
+  migrationsLost: u64
 }
 
 export function state(): State {

@@ -1,13 +1,16 @@
-import { SOCKET_OPTION_KEEP_ALIVE, SOCKET_OPTION_NO_DELAY } from '../abi/messages.ts'
-import { STATUS_EADDRINUSE, STATUS_EADDRNOTAVAIL } from '../abi/status.ts'
+import { AsyncResource } from 'node:async_hooks'
+import { MAXIMUM_MIGRATING_BYTES, SOCKET_OPTION_KEEP_ALIVE, SOCKET_OPTION_NO_DELAY } from '../abi/messages.ts'
+import { STATUS_EADDRINUSE, STATUS_EADDRNOTAVAIL, STATUS_ENOBUFS, STATUS_ENOTCONN, STATUS_OK } from '../abi/status.ts'
 import { formatIPv4 } from './addresses.ts'
 import { inContext } from './async-context.ts'
 import type { Backlog, ConnectionOwner, Piece, TcpConnection } from './driver/connection.ts'
-import { addressError, nodeError, systemError } from './errors.ts'
+import { addressError, destroyedError, nodeError, systemError } from './errors.ts'
 import { IdleTimer } from './idle-timer.ts'
 import { OnRead, type OnReadOptions } from './on-read.ts'
 import type { Socket } from './socket.ts'
 import type { Stack } from './stack.ts'
+import { STATUS_EALREADY } from './status.ts'
+import { unreadBytes } from './unread.ts'
 
 /** Idle time before the first keep-alive probe when the application names none, seconds: the least that RFC 1122 §4.2.3.6 allows. */
 const DEFAULT_KEEP_ALIVE_SECONDS = 7200
@@ -25,11 +28,39 @@ interface Target {
   readonly localPort: number | undefined
 }
 
+/** Where a connection is to move to, and what goes with it. */
+export interface MoveTarget {
+  /** 0 = the card chooses. */
+  readonly address: number
+  /** For the application that takes the connection over; null: none, it is as good as a new one there. */
+  readonly state: Uint8Array | null
+}
+
+/** A move that is going on. */
+interface Move {
+  readonly resolve: () => void
+  readonly reject: (error: Error) => void
+  /** Chunks at the front of the Writable's buffer that have gone along. */
+  ahead: number
+}
+
 /** What `net.Server` and `http.Server` expect of a socket's server. */
 export interface ServerAccount {
   _connections: number
   _emitCloseIfDrained?(): void
+  /** While `server.drain` goes on. */
+  [kDrain]?: DrainObserver | undefined
 }
+
+/** Hears of the connections of a server that is being drained. */
+export interface DrainObserver {
+  /** One was accepted. */
+  joined(socket: Socket): void
+  /** One has gone; `moved`: to another server. */
+  left(moved: boolean): void
+}
+
+export const kDrain: unique symbol = Symbol('inic.drain')
 
 /**
  * The card's side of a `Socket`: turns what the connection says into what a Duplex does, and the other way round. One for the life of
@@ -62,6 +93,9 @@ export class StreamEndpoint implements ConnectionOwner {
   #ended = false
   #timer: IdleTimer | null = null
   #onRead: OnRead | null = null
+  #move: Move | null = null
+  /** The connection is another server's. */
+  #moved = false
   #referenced = true
   #holding = false
 
@@ -70,9 +104,22 @@ export class StreamEndpoint implements ConnectionOwner {
     this.stack = stack
   }
 
+  get endpoint(): this {
+    return this
+  }
+
+  get socket(): Socket {
+    return this.#socket
+  }
+
   /** Open, or being opened. */
   get active(): boolean {
     return this.connection !== null
+  }
+
+  /** On its way to another server: nothing is read, and what is written waits. */
+  get moving(): boolean {
+    return this.#move !== null
   }
 
   /** Bytes of the pending write that the card has not taken. */
@@ -117,12 +164,13 @@ export class StreamEndpoint implements ConnectionOwner {
 
   /** Who hears of the connection: this, by way of the asynchronous context that runs now where the process wants that. */
   #owner(accepted: boolean): ConnectionOwner {
-    return this.stack.asyncContext ? inContext<ConnectionOwner>('TCPWRAP', this, OWNER_METHODS, accepted) : this
+    if (!this.stack.asyncContext) return this
+    return inContext<ConnectionOwner>('TCPWRAP', this, OWNER_METHODS, accepted)
   }
 
   #begin(): void {
     this.bytesRead = this.bytesWritten = this.#consumed = 0
-    this.#ended = this.resetting = false
+    this.#ended = this.resetting = this.#moved = false
     this.peer = null
     this.#hold(this.#referenced)
   }
@@ -140,11 +188,7 @@ export class StreamEndpoint implements ConnectionOwner {
     socket.emit('ready')
     if (this.connection !== connection) return
     if (this.#backlog !== null) this.onRoom()
-    if (this.#finalCallback !== null) {
-      const callback = this.#finalCallback
-      this.#finalCallback = null
-      this.finish(callback)
-    }
+    this.#finishLate()
     if (!socket.isPaused()) socket.read(0)
   }
 
@@ -208,7 +252,7 @@ export class StreamEndpoint implements ConnectionOwner {
   }
 
   resumeOnRead(): void {
-    if (this.#onRead === null || this.connection === null) return
+    if (this.#onRead === null || this.connection === null || this.#move !== null) return
     const held = this.#onRead.heldBytes
     this.#onRead.resume()
     this.settle()
@@ -223,8 +267,8 @@ export class StreamEndpoint implements ConnectionOwner {
 
   write(chunk: Uint8Array | string, encoding: BufferEncoding, callback: WriteCallback): void {
     const connection = this.connection
-    if (connection === null || connection.connecting) {
-      this.#writeEarly([{ chunk, encoding }], callback)
+    if (connection === null || !connection.open) {
+      this.#writeAside([{ chunk, encoding }], callback)
       return
     }
     this.touch()
@@ -258,8 +302,8 @@ export class StreamEndpoint implements ConnectionOwner {
 
   writev(pieces: readonly Piece[], callback: WriteCallback): void {
     const connection = this.connection
-    if (connection === null || connection.connecting) {
-      this.#writeEarly(pieces, callback)
+    if (connection === null || !connection.open) {
+      this.#writeAside(pieces, callback)
       return
     }
     this.touch()
@@ -279,12 +323,20 @@ export class StreamEndpoint implements ConnectionOwner {
 
   /** Sends our FIN. */
   finish(callback: WriteCallback): void {
-    if (this.#socket.connecting) {
+    if (this.#socket.connecting || this.#move !== null) {
       this.#finalCallback = callback
       return
     }
     this.connection?.finish()
     callback()
+  }
+
+  /** Sends the FIN that was asked for when it could not be sent. */
+  #finishLate(): void {
+    const callback = this.#finalCallback
+    if (callback === null || this.#move !== null) return
+    this.#finalCallback = null
+    this.finish(callback)
   }
 
   onRoom(): void {
@@ -301,12 +353,23 @@ export class StreamEndpoint implements ConnectionOwner {
     if (backlog.left === 0) this.#settleWrite(null)
   }
 
-  #writeEarly(pieces: readonly Piece[], callback: WriteCallback): void {
-    if (!this.#socket.connecting) {
+  /** A write that cannot go out: before the connection, or while it moves. */
+  #writeAside(pieces: readonly Piece[], callback: WriteCallback): void {
+    const move = this.#move
+    if (move === null && !this.#socket.connecting) {
       callback(nodeError(Error, 'ERR_SOCKET_CLOSED', 'Socket is closed'))
       return
     }
-    this.#backlog = toBacklog(pieces)
+    const ahead = move === null ? 0 : Math.min(move.ahead, pieces.length)
+    if (ahead > 0) {
+      move!.ahead -= ahead
+      this.bytesWritten += toBacklog(pieces.slice(0, ahead)).left
+      if (ahead === pieces.length) {
+        callback()
+        return
+      }
+    }
+    this.#backlog = toBacklog(pieces.slice(ahead))
     this.#callback = callback
   }
 
@@ -314,6 +377,87 @@ export class StreamEndpoint implements ConnectionOwner {
     const callback = this.#callback
     this.#backlog = this.#callback = null
     callback?.(error)
+  }
+
+  // ── moving ──
+
+  /** `socket.migrate`, once its arguments are understood. */
+  migrate({ address, state }: MoveTarget): Promise<void> {
+    const failure = (status: number) =>
+      address === 0 ? systemError(status, 'migrate') : addressError(status, 'migrate', formatIPv4(address), undefined)
+    const { connection } = this
+    const socket = this.#socket
+    if (this.#move !== null) return Promise.reject(failure(STATUS_EALREADY))
+    const over = socket.writableEnded && connection?.ended === true
+    if (connection === null || !connection.open || over) return Promise.reject(failure(STATUS_ENOTCONN))
+    const buffered = writableBuffer(socket)
+    const queued = [...(this.#backlog === null ? [] : remaining(this.#backlog)), ...toBacklog(buffered).pieces]
+    const queuedBytes = queued.reduce((sum, piece) => sum + piece.length, 0)
+    if (queuedBytes - connection.sendCredit > MAXIMUM_MIGRATING_BYTES) return Promise.reject(failure(STATUS_ENOBUFS))
+    return new Promise((resolve, reject) => {
+      const unread = this.#onRead === null ? unreadBytes(socket) : this.#onRead.held
+      const move: Move = { resolve, reject, ahead: buffered.length }
+      const done = (status: number) => {
+        if (this.#move !== move) return
+        if (status === STATUS_OK) this.#leave(move)
+        else this.#stay(move, failure(status))
+      }
+      this.#move = move
+      const begun = connection.move({
+        address,
+        handedOver: state !== null,
+        queued,
+        finish: socket.writableEnded,
+        unread,
+        state,
+        done: this.stack.asyncContext ? AsyncResource.bind(done) : done,
+      })
+      if (begun) this.#settleAhead(move)
+      else {
+        this.#move = null
+        reject(nodeError(Error, 'ERR_INVALID_STATE', 'Invalid state: more is unread than was received'))
+      }
+    })
+  }
+
+  /** Tells the Writable that what it held when the move began has gone. */
+  #settleAhead(move: Move): void {
+    const socket = this.#socket
+    try {
+      if (this.#backlog !== null) {
+        this.bytesWritten += this.#backlog.left
+        this.#settleWrite(null)
+      }
+      // Corks are the application's: they come off for what is gone, and are there again for what follows.
+      const corks = move.ahead > 0 ? socket.writableCorked : 0
+      for (let i = 0; i < corks; i++) socket.uncork()
+      for (let i = 0; i < corks; i++) socket.cork()
+    } catch (error) {
+      // Thrown by the application, in a callback of its own; not for whoever has called `migrate`.
+      process.nextTick(() => {
+        throw error
+      })
+    }
+  }
+
+  #leave(move: Move): void {
+    this.#move = null
+    this.#moved = true
+    this.#socket.destroy()
+    move.resolve()
+  }
+
+  #stay(move: Move, error: Error): void {
+    const socket = this.#socket
+    this.#move = null
+    move.reject(error)
+    this.touch()
+    if (this.#backlog !== null) this.#sendBacklog()
+    this.#finishLate()
+    // Whoever has asked in vain meanwhile asks again.
+    while (socket.readableFlowing && this.#move === null && socket.read() !== null) {}
+    if (socket.readableLength > 0 && socket.listenerCount('readable') > 0) socket.emit('readable')
+    else socket.read(0)
   }
 
   // ── closing ──
@@ -327,17 +471,23 @@ export class StreamEndpoint implements ConnectionOwner {
     const connection = this.connection
     this.connection = null
     this.#finalCallback = null
+    const move = this.#move
+    this.#move = null
+    move?.reject(error ?? destroyedError('migrate'))
     if (connection !== null) {
       if (this.resetting) connection.abort()
       else connection.close()
     }
     this.#hold(false)
+    // Before those that the Writable still holds.
+    if (this.#moved) this.#settleWrite(destroyedError('write'))
     callback(error)
     process.nextTick(emitClose, this, early, error !== null)
     const server = (socket as unknown as { _server: ServerAccount | null })._server
     if (server !== null) {
       server._connections--
       server._emitCloseIfDrained?.()
+      server[kDrain]?.left(this.#moved)
     }
   }
 
@@ -363,7 +513,9 @@ export class StreamEndpoint implements ConnectionOwner {
   setTimeout(timeoutMs: number): void {
     if (this.#timer === null) {
       if (timeoutMs === 0) return
-      this.#timer = new IdleTimer(this.stack.clock, () => this.#socket.emit('timeout'))
+      this.#timer = new IdleTimer(this.stack.clock, () => {
+        if (this.#move === null) this.#socket.emit('timeout')
+      })
     }
     this.#timer.set(timeoutMs)
   }
@@ -400,6 +552,16 @@ export class StreamEndpoint implements ConnectionOwner {
 
 function emitClose(endpoint: StreamEndpoint, early: boolean, hadError: boolean): void {
   endpoint.closed(early, hadError)
+}
+
+/** What the Writable holds back, the write that it has out excepted. */
+export function writableBuffer(socket: Socket): readonly Piece[] {
+  return (socket as unknown as { writableBuffer: readonly Piece[] }).writableBuffer
+}
+
+/** What is left of `backlog`. */
+function remaining({ pieces, index, offset }: Backlog): Uint8Array[] {
+  return pieces.slice(index).map((piece, i) => (i === 0 ? piece.subarray(offset) : piece))
 }
 
 function toBacklog(pieces: readonly Piece[]): Backlog {

@@ -11,10 +11,11 @@ import {
   STATUS_EMSGSIZE,
   STATUS_ENETUNREACH,
   STATUS_ENOBUFS,
+  STATUS_ENOTCONN,
   STATUS_EPERM,
   STATUS_ETIMEDOUT,
 } from '../abi/status.ts'
-import { STATUS_EAFNOSUPPORT, STATUS_EIO, STATUS_ENETDOWN } from './status.ts'
+import { STATUS_EAFNOSUPPORT, STATUS_EALREADY, STATUS_EIO, STATUS_ENETDOWN } from './status.ts'
 
 /** errno, code and text as libuv has them on Linux; what Node prints must not depend on the machine that the farm runs on. */
 const STATUSES = new Map<number, readonly [code: string, text: string]>([
@@ -34,6 +35,8 @@ const STATUSES = new Map<number, readonly [code: string, text: string]>([
   [STATUS_ECONNABORTED, ['ECONNABORTED', 'software caused connection abort']],
   [STATUS_ECONNRESET, ['ECONNRESET', 'connection reset by peer']],
   [STATUS_ENOBUFS, ['ENOBUFS', 'no buffer space available']],
+  [STATUS_ENOTCONN, ['ENOTCONN', 'socket is not connected']],
+  [STATUS_EALREADY, ['EALREADY', 'connection already in progress']],
   [STATUS_ETIMEDOUT, ['ETIMEDOUT', 'connection timed out']],
   [STATUS_ECONNREFUSED, ['ECONNREFUSED', 'connection refused']],
   [STATUS_EHOSTUNREACH, ['EHOSTUNREACH', 'host is unreachable']],
@@ -102,8 +105,8 @@ export function listenError(status: number, address: string, port: number): Syst
 const UV_EAI_NONAME = 3008
 
 /** `getaddrinfo ENOTFOUND example.com` */
-export function notFound(hostname: string): SystemError {
-  const error = build(`getaddrinfo ENOTFOUND ${hostname}`, UV_EAI_NONAME, 'ENOTFOUND', 'getaddrinfo')
+export function notFound(hostname: string, syscall = 'getaddrinfo'): SystemError {
+  const error = build(`${syscall} ENOTFOUND ${hostname}`, UV_EAI_NONAME, 'ENOTFOUND', syscall)
   error.hostname = hostname
   return error
 }
@@ -121,6 +124,11 @@ export function nodeError<E extends Error>(
   void error.stack
   Reflect.deleteProperty(error, 'name')
   return error
+}
+
+/** What Node says of a call that comes too late: `Cannot call write after a stream was destroyed`. */
+export function destroyedError(method: string): Error {
+  return nodeError(Error, 'ERR_STREAM_DESTROYED', `Cannot call ${method} after a stream was destroyed`)
 }
 
 /** `Received type number (70000)`, as Node describes a wrong value. */

@@ -1,4 +1,5 @@
 import net from 'node:net'
+import { drainServer } from './drain.ts'
 import { listenOnCard } from './server.ts'
 import { Socket as CardSocket, connectSocket, createSocket, type SocketOptions } from './socket.ts'
 import type { Stack } from './stack.ts'
@@ -40,6 +41,10 @@ export function createNet(stack: Stack): Net {
       listenOnCard(this, stack, args)
       return this
     }
+
+    override drain(options?: net.DrainOptions): Promise<net.DrainResult> {
+      return drainServer(this, options)
+    }
   }
 
   const SocketClass = Socket as unknown as typeof net.Socket
@@ -59,6 +64,7 @@ export function createNet(stack: Stack): Net {
     SocketAddress: net.SocketAddress,
     attach(server, ...args) {
       listenOnCard(server, stack, args)
+      Object.defineProperty(server, 'drain', { value: Server.prototype.drain, configurable: true, writable: true })
       return server
     },
   }

@@ -28,6 +28,11 @@ export class OnRead {
     return this.#held.reduce((sum, data) => sum + data.length, 0)
   }
 
+  /** Those bytes. */
+  get held(): readonly Buffer[] {
+    return this.#held
+  }
+
   push(data: Buffer): void {
     this.#held.push(data)
     if (!this.#paused) this.resume()

@@ -7,15 +7,19 @@ import {
   FIRST_SPEAKER_SERVER,
   SOCKET_OPTION_KEEP_ALIVE,
   SOCKET_OPTION_NO_DELAY,
+  SOCKET_OPTION_TAKES_OVER,
 } from '../abi/messages.ts'
 import { STATUS_OK } from '../abi/status.ts'
 import { formatIPv4, parseIPv4 } from './addresses.ts'
 import { inContext } from './async-context.ts'
+import { enroll, expectRequest } from './drain.ts'
 import type { TcpConnection } from './driver/connection.ts'
 import type { ListenerOwner, TcpListener } from './driver/listener.ts'
+import { kDrain, type ServerAccount } from './endpoint.ts'
 import { listenError, nodeError, notFound, validatePort } from './errors.ts'
 import { DUPLEX_DEFAULTS, kEndpoint, Socket } from './socket.ts'
 import { type FirstSpeaker, resolveHost, type Stack } from './stack.ts'
+import { decodeState } from './state.ts'
 import { STATUS_EAFNOSUPPORT } from './status.ts'
 
 /** What `listen` takes besides Node's options. */
@@ -30,9 +34,8 @@ export interface CardListenOptions extends net.ListenOptions {
 }
 
 /** The members of net.Server that are not in its types, and that all of Node's servers keep their accounts in. */
-interface ServerInternals {
+interface ServerInternals extends ServerAccount {
   _handle: ListenHandle | null
-  _connections: number
   _listeningId: number
   _connectionKey: string
   _unref: boolean
@@ -49,7 +52,7 @@ const FIRST_SPEAKERS = { auto: FIRST_SPEAKER_AUTO, client: FIRST_SPEAKER_CLIENT,
 /** As many as Node asks for when it is not told. */
 const DEFAULT_BACKLOG = 511
 
-const OWNER_METHODS = ['onListening', 'onConnection', 'onListenerLost'] as const
+const OWNER_METHODS = ['onListening', 'onConnection', 'onArrival', 'onListenerLost'] as const
 
 const serverChannel = diagnostics.channel('net.server.socket')
 
@@ -71,6 +74,7 @@ export function listenOnCard(server: net.Server, stack: Stack, args: readonly un
     throw nodeError(Error, 'ERR_SERVER_ALREADY_LISTEN', 'Listen method has been called more than once without closing.')
   }
   const options = normalizeListen(args, stack)
+  enroll(server, stack)
   const last = args[args.length - 1]
   if (typeof last === 'function') server.once('listening', last as () => void)
   const id = ++internals._listeningId
@@ -104,6 +108,13 @@ class ListenHandle implements ListenerOwner {
   #port: number
   #closed = false
   #holding = false
+  readonly #onNewListener = (event: string | symbol) => {
+    if (event === 'migrate') this.#setTakesOver(true)
+  }
+  readonly #onRemoveListener = (event: string | symbol) => {
+    if (event === 'migrate') this.#setTakesOver(this.#server.listenerCount('migrate') > 0)
+  }
+  #takesOver: boolean
 
   constructor(server: net.Server, stack: Stack, address: number, options: ListenSettings) {
     const internals = server as unknown as ServerInternals
@@ -118,6 +129,9 @@ class ListenHandle implements ListenerOwner {
       readableHighWaterMark: internals.highWaterMark,
       writableHighWaterMark: internals.highWaterMark,
     }
+    this.#takesOver = server.listenerCount('migrate') > 0
+    server.on('newListener', this.#onNewListener)
+    server.on('removeListener', this.#onRemoveListener)
     if (!internals._unref) this.ref()
     const owner = stack.asyncContext ? inContext<ListenerOwner>('TCPSERVERWRAP', this, OWNER_METHODS) : this
     this.#listener = stack.driver.listen(owner, {
@@ -126,7 +140,7 @@ class ListenHandle implements ListenerOwner {
       backlog: options.backlog,
       firstSpeaker: options.firstSpeaker,
       placeAfterMs: options.placeAfterMs,
-      options: (internals.noDelay ? SOCKET_OPTION_NO_DELAY : 0) | (internals.keepAlive ? SOCKET_OPTION_KEEP_ALIVE : 0),
+      options: this.#options,
     })
   }
 
@@ -141,8 +155,7 @@ class ListenHandle implements ListenerOwner {
 
   close(): void {
     if (this.#closed) return
-    this.#closed = true
-    this.unref()
+    this.#end()
     this.#listener.close()
   }
 
@@ -195,6 +208,43 @@ class ListenHandle implements ListenerOwner {
       connection.close()
       return
     }
+    const socket = this.#socketOf(connection)
+    server.emit('connection', socket)
+    internals[kDrain]?.joined(socket)
+    if (serverChannel.hasSubscribers) serverChannel.publish({ socket })
+  }
+
+  /** One that is here already is not dropped, however many there are. */
+  onArrival(connection: TcpConnection, bytes: Buffer | null): void {
+    const server = this.#server
+    if (bytes === null) {
+      const socket = this.#socketOf(connection)
+      server.emit('connection', socket)
+      expectRequest(server, socket)
+      this.#internals[kDrain]?.joined(socket)
+      return
+    }
+    if (server.listenerCount('migrate') === 0) {
+      // Its last listener has gone while the connection came.
+      connection.abort()
+      return
+    }
+    let state: unknown
+    try {
+      state = decodeState(bytes)
+    } catch (error) {
+      connection.abort()
+      process.emitWarning(`A connection was handed over with a state that cannot be read: ${(error as Error).message}`)
+      return
+    }
+    const socket = this.#socketOf(connection)
+    server.emit('migrate', socket, state)
+    this.#internals[kDrain]?.joined(socket)
+  }
+
+  /** The socket of a connection that the card has brought. */
+  #socketOf(connection: TcpConnection): Socket {
+    const internals = this.#internals
     const socket = new Socket(this.#stack, this.#duplexOptions)
     const endpoint = socket[kEndpoint]
     endpoint.noDelay = internals.noDelay
@@ -206,16 +256,37 @@ class ListenHandle implements ListenerOwner {
     if (internals.pauseOnConnect) socket.pause()
     else socket.read(0)
     internals._connections++
-    socket.server = server
+    socket.server = this.#server
     socket._server = internals
-    server.emit('connection', socket)
-    if (serverChannel.hasSubscribers) serverChannel.publish({ socket })
+    return socket
+  }
+
+  /** SOCKET_OPTION_* that the card is told. */
+  get #options(): number {
+    const { noDelay, keepAlive } = this.#internals
+    return (
+      (noDelay ? SOCKET_OPTION_NO_DELAY : 0) |
+      (keepAlive ? SOCKET_OPTION_KEEP_ALIVE : 0) |
+      (this.#takesOver ? SOCKET_OPTION_TAKES_OVER : 0)
+    )
+  }
+
+  #setTakesOver(on: boolean): void {
+    if (this.#takesOver === on) return
+    this.#takesOver = on
+    this.#listener.setOptions(this.#options)
+  }
+
+  #end(): void {
+    this.#closed = true
+    this.#server.off('newListener', this.#onNewListener)
+    this.#server.off('removeListener', this.#onRemoveListener)
+    this.unref()
   }
 
   #fail(status: number): void {
     const error = listenError(status, formatIPv4(this.#address), this.#port)
-    this.#closed = true
-    this.unref()
+    this.#end()
     if (this.#internals._handle === this) this.#internals._handle = null
     this.#server.emit('error', error)
   }

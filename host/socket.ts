@@ -2,10 +2,11 @@ import diagnostics from 'node:diagnostics_channel'
 import net from 'node:net'
 import { addAbortSignal, Duplex, type DuplexOptions } from 'node:stream'
 import { formatIPv4, parseIPv4 } from './addresses.ts'
-import { type ServerAccount, StreamEndpoint, type WriteCallback } from './endpoint.ts'
-import { addressError, argumentTypeError, nodeError, validateAddress, validatePort } from './errors.ts'
+import { type MoveTarget, type ServerAccount, StreamEndpoint, type WriteCallback, writableBuffer } from './endpoint.ts'
+import { addressError, argumentTypeError, destroyedError, nodeError, validateAddress, validatePort } from './errors.ts'
 import { isOnRead } from './on-read.ts'
-import { lookupHost, type Stack } from './stack.ts'
+import { lookupHost, resolveServer, type Stack } from './stack.ts'
+import { encodeState } from './state.ts'
 import { STATUS_EAFNOSUPPORT } from './status.ts'
 
 export const kEndpoint: unique symbol = Symbol('inic.endpoint')
@@ -133,8 +134,9 @@ export class Socket extends Base {
   }
 
   override read(size?: number): Buffer | string | null {
-    const chunk = super.read(size)
     const endpoint = this[kEndpoint]
+    if (endpoint.moving) return null
+    const chunk = super.read(size)
     if (endpoint.unsettled) endpoint.settle()
     return chunk
   }
@@ -178,6 +180,14 @@ export class Socket extends Base {
     this[kEndpoint].destroy(error, callback)
   }
 
+  override destroy(error?: Error): this {
+    if (collection !== null && error === undefined) {
+      collection.push(this)
+      return this
+    }
+    return super.destroy(error)
+  }
+
   override resetAndDestroy(): this {
     const endpoint = this[kEndpoint]
     if (!this.connecting && !endpoint.active)
@@ -189,6 +199,15 @@ export class Socket extends Base {
     if (this.connecting) this.once('connect', reset)
     else reset()
     return this
+  }
+
+  override migrate(server?: string, state?: unknown, options: net.MigrateOptions = {}): Promise<void> {
+    // Not an async function: what is written before this call goes along, and what is written after it does not.
+    try {
+      return this[kEndpoint].migrate(moveTarget(this, server, state, options))
+    } catch (error) {
+      return Promise.reject(error)
+    }
   }
 
   override setTimeout(timeout: number, callback?: () => void): this {
@@ -244,6 +263,21 @@ export class Socket extends Base {
   }
 }
 
+/** While set, takes the sockets that would be destroyed. */
+let collection: Socket[] | null = null
+
+/** Runs `destroyer` and returns the sockets that it destroys without an error; none of them is. */
+export function collectDestroyed(destroyer: () => void): Socket[] {
+  const collected: Socket[] = []
+  collection = collected
+  try {
+    destroyer()
+  } finally {
+    collection = null
+  }
+  return collected
+}
+
 /** What Node's Writable keeps of its state, as far as it matters here. */
 interface WritableState {
   readonly length: number
@@ -275,9 +309,7 @@ const accessors: Record<string, (this: Socket) => unknown> = {
   bytesWritten() {
     const endpoint = this[kEndpoint]
     let bytes = endpoint.bytesWritten + endpoint.pendingBytes
-    for (const { chunk, encoding } of (
-      this as unknown as { writableBuffer: { chunk: Buffer | string; encoding: BufferEncoding }[] }
-    ).writableBuffer) {
+    for (const { chunk, encoding } of writableBuffer(this)) {
       bytes += typeof chunk === 'string' ? Buffer.byteLength(chunk, encoding) : chunk.length
     }
     return bytes
@@ -347,6 +379,21 @@ export function connectSocket(stack: Stack, args: readonly unknown[]): Socket {
   if (clientChannel.hasSubscribers) clientChannel.publish({ socket })
   if (options.timeout) socket.setTimeout(options.timeout)
   return socket.connect(normalized)
+}
+
+/** The arguments of `migrate`. Throws as Node does for those that cannot be, and ENOTFOUND for a server that is not there. */
+function moveTarget(socket: Socket, server: unknown, state: unknown, options: net.MigrateOptions): MoveTarget {
+  if (server !== undefined && typeof server !== 'string') throw argumentTypeError('server', 'of type string', server)
+  if (socket.destroyed) throw destroyedError('migrate')
+  if (options.asNew && state !== undefined) {
+    throw nodeError(
+      TypeError,
+      'ERR_INVALID_ARG_VALUE',
+      "The property 'options.asNew' is for connections without state: whoever accepts it as a new one would not see it.",
+    )
+  }
+  const address = server === undefined ? 0 : resolveServer(socket[kEndpoint].stack, server)
+  return { address, state: options.asNew ? null : encodeState(state) }
 }
 
 /** Whole seconds of an `keepAliveInitialDelay` in milliseconds, as Node rounds them. */

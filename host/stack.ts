@@ -16,6 +16,8 @@ export interface Stack {
   readonly clock: HostClock
   /** Names that resolve, in lower case, to IPv4 addresses; `localhost` need not be there. */
   readonly hosts: ReadonlyMap<string, string>
+  /** Servers of the farm that connections can move to, by their names, in lower case: the IPv4 address that names each. */
+  readonly servers?: ReadonlyMap<string, string>
   readonly references: References
   /** Who speaks first on which port, for programs that do not say so to `listen` themselves. */
   readonly firstSpeakers?: ReadonlyMap<number, FirstSpeaker>
@@ -46,4 +48,11 @@ export function resolveHost(stack: Stack, host: string): string | null {
   const name = host.toLowerCase().replace(/\.$/, '')
   if (name === 'localhost' || name.endsWith('.localhost')) return '127.0.0.1'
   return stack.hosts.get(name) ?? null
+}
+
+/** The number of the address that names a server of the farm, which may be given as an address too. Throws ENOTFOUND. */
+export function resolveServer(stack: Stack, server: string): number {
+  const number = parseIPv4(stack.servers?.get(server.toLowerCase()) ?? server)
+  if (number <= 0) throw notFound(server, 'migrate')
+  return number
 }

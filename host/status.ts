@@ -6,3 +6,5 @@ export const STATUS_ENETDOWN = 100
 export const STATUS_EIO = 5
 /** The card speaks IPv4 alone. */
 export const STATUS_EAFNOSUPPORT = 97
+/** The connection is on its way to another server already. */
+export const STATUS_EALREADY = 114

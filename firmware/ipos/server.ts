@@ -11,6 +11,7 @@ import {
   INTERFACE_HUB,
   MAXIMUM_PEERS,
 } from '../../abi/boot.ts'
+import { STATE_FLAG_DRAINING } from '../../abi/ipos.ts'
 import { BOOT_BASE, DIRECTORY_SERVERS } from '../../abi/memory.ts'
 import { MAC_PORTS } from '../../abi/registers.ts'
 import { PANIC_POOL, panic } from '../hal/panic.ts'
@@ -39,7 +40,11 @@ export class Server {
   // What it says of itself (IPOS_STATE).
   /** 0 = never heard of. */
   incarnation: u32
+  /** The one before: a packet of it that comes late says nothing. 0 = none. */
+  formerIncarnation: u32
+  /** Of its last message. */
   sequence: u32
+  /** When its last message came; row SELF: when ours left. */
   heardMs: u32
   /** STATE_FLAG_* */
   flags: u16
@@ -54,12 +59,16 @@ export class Server {
   bandwidthAvailable: u32
   bandwidthTotal: u32
 
-  /** Row SELF: not used. Until when this server lets us go on with what we hold for it, and whether that is over. */
+  /** Row SELF: not used. Until when this server lets us go on with what we hold for it; counts while SERVER_LEASED. */
   leaseMs: u32
   /** SERVER_* */
   status: u32
-  /** Placement: what the server has coming (ipos/placement.ts). */
+  /** Placement: load by this board's weights, per mille, and what the server has coming (ipos/placement.ts). */
+  load: u32
   share: i32
+  /** Ports in its list, and how many of them found no room (ipos/service.ts). */
+  services: u16
+  servicesMissing: u16
 }
 
 /** The row of this server. */
@@ -71,6 +80,8 @@ export const SERVER_BYTES: u32 = 96
 export const SERVER_UP: u32 = 1
 /** It has heard of us within the lease: what we hold for it may go on. */
 export const SERVER_LEASED: u32 = 2
+/** Heard of, and not given up since: what was forwarded to it may be alive (ipos/state.ts). */
+export const SERVER_KNOWN: u32 = 4
 
 export function serversInitialize(): void {
   if (offsetof<Server>() > SERVER_BYTES) panic(PANIC_POOL, offsetof<Server>())
@@ -81,7 +92,7 @@ export function serversInitialize(): void {
   st.hubPort = MAC_PORTS
   const self = serverAt(SELF)
   self.index = load<u32>(BOOT_BASE + BOOT_SERVER_INDEX)
-  self.status = SERVER_UP | SERVER_LEASED
+  self.status = SERVER_UP | SERVER_LEASED | SERVER_KNOWN
   for (let i: u32 = 0; i < <u32>MAC_PORTS; i++) {
     const ni = netInterface(i)
     setAddress(self, i, ni.address)
@@ -112,6 +123,13 @@ export function serverAt(row: u32): Server {
 export function inFarm(): bool {
   const st = state()
   return st.serverCount > 1 && st.hubPort < <u32>MAC_PORTS
+}
+
+/** True if server `row` can be given new work: each of us hears the other, and it is not draining. */
+export function takesNew(row: u32): bool {
+  const server = serverAt(row)
+  const both = SERVER_UP | SERVER_LEASED
+  return (server.status & both) == both && (server.flags & STATE_FLAG_DRAINING) == 0
 }
 
 /** The peer whose port on the hub has this MAC address, or SELF if there is none. */

@@ -1,7 +1,8 @@
 import { INTERFACE_ENABLED, INTERFACE_HUB } from '../../abi/boot.ts'
 import { DROP_ETHERNET_SHORT, DROP_ETHERNET_TYPE } from '../../abi/trace.ts'
 import { drop } from '../hal/trace.ts'
-import { counters, LOOPBACK_PORT } from '../state.ts'
+import { iposInput } from '../ipos/input.ts'
+import { counters, LOOPBACK_PORT, state } from '../state.ts'
 import {
   ETHERNET_HEADER_BYTES,
   ETHERTYPE_ARP,
@@ -37,6 +38,8 @@ export function ethernetInput(port: u32, frame: u32, bytes: u32): void {
     ipv4Input(port, frame, frame + ETHERNET_HEADER_BYTES, bytes - ETHERNET_HEADER_BYTES)
   } else if (served && type == ETHERTYPE_ARP && port != LOOPBACK_PORT) {
     arpInput(port, frame + ETHERNET_HEADER_BYTES, bytes - ETHERNET_HEADER_BYTES)
+  } else if (port == state().hubPort && type == state().iposEtherType) {
+    iposInput(frame, bytes)
   } else {
     drop(DROP_ETHERNET_TYPE, port, type)
   }

@@ -2,6 +2,7 @@ import { STATUS_ECONNREFUSED, STATUS_EHOSTUNREACH, STATUS_EMSGSIZE, STATUS_ENETU
 import { DROP_ICMP_HEADER } from '../../abi/trace.ts'
 import { drop } from '../hal/trace.ts'
 import { udpError } from '../socket/udp.ts'
+import { forwardedError } from '../ipos/input.ts'
 import { counters, LOOPBACK_PORT, state } from '../state.ts'
 import { tcpIcmpError } from '../tcp/icmp.ts'
 import { checksumAdd, checksumFold } from '../wire/checksum.ts'
@@ -40,6 +41,7 @@ import {
 } from '../wire/ipv4.ts'
 import { interfaceOf, isLocalAddress } from './interface.ts'
 import { ipv4Send } from './output.ts'
+import { replyPort } from './route.ts'
 
 const TTL: u32 = 64
 /** ICMP errors a second, over all peers (RFC 1812 §4.3.2.8). */
@@ -62,7 +64,7 @@ export function icmpInput(port: u32, packet: u32, message: u32, bytes: u32, broa
   const type = icmpType(message)
   if (type == ICMP_ECHO_REQUEST) echo(port, packet, message, bytes)
   else if (type == ICMP_UNREACHABLE || type == ICMP_TIME_EXCEEDED || type == ICMP_PARAMETER_PROBLEM) {
-    errorInput(message, bytes)
+    errorInput(port, packet, message, bytes)
   }
   // Source quench (RFC 6633) and redirects are ignored, as is what we did not ask for.
 }
@@ -70,20 +72,27 @@ export function icmpInput(port: u32, packet: u32, message: u32, bytes: u32, broa
 /** The reply has the request's bytes and goes back where it came from (RFC 1122 §3.2.2.6). */
 function echo(port: u32, packet: u32, message: u32, bytes: u32): void {
   icmpTurnEcho(message, bytes)
-  if (ipv4Send(port, ipv4Destination(packet), ipv4Source(packet), IPV4_PROTOCOL_ICMP, TTL, message, bytes)) {
-    counters().icmpOut++
-  }
+  send(port, packet, message, bytes)
+}
+
+/** Sends a message about `packet`, which came in by `port`, to its source. */
+function send(port: u32, packet: u32, message: u32, bytes: u32): void {
+  const remote = ipv4Source(packet)
+  const way = replyPort(port, remote)
+  if (ipv4Send(way, ipv4Destination(packet), remote, IPV4_PROTOCOL_ICMP, TTL, message, bytes)) counters().icmpOut++
 }
 
 /** An error about a packet that we are said to have sent. What the quote cannot show to be ours is ignored. */
-function errorInput(message: u32, bytes: u32): void {
+function errorInput(port: u32, packet: u32, message: u32, bytes: u32): void {
   const quote = message + ICMP_HEADER_BYTES
   const there = bytes - ICMP_HEADER_BYTES
   if (there < IPV4_HEADER_BYTES + QUOTED_PAYLOAD || load<u8>(quote) >>> 4 != 4) return
   const headerBytes = ipv4HeaderBytes(quote)
   if (headerBytes < IPV4_HEADER_BYTES || there < headerBytes + QUOTED_PAYLOAD) return
   const local = ipv4Source(quote)
-  if (!isLocalAddress(local) || (ipv4Fragment(quote) & IPV4_OFFSET_MASK) != 0) return
+  // What comes over the hub quotes what we sent with a peer's address.
+  if (!isLocalAddress(local) && port != state().hubPort) return
+  if ((ipv4Fragment(quote) & IPV4_OFFSET_MASK) != 0) return
   const remote = ipv4Destination(quote)
   const protocol = ipv4Protocol(quote)
   const type = icmpType(message)
@@ -91,6 +100,8 @@ function errorInput(message: u32, bytes: u32): void {
   const payload = quote + headerBytes
   const localPort: u32 = bswap<u16>(load<u16>(payload))
   const remotePort: u32 = bswap<u16>(load<u16>(payload, 2))
+  // The packet that it is about was sent by the server that the connection was forwarded to: on to there.
+  if (port != state().hubPort && forwardedError(packet, protocol, local, remote, localPort, remotePort)) return
   if (protocol == IPV4_PROTOCOL_TCP) {
     const sequence = bswap<u32>(load<u32>(payload, 4))
     const tooBig = type == ICMP_UNREACHABLE && code == ICMP_CODE_FRAGMENTATION_NEEDED
@@ -152,9 +163,7 @@ export function icmpError(port: u32, packet: u32, type: u32, code: u32, rest: u3
   const message = state().datagramBuffer
   memory.copy(message + ICMP_HEADER_BYTES, packet, quoted)
   icmpWrite(message, type, code, rest, ICMP_HEADER_BYTES + quoted)
-  if (ipv4Send(port, local, ipv4Source(packet), IPV4_PROTOCOL_ICMP, TTL, message, ICMP_HEADER_BYTES + quoted)) {
-    counters().icmpOut++
-  }
+  send(port, packet, message, ICMP_HEADER_BYTES + quoted)
 }
 
 function mayComplain(): bool {

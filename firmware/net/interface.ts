@@ -5,6 +5,7 @@ import {
   BOOT_INTERFACE_GATEWAY,
   BOOT_INTERFACE_MTU,
   BOOT_INTERFACE_PREFIX,
+  BOOT_INTERFACE_REPLY,
   BOOT_INTERFACES,
   INTERFACE_ENABLED,
   INTERFACE_HUB,
@@ -56,6 +57,8 @@ export class Interface {
   defended: u32
   /** The link was up when it was last looked at. */
   linkUp: u32
+  /** Port by which packets leave that carry `address` as their source; the interface's own unless the boot information says otherwise. */
+  reply: u32
 }
 
 /** @param index port number, or LOOPBACK_PORT */
@@ -79,6 +82,8 @@ export function interfacesInitialize(): void {
     ni.mtu = load<u32>(block + BOOT_INTERFACE_MTU)
     if (!ni.mtu) ni.mtu = DEFAULT_MTU
     ni.mtu = max<u32>(min<u32>(ni.mtu, MAXIMUM_MTU), IPV4_MINIMUM_MTU)
+    const reply = load<u32>(block + BOOT_INTERFACE_REPLY)
+    ni.reply = reply - 1 < <u32>MAC_PORTS ? reply - 1 : i
     const prefix = load<u32>(block + BOOT_INTERFACE_PREFIX)
     const address = load<u32>(block + BOOT_INTERFACE_ADDRESS)
     if ((ni.flags & INTERFACE_ENABLED) == 0 || (ni.flags & INTERFACE_HUB) != 0) continue

@@ -1,4 +1,5 @@
 import { MAC_PORTS } from '../../abi/registers.ts'
+import { portOfPeerAddress } from '../ipos/server.ts'
 import { LOOPBACK_PORT } from '../state.ts'
 import { IPV4_LIMITED_BROADCAST, ipv4IsLoopback, ipv4IsUnicast } from '../wire/ipv4.ts'
 import { Interface, interfaceOf, isLocalAddress, isOnLink, linkIsUp, netInterface } from './interface.ts'
@@ -8,8 +9,8 @@ const LINK_DOWN: i32 = 64
 
 /**
  * The interface through which to reach `destination`, or -1 if there is none (ENETUNREACH). Own addresses lie behind
- * LOOPBACK_PORT. A source binds to its interface (RFC 1122 §3.3.4.2, strong model); without one, the longest prefix that
- * holds the destination wins, then the first gateway.
+ * LOOPBACK_PORT. A source binds to its interface (RFC 1122 §3.3.4.2, strong model), or to the one that its replies leave by; without
+ * one, the longest prefix that holds the destination wins, then the first gateway.
  *
  * @param source own address, 0 = any
  */
@@ -19,8 +20,12 @@ export function routeTo(destination: u32, source: u32): i32 {
   if (ipv4IsLoopback(source)) return -1
   if (!ipv4IsUnicast(destination) && destination != IPV4_LIMITED_BROADCAST) return -1
   if (source) {
-    const own = interfaceOf(source)
-    return own >= 0 && routeScore(own, destination) > i32.MIN_VALUE ? own : -1
+    // An endpoint that serves for another server carries that one's address.
+    let own = interfaceOf(source)
+    if (own < 0) own = portOfPeerAddress(source)
+    if (own < 0) return -1
+    const way = replyPort(own, destination)
+    return routeScore(way, destination) > i32.MIN_VALUE ? way : -1
   }
   let best: i32 = -1
   let bestScore = i32.MIN_VALUE
@@ -32,6 +37,19 @@ export function routeTo(destination: u32, source: u32): i32 {
     }
   }
   return best
+}
+
+/**
+ * The port by which packets to `destination` leave that carry the address of port `index` as their source: LAN A brings what clients
+ * send, LAN B what goes to them (FIG. 2). A neighbour on the port's own link is reached there; and while the link of the other port is
+ * down, or it leads nowhere, so is everybody else.
+ */
+export function replyPort(index: u32, destination: u32): u32 {
+  if (index == LOOPBACK_PORT) return index
+  const ni = netInterface(index)
+  const reply = ni.reply
+  if (reply == index || isDirect(ni, destination)) return index
+  return linkIsUp(reply) && routeScore(reply, destination) > i32.MIN_VALUE ? reply : index
 }
 
 /** How well an interface reaches the destination; i32.MIN_VALUE = not at all. */

@@ -1,4 +1,5 @@
 import {
+  BOARD_STATE_BYTES,
   COMMAND_A,
   COMMAND_B,
   COMMAND_FLAGS,
@@ -6,24 +7,40 @@ import {
   COMMAND_SOCKET,
   CONNECT_BYTES,
   DATA_FLAG_FIN,
+  DATA_FLAG_MIGRATING,
   LISTEN_BYTES,
+  MAXIMUM_MIGRATING_BYTES,
+  MAXIMUM_STATE_BYTES,
   OP_ABORT,
+  OP_BOARD_STATE,
   OP_CANCEL,
   OP_CLOSE,
   OP_CONNECT,
   OP_CREDIT,
   OP_DATA,
+  OP_DRAIN,
   OP_LISTEN,
+  OP_LISTENER_OPTIONS,
+  OP_MIGRATE,
+  OP_PROCESS_STATE,
+  OP_RETURN,
   OP_SET_OPTION,
+  OP_STATE,
   OP_UDP_BIND,
   OP_UDP_CLOSE,
   OP_UDP_SEND,
   OP_UNLISTEN,
   OPTION_KEEP_ALIVE,
   OPTION_NO_DELAY,
+  PROCESS_STATE_BYTES,
 } from '../../abi/messages.ts'
 import { STATUS_ENOBUFS } from '../../abi/status.ts'
 import { TCP_ESTABLISHED, TCP_FIN_WAIT_2, TCP_SYN_RECEIVED } from '../../abi/tcp.ts'
+import { processStateCommand } from '../ipos/application.ts'
+import { giveAbort, giveByHost } from '../ipos/give.ts'
+import { migrationTake, returnAppend } from '../ipos/migration.ts'
+import { boardStateCommand, drainCommand } from '../ipos/state.ts'
+import { stateAppend } from '../ipos/transfer.ts'
 import { chunkMeta, chunkRelease, chunkReleaseList } from '../mem/chunk.ts'
 import { counters, state } from '../state.ts'
 import { tcpAbandon, tcpFail } from '../tcp/close.ts'
@@ -37,6 +54,7 @@ import {
   F_END_DELIVERED,
   F_FIN_QUEUED,
   F_FIN_RECEIVED,
+  F_FROZEN,
   F_HOST,
   F_KEEP_ALIVE,
   F_NO_DELAY,
@@ -48,7 +66,7 @@ import {
 } from '../tcp/tcb.ts'
 import { FIN_WAIT_2_MS, timerStart, timerStop } from '../tcp/timer.ts'
 import { cancelConnect, connectCommand } from './connect.ts'
-import { listenCommand, unlistenCommand } from './listen.ts'
+import { listenCommand, listenerOptionsCommand, unlistenCommand } from './listen.ts'
 import { isUdpHandle, udpCommand } from './udp.ts'
 
 /** A window that has opened by this much is worth an ACK of its own, segments (RFC 9293 §3.8.6.2.2). */
@@ -63,14 +81,20 @@ export function controlCommand(set: u32, op: u32, record: u32, head: u32): void 
   else if (op == OP_CANCEL) cancelConnect(set, load<u32>(record + COMMAND_SOCKET))
   else if (op == OP_SET_OPTION) optionCommand(set, record)
   else if (op == OP_UDP_BIND || op == OP_UDP_CLOSE) udpCommand(set, op, record, head)
+  else if (op == OP_BOARD_STATE && bytes >= <u32>BOARD_STATE_BYTES) boardStateCommand(record)
+  else if (op == OP_PROCESS_STATE && bytes >= <u32>PROCESS_STATE_BYTES) processStateCommand(set, record)
+  else if (op == OP_LISTENER_OPTIONS)
+    listenerOptionsCommand(set, load<u32>(record + COMMAND_SOCKET), load<u32>(record + COMMAND_A))
+  else if (op == OP_DRAIN) drainCommand(record)
   else counters().commandsBad++
 }
 
-/** The connection that a record names, if it is this process's and still open for it. */
+/** The connection that a record names, if it is this process's and still open for it; not while it moves. */
 function connectionOf(set: u32, record: u32): Tcb | null {
   const tcb = tcbOfHandle(load<u32>(record + COMMAND_SOCKET))
   // A handle that has just died is no mistake of the host: the news is on its way.
-  return tcb == null || <u32>tcb.queueSet != set || tcb.state < <u8>TCP_ESTABLISHED ? null : tcb
+  if (tcb == null || <u32>tcb.queueSet != set || tcb.state < <u8>TCP_ESTABLISHED) return null
+  return tcb.flags & F_FROZEN ? null : tcb
 }
 
 /** A record of a TX queue; takes over its chunks. */
@@ -81,13 +105,20 @@ export function streamCommand(set: u32, op: u32, record: u32, head: u32): void {
     else dataCommand(tcb, load<u16>(record + COMMAND_FLAGS), head)
     return
   }
+  if (op == OP_RETURN || op == OP_STATE) {
+    moveCommand(connectionOf(set, record), op, head)
+    return
+  }
   const isUdp = isUdpHandle(load<u32>(record + COMMAND_SOCKET))
   if (op == OP_UDP_SEND || op == OP_UDP_CLOSE || (op == OP_CREDIT && isUdp)) {
     udpCommand(set, op, record, head)
-  } else if (op == OP_CREDIT || op == OP_CLOSE || op == OP_ABORT) {
+  } else if (op == OP_CREDIT || op == OP_CLOSE || op == OP_ABORT || op == OP_MIGRATE) {
     const tcb = connectionOf(set, record)
-    if (tcb != null) {
-      if (op == OP_CREDIT) creditCommand(tcb, load<u32>(record + COMMAND_A))
+    if (tcb == null) {
+      if (op == OP_ABORT) abortMoving(set, record)
+    } else {
+      if (op == OP_MIGRATE) giveByHost(tcb, load<u32>(record + COMMAND_A), load<u16>(record + COMMAND_FLAGS))
+      else if (op == OP_CREDIT) creditCommand(tcb, load<u32>(record + COMMAND_A))
       else if (op == OP_CLOSE) closeCommand(tcb)
       else abortCommand(tcb)
     }
@@ -105,12 +136,11 @@ function dataCommand(tcb: Tcb, flags: u32, head: u32): void {
     chunkReleaseList(head)
     return
   }
-  if (tcb.sndEnd - tcb.sndUna + tcb.creditOwed + bytes > tcb.creditGranted) {
-    // More than was granted: a driver that keeps no account gets no connection.
-    counters().commandsBad++
+  const more: u32 = flags & DATA_FLAG_MIGRATING ? MAXIMUM_MIGRATING_BYTES : 0
+  if (tcb.sndEnd - tcb.sndUna + tcb.creditOwed + bytes > tcb.creditGranted + more) {
+    // More than was granted.
     chunkReleaseList(head)
-    sendReset(tcb)
-    tcpFail(tcb, STATUS_ENOBUFS)
+    failBadly(tcb)
     return
   }
   first.offset += <u16>COMMAND_HEADER_BYTES
@@ -123,6 +153,41 @@ function dataCommand(tcb: Tcb, flags: u32, head: u32): void {
   if (data) sendQueueAppend(tcb, data)
   if (flags & DATA_FLAG_FIN) endStream(tcb)
   wantOutput(tcb)
+}
+
+/** OP_RETURN and OP_STATE: what goes along with a move. Takes over the record's chunks. */
+function moveCommand(tcb: Tcb | null, op: u32, head: u32): void {
+  const m = tcb != null ? migrationTake(tcb) : null
+  const first = chunkMeta(head)
+  first.offset += <u16>COMMAND_HEADER_BYTES
+  first.length -= <u16>COMMAND_HEADER_BYTES
+  if (m == null) {
+    chunkReleaseList(head)
+    // Bytes that the host has given back and that are nowhere now.
+    if (tcb != null && op == OP_RETURN) failBadly(tcb)
+    return
+  }
+  while (head) {
+    const chunk = head
+    head = chunkMeta(chunk).next
+    if (chunkMeta(chunk).length == 0) chunkRelease(chunk)
+    else if (op == OP_RETURN) returnAppend(m, chunk)
+    else stateAppend(m, chunk)
+  }
+  if (m.stateBytes > <u32>MAXIMUM_STATE_BYTES || m.returnedBytes > state().receiveCredit) failBadly(tcb!)
+}
+
+/** A driver that keeps no account gets no connection. */
+function failBadly(tcb: Tcb): void {
+  counters().commandsBad++
+  sendReset(tcb)
+  tcpFail(tcb, STATUS_ENOBUFS)
+}
+
+/** OP_ABORT for a connection that moves. */
+function abortMoving(set: u32, record: u32): void {
+  const tcb = tcbOfHandle(load<u32>(record + COMMAND_SOCKET))
+  if (tcb != null && <u32>tcb.queueSet == set && (tcb.flags & F_FROZEN) != 0) giveAbort(tcb)
 }
 
 /** The application ends its stream: FIN follows the last queued byte. */

@@ -5,7 +5,7 @@ import { F_CREDIT_OWED, F_FIN_QUEUED, F_HOST, Tcb, wantHost } from '../tcp/tcb.t
  * Send credit: what the host may have in the card for one connection, unacknowledged. A connection whose congestion window has
  * outgrown its credit gets more while chunks are plentiful, so that stalled connections hold little and fast ones enough.
  */
-const MAXIMUM_CREDIT: u32 = 1 << 20
+export const MAXIMUM_CREDIT: u32 = 1 << 20
 
 /** Bytes were acknowledged: owes them to the host, and tells it once they are worth a message. */
 export function creditReturn(tcb: Tcb, bytes: u32): void {

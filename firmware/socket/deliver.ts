@@ -36,7 +36,7 @@ import { writeRegister } from '../hal/registers.ts'
 import { carve } from '../mem/carve.ts'
 import { CHUNK_BYTES, chunkAddress, chunkAllocate, chunkMeta, chunkReleaseList } from '../mem/chunk.ts'
 import { state } from '../state.ts'
-import { F_CONNECTED_OWED, F_END_DELIVERED, F_FIN_QUEUED, F_HOST, Tcb, tcbIndex } from '../tcp/tcb.ts'
+import { F_CONNECTED_OWED, F_END_DELIVERED, F_FIN_QUEUED, F_HOST, F_QUIET, Tcb, tcbIndex } from '../tcp/tcb.ts'
 
 /**
  * Card to host. A record is a header in a slot of its own and pieces of payload that stay where they are, in receive slots or
@@ -175,7 +175,7 @@ export function deliverStream(tcb: Tcb, payload: u32, bytes: u32, transient: boo
   const index = tcbIndex(tcb)
   const queue = set * QUEUES_PER_SET + QUEUE_RX
   // The host does not know the handle yet.
-  if (tcb.flags & F_CONNECTED_OWED || !ringRoom(2)) return false
+  if ((tcb.flags & (F_CONNECTED_OWED | F_QUIET)) != 0 || !ringRoom(2)) return false
   const appends = st.openRecordTcb == index && st.openRecordBytes + bytes <= min<u32>(capacity, STREAM_RECORD_BYTES)
   if (!appends && (!room(set, QUEUE_RX, queueSet(set).rxDelivered) || bytes + RX_HEADER_BYTES > capacity)) return false
   if (transient) {
@@ -215,7 +215,7 @@ function openRecord(tcb: Tcb, bytes: u32, flags: u32, queue: u32, last: bool): v
 export function deliverEnd(tcb: Tcb): bool {
   const st = state()
   const set: u32 = tcb.queueSet
-  if (tcb.flags & F_CONNECTED_OWED) return false
+  if (tcb.flags & (F_CONNECTED_OWED | F_QUIET)) return false
   if (st.openRecordTcb == tcbIndex(tcb)) {
     const header = st.openRecordHeader
     store<u16>(header + RX_FLAGS, load<u16>(header + RX_FLAGS) | <u16>RX_FLAG_END)

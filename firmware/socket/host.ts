@@ -9,6 +9,9 @@ import {
 } from '../../abi/messages.ts'
 import { QUEUE_SETS } from '../../abi/rings.ts'
 import { TCP_CLOSED, TCP_SYN_SENT, TCP_TIME_WAIT } from '../../abi/tcp.ts'
+import { applicationQueueSetGone } from '../ipos/application.ts'
+import { giveAbort } from '../ipos/give.ts'
+import { MOVE_STATE_OWED, migrationOf } from '../ipos/migration.ts'
 import { state } from '../state.ts'
 import { tcpAbandon } from '../tcp/close.ts'
 import { deliverUnread } from '../tcp/rcv.ts'
@@ -20,8 +23,10 @@ import {
   F_CONNECTED_OWED,
   F_CREDIT_OWED,
   F_FAILED_OWED,
+  F_FROZEN,
   F_HOST,
   F_ON_HOST,
+  F_QUIET,
   F_RESET_OWED,
   Tcb,
   tcbAt,
@@ -29,7 +34,7 @@ import {
   tcbUnlisted,
 } from '../tcp/tcb.ts'
 import { answersForget } from './answer.ts'
-import { attachByPort, connectionEvent } from './attach.ts'
+import { attachByPort, connectionEvent, deliverState } from './attach.ts'
 import { deliverEvent, eventRoom, eventScratch, queueSetRenewed } from './deliver.ts'
 import { listenerAt, listenerQueueSetGone } from './listener.ts'
 import { udpQueueSetGone } from './udp.ts'
@@ -65,6 +70,8 @@ function serve(tcb: Tcb): bool {
     attachByPort(tcb)
     return true // it lists itself again if bytes still wait
   }
+  // It says itself again what it owes, if it stays.
+  if (tcb.flags & F_FROZEN) return true
   if ((tcb.flags & F_HOST) == 0) {
     if (tcb.state == TCP_CLOSED || tcb.state == TCP_TIME_WAIT) tcbRelease(tcb)
     return true
@@ -72,6 +79,11 @@ function serve(tcb: Tcb): bool {
   if (tcb.flags & F_CONNECTED_OWED) {
     if (!connectionEvent(tcb, EVENT_CONNECTED, 0)) return false
     tcb.flags &= ~F_CONNECTED_OWED
+  }
+  if (tcb.flags & F_QUIET) {
+    // An application's state goes first; what a move takes along is not delivered.
+    if ((migrationOf(tcb).flags & MOVE_STATE_OWED) == 0) return true
+    if (!deliverState(tcb)) return false
   }
   if (!deliverUnread(tcb)) return false
   if (tcb.state == TCP_CLOSED || tcb.state == TCP_TIME_WAIT) {
@@ -101,6 +113,7 @@ export function queueSetsChanged(): void {
     udpQueueSetGone(set)
     connectionsGone(set)
     listenerQueueSetGone(set)
+    applicationQueueSetGone(set)
   }
   // Buffers may have come back.
   const st = state()
@@ -112,6 +125,10 @@ function connectionsGone(set: u32): void {
   for (let i: u32 = 1; i <= st.tcbCount; i++) {
     const tcb = tcbAt(i)
     if (!belongsTo(tcb, set)) continue
+    if (tcb.flags & F_FROZEN) {
+      giveAbort(tcb)
+      continue
+    }
     if (tcb.state == TCP_CLOSED || tcb.state == TCP_TIME_WAIT) tcbRelease(tcb)
     else tcpAbandon(tcb, tcb.state != TCP_SYN_SENT)
   }

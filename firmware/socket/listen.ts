@@ -16,10 +16,11 @@ import {
 import { STATUS_EADDRINUSE, STATUS_EADDRNOTAVAIL, STATUS_EINVAL, STATUS_ENOBUFS, STATUS_OK } from '../../abi/status.ts'
 import { TCP_CLOSED } from '../../abi/tcp.ts'
 import { random32 } from '../hal/random.ts'
+import { servicesChanged } from '../ipos/service.ts'
 import { isLocalAddress } from '../net/interface.ts'
 import { counters, state } from '../state.ts'
 import { tcpAbandon } from '../tcp/close.ts'
-import { F_ACTIVE, F_ATTACHED, tcbAt } from '../tcp/tcb.ts'
+import { F_ACTIVE, F_ATTACHED, F_FROZEN, tcbAt } from '../tcp/tcb.ts'
 import { deliverAnswer } from './answer.ts'
 import { eventScratch } from './deliver.ts'
 import { listenerAdd, listenerClashes, listenerIndex, listenerOfCookie, listenerRemove } from './listener.ts'
@@ -75,12 +76,23 @@ export function unlistenCommand(set: u32, cookie: u32): void {
   const index = listenerIndex(listener)
   for (let i: u32 = 1; i <= st.tcbCount; i++) {
     const tcb = tcbAt(i)
-    if (tcb.state != TCP_CLOSED && tcb.listener == index && (tcb.flags & (F_ATTACHED | F_ACTIVE)) == 0)
+    if (tcb.state != TCP_CLOSED && tcb.listener == index && (tcb.flags & (F_ATTACHED | F_ACTIVE | F_FROZEN)) == 0)
       tcpAbandon(tcb, true)
   }
   const port = listener.port
   listenerRemove(listener)
   answer(set, EVENT_UNLISTENED, cookie, STATUS_OK, port)
+}
+
+/** OP_LISTENER_OPTIONS: connections accepted from now on. */
+export function listenerOptionsCommand(set: u32, cookie: u32, options: u32): void {
+  const listener = listenerOfCookie(set, cookie)
+  if (listener == null) {
+    counters().commandsBad++
+    return
+  }
+  listener.options = options
+  servicesChanged()
 }
 
 function answer(set: u32, type: u32, cookie: u32, status: u32, port: u32): void {

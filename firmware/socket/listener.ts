@@ -1,7 +1,10 @@
 import { DIRECTORY_LISTENERS } from '../../abi/memory.ts'
+import { SOCKET_OPTION_TAKES_OVER } from '../../abi/messages.ts'
+import { servicesChanged } from '../ipos/service.ts'
 import { carve } from '../mem/carve.ts'
 import { directoryAdd } from '../mem/directory.ts'
 import { state } from '../state.ts'
+import { ipv4IsLoopback } from '../wire/ipv4.ts'
 
 /** Listening Sockets table (FIG. 12): **server IP, TCP port** → process. */
 @unmanaged
@@ -25,7 +28,7 @@ export class Listener {
 }
 
 const LISTENER_BYTES: u32 = 32
-const MAXIMUM_LISTENERS: u32 = 1024
+export const MAXIMUM_LISTENERS: u32 = 1024
 const BUCKETS: u32 = 256
 
 export function listenerInitialize(): void {
@@ -64,6 +67,25 @@ export function listenerFind(address: u32, port: u32): Listener | null {
   return any ? listenerAt(any) : null
 }
 
+/** A listener of `port` that clients of this farm can reach, on whatever address; always the same while none comes or goes. */
+export function listenerOfPort(port: u32): Listener | null {
+  for (let index = load<u32>(bucket(port)); index; index = listenerAt(index).next) {
+    const listener = listenerAt(index)
+    if (<u32>listener.port == port && !ipv4IsLoopback(listener.address)) return listener
+  }
+  return null
+}
+
+/** True if an application that listens on `port` takes connections that another one hands over. */
+export function listenerTakesOver(port: u32): bool {
+  for (let index = load<u32>(bucket(port)); index; index = listenerAt(index).next) {
+    const listener = listenerAt(index)
+    if (<u32>listener.port != port || ipv4IsLoopback(listener.address)) continue
+    if (listener.options & SOCKET_OPTION_TAKES_OVER) return true
+  }
+  return false
+}
+
 /** True if a listener on `address`:`port` would clash with one that exists: same port, same or any address. */
 export function listenerClashes(address: u32, port: u32): bool {
   let index = load<u32>(bucket(port))
@@ -86,6 +108,7 @@ export function listenerAdd(address: u32, port: u32): Listener | null {
   listener.address = address
   listener.port = <u16>port
   listener.inUse = true
+  servicesChanged()
   const head = bucket(port)
   listener.next = load<u32>(head)
   store<u32>(head, index)
@@ -103,6 +126,7 @@ export function listenerRemove(listener: Listener): void {
   }
   if (found) store<u32>(link, listener.next)
   listener.inUse = false
+  servicesChanged()
   listener.next = st.listenerFree
   st.listenerFree = index
 }

@@ -46,6 +46,7 @@ import { DROP_NO_SOCKET, DROP_UDP_CHECKSUM, DROP_UDP_HEADER } from '../../abi/tr
 import { PANIC_POOL, panic } from '../hal/panic.ts'
 import { random32 } from '../hal/random.ts'
 import { drop } from '../hal/trace.ts'
+import { servicesChanged } from '../ipos/service.ts'
 import { carve } from '../mem/carve.ts'
 import { chunkAddress, chunkMeta } from '../mem/chunk.ts'
 import { directoryAdd } from '../mem/directory.ts'
@@ -68,6 +69,7 @@ import {
   IPV4_PROTOCOL_UDP,
   ipv4Destination,
   ipv4HeaderBytes,
+  ipv4IsLoopback,
   ipv4Source,
 } from '../wire/ipv4.ts'
 import {
@@ -87,7 +89,7 @@ import { deliverEvent, deliverRecord, eventScratch } from './deliver.ts'
  *
  * A handle has its highest bit set, which no TCP handle has: 1 · generation (20 bits) · row (11 bits).
  */
-const UDP_ENDPOINTS: u32 = 1024
+export const UDP_ENDPOINTS: u32 = 1024
 /** Stride of the table, bytes. */
 const UDP_ENDPOINT_BYTES: u32 = 32
 const BUCKETS: u32 = 1024
@@ -105,6 +107,8 @@ const LEAST_CREDIT: u32 = 65536
 
 const FLAG_USED: u32 = 0x100
 const FLAG_BROADCAST: u32 = 0x200
+/** Its process chose the port: clients know it. */
+const FLAG_SERVICE: u32 = 0x400
 
 @unmanaged
 export class UdpEndpoint {
@@ -208,7 +212,8 @@ function bind(set: u32, cookie: u32, address: u32, wanted: u32, flags: u32): voi
     st.udpFree = e.next
     e.localAddress = address
     e.localPort = <u16>port
-    e.flags = <u16>(reuse | FLAG_USED)
+    e.flags = <u16>(reuse | FLAG_USED | (wanted ? FLAG_SERVICE : 0))
+    if (wanted) servicesChanged()
     e.generation++
     e.credit = fullCredit()
     e.set = <u8>set
@@ -258,9 +263,25 @@ function close(row: u32): void {
   let link = bucketOf(e.localPort)
   while (load<u32>(link) != row) link = changetype<u32>(endpoint(load<u32>(link))) + <u32>offsetof<UdpEndpoint>('next')
   store<u32>(link, e.next)
+  if (e.flags & FLAG_SERVICE) servicesChanged()
   e.flags = 0
   e.next = st.udpFree
   st.udpFree = row
+}
+
+/** The port that the endpoint serves, 0 = none: a client's own, one of 127/8, or one that an endpoint before it in the bucket serves. */
+export function udpService(row: u32): u32 {
+  const port: u32 = endpoint(row).localPort
+  if (!isService(row)) return 0
+  for (let other = load<u32>(bucketOf(port)); other != row; other = endpoint(other).next) {
+    if (<u32>endpoint(other).localPort == port && isService(other)) return 0
+  }
+  return port
+}
+
+function isService(row: u32): bool {
+  const e = endpoint(row)
+  return (e.flags & FLAG_SERVICE) != 0 && !ipv4IsLoopback(e.localAddress)
 }
 
 /** The process behind a queue set is gone: its endpoints go with it. */
@@ -306,7 +327,7 @@ function send(row: u32, remote: u32, remotePort: u32, record: u32, chunk: u32): 
   // RFC 768: a checksum that computes to 0 is sent as all ones, since 0 says that there is none.
   const checksum = checksumFinish(sum)
   store<u16>(datagram, <u16>(checksum ? checksum : 0xffff), UDP_CHECKSUM)
-  if (ipv4Send(route, source, remote, IPV4_PROTOCOL_UDP, e.ttl, datagram, length)) counters().udpOut++
+  if (ipv4Send(routeTo(remote, source), source, remote, IPV4_PROTOCOL_UDP, e.ttl, datagram, length)) counters().udpOut++
 }
 
 function isBroadcast(route: u32, address: u32): bool {

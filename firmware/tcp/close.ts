@@ -1,4 +1,5 @@
 import { TCP_CLOSED, TCP_SYN_RECEIVED, TCP_SYN_SENT, TCP_TIME_WAIT } from '../../abi/tcp.ts'
+import { endpointGone } from '../ipos/release.ts'
 import { chunkReleaseList } from '../mem/chunk.ts'
 import { timerCancel } from '../mem/wheel.ts'
 import { TCP_ACK } from '../wire/tcp.ts'
@@ -12,6 +13,7 @@ import {
   F_END_DELIVERED,
   F_FAILED_OWED,
   F_FIN_RECEIVED,
+  F_GUEST,
   F_HOST,
   F_RESET_OWED,
   setState,
@@ -29,7 +31,10 @@ export function enterTimeWait(tcb: Tcb): void {
   if ((tcb.flags & F_ACK_NOW) != 0 || tcb.unackedSegments != 0) sendSegment(tcb, tcb.sndNxt, 0, TCP_ACK)
   setState(tcb, TCP_TIME_WAIT)
   tableRemoveTcb(tcb)
+  // An endpoint that served for another INIC goes on doing so in its record.
   timeWaitEnter(tcb)
+  tcb.flags &= ~F_GUEST
+  unlisted(tcb)
   leave(tcb)
 }
 
@@ -37,7 +42,13 @@ export function enterTimeWait(tcb: Tcb): void {
 export function fullyClosed(tcb: Tcb): void {
   setState(tcb, TCP_CLOSED)
   tableRemoveTcb(tcb)
+  unlisted(tcb)
   leave(tcb)
+}
+
+/** The endpoint has left the connection table: what the ipOS layer keeps of it goes, and who forwards to it is told. */
+function unlisted(tcb: Tcb): void {
+  if (tcb.migration) endpointGone(tcb)
 }
 
 /** Frees the TCB, or leaves it on the host's list while received bytes or the end of the stream wait for a host buffer. */
@@ -56,6 +67,7 @@ export function tcpAbandon(tcb: Tcb, withReset: bool): void {
   if (withReset) sendReset(tcb)
   setState(tcb, TCP_CLOSED)
   tableRemoveTcb(tcb)
+  unlisted(tcb)
   tcbRelease(tcb)
 }
 
@@ -64,6 +76,7 @@ export function tcpFail(tcb: Tcb, status: u32): void {
   const opening = (tcb.state == TCP_SYN_SENT || tcb.state == TCP_SYN_RECEIVED) && (tcb.flags & F_ACTIVE) != 0
   setState(tcb, TCP_CLOSED)
   tableRemoveTcb(tcb)
+  unlisted(tcb)
   timerCancel(tcb)
   tcb.timers = 0
   if ((tcb.flags & F_HOST) == 0) {

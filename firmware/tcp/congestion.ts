@@ -21,6 +21,15 @@ export function congestionStart(tcb: Tcb): void {
   tcb.cubicWMax = 0
 }
 
+/** An endpoint goes on that has come from another server. */
+export function congestionResume(tcb: Tcb, cwnd: u32, ssthresh: u32, cubicWMax: f32): void {
+  tcb.cwnd = min<u32>(max<u32>(cwnd, tcb.mss), MAXIMUM_CWND)
+  tcb.ssthresh = min<u32>(max<u32>(ssthresh, 2 * <u32>tcb.mss), MAXIMUM_CWND)
+  // No number, or one that no window reaches, starts the curve anew.
+  tcb.cubicWMax = cubicWMax >= 0 && cubicWMax <= <f32>MAXIMUM_CWND ? cubicWMax : 0
+  tcb.cubicEpochMs = 0
+}
+
 /** New data was acknowledged outside recovery. @param bytes newly acknowledged @param flight bytes outstanding before */
 export function congestionAcked(tcb: Tcb, bytes: u32, flight: u32): void {
   const mss: u32 = tcb.mss

@@ -4,13 +4,17 @@ import {
   BOOT_FLAG_NO_TIMESTAMPS,
   BOOT_FLAG_NO_WINDOW_SCALE,
 } from '../../abi/boot.ts'
+import { IPOS_TCP, RELEASE_ENDED } from '../../abi/ipos.ts'
 import { FIRST_SPEAKER_SERVER, SOCKET_OPTION_KEEP_ALIVE, SOCKET_OPTION_NO_DELAY } from '../../abi/messages.ts'
 import { STATUS_ECONNREFUSED } from '../../abi/status.ts'
 import { TCP_ESTABLISHED, TCP_SYN_RECEIVED } from '../../abi/tcp.ts'
 import { transmitClaim } from '../hal/mac.ts'
+import { naming } from '../ipos/frame.ts'
+import { releaseSend } from '../ipos/release.ts'
+import { serviceElsewhere } from '../ipos/service.ts'
 import { arpLookup } from '../net/arp.ts'
 import { nextHop, routeTo } from '../net/route.ts'
-import { armPlacement, attachByPort } from '../socket/attach.ts'
+import { armPlacement, firstSpeaker, place } from '../socket/attach.ts'
 import { Listener, listenerAt, listenerFind, listenerIndex } from '../socket/listener.ts'
 import { counters, LOOPBACK_PORT, state } from '../state.ts'
 import { ETHERNET_HEADER_BYTES } from '../wire/ethernet.ts'
@@ -41,7 +45,7 @@ import { cookieCheck, cookieMake, cookieSack, cookieScale, cookiesOut, cookieTim
 import { segmentArrives } from './input.ts'
 import { initialSequence, timestampOffset } from './isn.ts'
 import { options } from './options.ts'
-import { interfaceMss, RECEIVE_SCALE } from './output.ts'
+import { interfaceMss, offeredMss, RECEIVE_SCALE } from './output.ts'
 import { receiveSegment } from './rcv.ts'
 import { challengeAllowed, finishBare, replyReset, sendBare } from './reset.ts'
 import { seqLeq, seqLt } from './sequence.ts'
@@ -65,14 +69,16 @@ import {
   wantOutput,
 } from './tcb.ts'
 import { RTO_INITIAL_MS, rttSample, timerStart, timerStop } from './timer.ts'
-import { timeWaitAt, timeWaitRemove, timeWaitRestart } from './timewait.ts'
+import { timeWaitAt, timeWaitForget, timeWaitRemove, timeWaitRestart } from './timewait.ts'
 
 /** Largest MSS when the peer does not say (RFC 9293 §3.7.1, MUST-15). */
 const DEFAULT_MSS: u32 = 536
 /** Below this an MSS option is a mistake or an attack, and is raised. */
-const MINIMUM_MSS: u32 = 88
+export const MINIMUM_MSS: u32 = 88
 /** What an endpoint may have received and no application has taken over, bytes: the first flight of a peer (RFC 6928) fits. */
 const UNATTACHED_WINDOW: u32 = 16384
+/** A new connection of a 4-tuple in TIME-WAIT starts so far beyond the old one. */
+const ISN_STEP: u32 = 65536
 /** RFC 6298 (5.7): RTO after a handshake in which the SYN was lost, milliseconds. */
 const RTO_AFTER_SYN_LOSS_MS: u32 = 3000
 /** RFC 9293 §3.8.4: default idle time before the first keep-alive, milliseconds. */
@@ -95,7 +101,9 @@ export function handshakeInput(
   const flags = tcpFlags(segment)
   if (flags & TCP_RST) return
   const local = ipv4Destination(packet)
-  const listener = listenerFind(local, tcpDestinationPort(segment))
+  let listener = listenerFind(local, tcpDestinationPort(segment))
+  // Row 0 stands for what only other servers of the farm serve.
+  if (listener == null && serviceElsewhere(tcpDestinationPort(segment), IPOS_TCP) >= 0) listener = listenerAt(0)
   if (listener == null) {
     replyReset(packet, segment, bytes)
     return
@@ -115,7 +123,7 @@ export function handshakeInput(
   if ((flags & TCP_SYN) == 0) return
   const st = state()
   if (st.synReceived >= st.synBacklog || (st.flags & BOOT_FLAG_ALWAYS_COOKIES) != 0) {
-    cookieAnswer(interfaceIndex, packet, segment)
+    cookieAnswer(packet, segment)
     return
   }
   const tcb = passiveOpen(packet, segment, listener)
@@ -216,7 +224,7 @@ export function established(tcb: Tcb, segment: u32): void {
     return
   }
   if (tcb.flags & F_ATTACHED) return
-  if (listenerAt(tcb.listener).firstSpeaker == FIRST_SPEAKER_SERVER) attachByPort(tcb)
+  if (firstSpeaker(tcb) == FIRST_SPEAKER_SERVER) place(tcb)
   else armPlacement(tcb)
 }
 
@@ -306,9 +314,23 @@ export function timeWaitInput(
     let newer = seqLt(record.rcvNxt, sequence)
     if (stamped && o.tsValue != record.tsRecent) newer = seqLt(record.tsRecent, o.tsValue)
     else if (o.hasTimestamps && !stamped) newer = (state().flags & BOOT_FLAG_NO_TIMESTAMPS) == 0 || newer
+    if (newer && record.thread != 0) {
+      // The entry INIC opens the new connection; that of this one is over.
+      const n = naming(
+        record.remoteAddress,
+        record.remotePort,
+        record.localAddress,
+        record.localPort,
+        record.thread,
+        IPOS_TCP,
+      )
+      timeWaitForget(index)
+      releaseSend(record.entry, n, RELEASE_ENDED, packet, record.sndNxt + ISN_STEP)
+      return
+    }
     if (newer && listenerFind(record.localAddress, record.localPort) != null) {
       // "assigns its initial sequence number for the new connection to be larger than the largest" of the old (RFC 1122 §4.2.2.13)
-      const floor = record.sndNxt + 65536
+      const floor = record.sndNxt + ISN_STEP
       timeWaitRemove(index)
       handshakeInput(interfaceIndex, packet, segment, payload, bytes, transient, floor ? floor : 1)
       return
@@ -340,7 +362,7 @@ export function timeWaitInput(
 }
 
 /** SYN-ACK with a cookie; nothing is kept (RFC 4987 §3.6). */
-function cookieAnswer(interfaceIndex: u32, packet: u32, segment: u32): void {
+function cookieAnswer(packet: u32, segment: u32): void {
   const o = options()
   const st = state()
   const local = ipv4Destination(packet)
@@ -356,7 +378,7 @@ function cookieAnswer(interfaceIndex: u32, packet: u32, segment: u32): void {
   const frame = transmitClaim(index)
   if (!frame) return
   const header = frame + ETHERNET_HEADER_BYTES + IPV4_HEADER_BYTES
-  const limit = interfaceMss(interfaceIndex)
+  const limit = offeredMss(local, index)
   const mss = min<u32>(o.hasMss ? max<u32>(o.mss, MINIMUM_MSS) : DEFAULT_MSS, limit)
   let at = header + TCP_HEADER_BYTES
   store<u16>(at, <u16>(OPTION_MSS | (4 << 8)))

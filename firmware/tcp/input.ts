@@ -12,6 +12,9 @@ import {
 import { DROP_TCP_CHECKSUM, DROP_TCP_HEADER, DROP_TCP_PAWS, DROP_TCP_WINDOW } from '../../abi/trace.ts'
 import { msReached } from '../hal/timer.ts'
 import { drop } from '../hal/trace.ts'
+import { FORWARD_TAG } from '../ipos/forward.ts'
+import { hold } from '../ipos/held.ts'
+import { forwardedInput, forwardedUnknown } from '../ipos/input.ts'
 import { counters, state } from '../state.ts'
 import { checksumAdd, checksumFold, pseudoHeaderSum } from '../wire/checksum.ts'
 import { IPV4_PROTOCOL_TCP, ipv4Destination, ipv4Source } from '../wire/ipv4.ts'
@@ -40,6 +43,7 @@ import {
   F_ACK_NOW,
   F_ACTIVE,
   F_FIN_SENT,
+  F_FROZEN,
   F_HOST,
   F_KEEP_ALIVE,
   F_TIMESTAMPS,
@@ -88,7 +92,13 @@ export function tcpInput(interfaceIndex: u32, packet: u32, segment: u32, segment
   const payload = segment + headerBytes
   const bytes = segmentBytes - headerBytes
   if (entry == 0) {
-    handshakeInput(interfaceIndex, packet, segment, payload, bytes, transient, 0)
+    const st = state()
+    if (interfaceIndex == st.hubPort) forwardedUnknown(packet, false)
+    else handshakeInput(interfaceIndex, packet, segment, payload, bytes, transient, st.isnFloor)
+    return
+  }
+  if (entry & FORWARD_TAG) {
+    forwardedInput(entry & ~FORWARD_TAG, packet)
     return
   }
   if (entry & TIME_WAIT_TAG) {
@@ -96,7 +106,8 @@ export function tcpInput(interfaceIndex: u32, packet: u32, segment: u32, segment
     return
   }
   const tcb = tcbAt(entry)
-  if (tcb.state == TCP_SYN_SENT) synSentInput(tcb, packet, segment, payload, bytes, transient)
+  if (tcb.flags & F_FROZEN) hold(tcb, packet)
+  else if (tcb.state == TCP_SYN_SENT) synSentInput(tcb, packet, segment, payload, bytes, transient)
   else segmentArrives(tcb, packet, segment, payload, bytes, transient)
 }
 

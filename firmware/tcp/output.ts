@@ -11,10 +11,11 @@ import {
   TCP_SYN_SENT,
 } from '../../abi/tcp.ts'
 import { transmitClaim, transmitCommit } from '../hal/mac.ts'
+import { giveOutput } from '../ipos/give.ts'
 import { chunkMeta } from '../mem/chunk.ts'
 import { arpLookup } from '../net/arp.ts'
 import { ethernetHeader } from '../net/ethernet.ts'
-import { netInterface } from '../net/interface.ts'
+import { interfaceOf, netInterface } from '../net/interface.ts'
 import { ipv4Header } from '../net/ipv4.ts'
 import { counters, LOOPBACK_PORT, state } from '../state.ts'
 import { checksumAdd, checksumFinish, pseudoHeaderSum } from '../wire/checksum.ts'
@@ -47,6 +48,7 @@ import {
   F_ACK_NOW,
   F_FIN_QUEUED,
   F_FIN_SENT,
+  F_FROZEN,
   F_LOSS,
   F_NO_DELAY,
   F_PROBE,
@@ -83,9 +85,16 @@ export function payloadLimit(tcb: Tcb): u32 {
   return <u32>tcb.mss - (tcb.flags & F_TIMESTAMPS ? TIMESTAMPS_BYTES : 0)
 }
 
-/** Our MSS option for an interface (RFC 9293 §3.7.1). */
+/** Largest payload that an interface carries (RFC 9293 §3.7.1). */
 export function interfaceMss(index: u32): u32 {
   return min<u32>(netInterface(index).mtu, MAC_MAXIMUM_FRAME - ETHERNET_HEADER_BYTES) - FIXED_HEADERS
+}
+
+/** Our MSS option (RFC 9293 §3.7.1): segments come in by the interface of our address, and leave by one that may be another. */
+export function offeredMss(local: u32, outgoing: u32): u32 {
+  const limit = interfaceMss(outgoing)
+  const incoming = outgoing == LOOPBACK_PORT ? -1 : interfaceOf(local)
+  return incoming < 0 ? limit : min<u32>(limit, interfaceMss(incoming))
 }
 
 /**
@@ -95,6 +104,7 @@ export function interfaceMss(index: u32): u32 {
 export function tcpOutput(tcb: Tcb): bool {
   const current: u32 = tcb.state
   if (current == TCP_CLOSED) return true
+  if (tcb.flags & F_FROZEN) return giveOutput(tcb)
   if (current == TCP_SYN_SENT || current == TCP_SYN_RECEIVED) {
     if (tcb.sndNxt != tcb.iss) return current == TCP_SYN_SENT || acknowledge(tcb)
     return sendSyn(tcb)
@@ -328,7 +338,7 @@ function writeSynOptions(tcb: Tcb, at: u32, flags: u32): u32 {
   const answer = (flags & TCP_ACK) != 0
   const start = at
   store<u16>(at, <u16>(OPTION_MSS | (4 << 8)))
-  store<u16>(at + 2, bswap<u16>(<u16>interfaceMss(tcb.netInterface)))
+  store<u16>(at + 2, bswap<u16>(<u16>offeredMss(tcb.localAddress, tcb.netInterface)))
   at += 4
   if (answer ? tcb.rcvScale != 0 : (boot & BOOT_FLAG_NO_WINDOW_SCALE) == 0) {
     store<u32>(at, OPTION_NOP | (OPTION_WINDOW_SCALE << 8) | (3 << 16) | (RECEIVE_SCALE << 24))

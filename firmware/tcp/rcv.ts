@@ -19,6 +19,7 @@ import {
   F_END_DELIVERED,
   F_FIN_RECEIVED,
   F_FIN_SEEN,
+  F_FROZEN,
   F_HOST,
   setState,
   Tcb,
@@ -94,7 +95,7 @@ function takeInOrder(tcb: Tcb, payload: u32, bytes: u32, transient: bool): bool 
     // The request packet (FIG. 6): keep it, then let the placement decide who serves.
     if (!keepUnread(tcb, payload, bytes)) return false
     tcb.rcvNxt += bytes
-    return attachByRequest(tcb)
+    return tcb.flags & F_FROZEN ? true : attachByRequest(tcb)
   }
   if (tcb.unreadHead == 0 && deliverStream(tcb, payload, bytes, transient)) {
     tcb.rcvNxt += bytes
@@ -107,7 +108,7 @@ function takeInOrder(tcb: Tcb, payload: u32, bytes: u32, transient: bool): bool 
 }
 
 /** Appends bytes to the unread list. False, with nothing kept, if there are no chunks: the peer sends again. */
-function keepUnread(tcb: Tcb, payload: u32, bytes: u32): bool {
+export function keepUnread(tcb: Tcb, payload: u32, bytes: u32): bool {
   if (tcb.unreadTail != 0) {
     const tail = chunkMeta(tcb.unreadTail)
     const end: u32 = <u32>tail.offset + tail.length
@@ -150,7 +151,7 @@ export function deliverUnread(tcb: Tcb): bool {
 }
 
 /** Inserts a segment in the sorted list; one that is wholly there already is dropped, overlaps are kept and trimmed on the way out. */
-function keepOutOfOrder(tcb: Tcb, sequence: u32, payload: u32, bytes: u32): void {
+export function keepOutOfOrder(tcb: Tcb, sequence: u32, payload: u32, bytes: u32): void {
   // A gap: the peer learns of it at once (RFC 5681 §4.2).
   tcb.flags |= F_ACK_NOW
   counters().tcpOutOfOrder++
@@ -169,7 +170,7 @@ function keepOutOfOrder(tcb: Tcb, sequence: u32, payload: u32, bytes: u32): void
   if (previous != 0 && extend(previous, sequence, payload, bytes)) return
   for (let rest = chunk; rest != 0; rest = chunkMeta(rest).next) count++
   const limit =
-    tcb.flags & F_ATTACHED
+    tcb.flags & (F_ATTACHED | F_FROZEN)
       ? OUT_OF_ORDER_UNATTACHED + state().receiveCredit / OUT_OF_ORDER_SHARE
       : OUT_OF_ORDER_UNATTACHED
   if (count >= limit || chunksAreScarce()) return
@@ -203,7 +204,7 @@ function extend(chunk: u32, sequence: u32, payload: u32, bytes: u32): bool {
 }
 
 /** Moves what has come in order from the out-of-order list to the host. */
-function drainOutOfOrder(tcb: Tcb): void {
+export function drainOutOfOrder(tcb: Tcb): void {
   while (tcb.oooHead) {
     const chunk = tcb.oooHead
     const meta = chunkMeta(chunk)
@@ -243,7 +244,7 @@ function receiveFin(tcb: Tcb): void {
   const current: u32 = tcb.state
   if (current == TCP_ESTABLISHED) {
     setState(tcb, TCP_CLOSE_WAIT)
-    if ((tcb.flags & F_ATTACHED) == 0 && !attachByPort(tcb)) return
+    if ((tcb.flags & (F_ATTACHED | F_FROZEN)) == 0 && !attachByPort(tcb)) return
   } else {
     tcb.flags |= F_ACK_NOW
     if (current == TCP_FIN_WAIT_1) setState(tcb, TCP_CLOSING)

@@ -1,13 +1,17 @@
+import { FORWARD_TAG, forwardAt } from '../ipos/forward.ts'
 import { carve } from '../mem/carve.ts'
 import { state } from '../state.ts'
 import { Tcb, tcbAt, tcbIndex } from './tcb.ts'
 import { TIME_WAIT_TAG, timeWaitAt } from './timewait.ts'
 
 /**
- * Connection table: local and remote address and port → TCB or TIME-WAIT record, by chained hashing under a key that no
- * peer knows. An entry is a TCB's index, or a TIME-WAIT record's index with TIME_WAIT_TAG; both kinds begin with the same
+ * Connection table: local and remote address and port → TCB, TIME-WAIT record or Forward row, by chained hashing under a key
+ * that no peer knows. An entry is a TCB's index, or the index of another kind with its tag; all kinds begin with the same
  * 16 bytes (addresses, ports, next), so a look-up does not ask which it has.
  */
+/** Bits of an entry that is no TCB. */
+export const ENTRY_TAGS: u32 = TIME_WAIT_TAG | FORWARD_TAG
+
 const KEY_ADDRESSES: u32 = 0
 const KEY_PORTS: u32 = 8
 const KEY_NEXT: u32 = 12
@@ -36,9 +40,10 @@ function bucketOf(addresses: u64, ports: u32): u32 {
 }
 
 function entryAddress(entry: u32): u32 {
+  if ((entry & ENTRY_TAGS) == 0) return <u32>changetype<usize>(tcbAt(entry))
   return entry & TIME_WAIT_TAG
     ? <u32>changetype<usize>(timeWaitAt(entry & ~TIME_WAIT_TAG))
-    : <u32>changetype<usize>(tcbAt(entry))
+    : <u32>changetype<usize>(forwardAt(entry & ~FORWARD_TAG))
 }
 
 /** The entry for the connection, or 0. */
@@ -89,4 +94,13 @@ export function tableInsertTimeWait(index: u32): void {
 
 export function tableRemoveTimeWait(index: u32): void {
   remove(index | TIME_WAIT_TAG)
+}
+
+/** @param index of a Forward row for TCP */
+export function tableInsertForward(index: u32): void {
+  insert(index | FORWARD_TAG)
+}
+
+export function tableRemoveForward(index: u32): void {
+  remove(index | FORWARD_TAG)
 }

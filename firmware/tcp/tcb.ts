@@ -1,7 +1,8 @@
-import { TCP_CLOSED, TCP_SYN_RECEIVED } from '../../abi/tcp.ts'
+import { TCP_CLOSE_WAIT, TCP_CLOSED, TCP_ESTABLISHED, TCP_SYN_RECEIVED } from '../../abi/tcp.ts'
 import { TRACE_TCP_STATE } from '../../abi/trace.ts'
 import { PANIC_POOL, panic } from '../hal/panic.ts'
 import { trace } from '../hal/trace.ts'
+import { migrationDrop } from '../ipos/migration.ts'
 import { carve } from '../mem/carve.ts'
 import { chunkReleaseList } from '../mem/chunk.ts'
 import { timerCancel } from '../mem/wheel.ts'
@@ -145,6 +146,8 @@ export class Tcb {
   /** Sequence number of the newest out-of-order segment: its block is reported first (RFC 2018 §4). */
   oooNewest: u32
 
+  /** Row of the ipOS layer while it moves, or serves for another INIC (ipos/migration.ts); 0 = none. */
+  migration: u32
   /** Sender maximum segment size: the peer's option and our MTU, without options. */
   mss: u16
   keepAliveProbes: u16
@@ -192,12 +195,18 @@ export const F_CONNECTED_OWED: u32 = 1 << 22
 export const F_RESET_OWED: u32 = 1 << 23
 export const F_FAILED_OWED: u32 = 1 << 24
 export const F_CREDIT_OWED: u32 = 1 << 25
+/** It moves: nothing is sent, no timer but the move's own, the client's packets are kept (ipos/). */
+export const F_FROZEN: u32 = 1 << 26
 /** The last segment was sent once more in this recovery (RFC 6675 §4). */
 export const F_RESCUED: u32 = 1 << 27
 /** What TIMER_RETRANSMIT waits for is the probe timeout, not the RTO (RFC 8985 §7.2). */
 export const F_PROBE_TIMER: u32 = 1 << 28
 /** A tail loss probe was sent and nothing was acknowledged since. */
 export const F_TAIL_PROBED: u32 = 1 << 29
+/** It serves for another INIC, whose address the client uses (FIG. 12: Forward-Connect). */
+export const F_GUEST: u32 = 1 << 30
+/** Received bytes stay in the card: an application's state goes before them, or a move takes them along. */
+export const F_QUIET: u32 = 1 << 31
 
 // Timers.
 export const TIMER_RETRANSMIT: u32 = 1
@@ -262,8 +271,9 @@ export function tcbRelease(tcb: Tcb): void {
   tcb.unreadHead = tcb.unreadTail = 0
   tcb.oooHead = 0
   tcb.scoreboard = 0
+  migrationDrop(tcb)
   countSynReceived(tcb, false)
-  tcb.state = <u8>TCP_CLOSED
+  changeState(tcb, TCP_CLOSED)
   // It may still be linked on the output, host or neighbour list: whoever empties these frees it then.
   tcb.flags &= F_ON_OUTPUT | F_ON_HOST | F_ON_NEIGHBOR
   if (!tcb.flags) tcbFree(tcb)
@@ -290,7 +300,19 @@ export function tcbUnlisted(tcb: Tcb, flag: u32): bool {
 export function setState(tcb: Tcb, next: u32): void {
   trace(TRACE_TCP_STATE, ((<u32>tcb.state) << 8) | next, tcb.handle, ((<u32>tcb.remotePort) << 16) | tcb.localPort)
   countSynReceived(tcb, next == TCP_SYN_RECEIVED && (tcb.flags & F_ACTIVE) == 0)
+  changeState(tcb, next)
+}
+
+function changeState(tcb: Tcb, next: u32): void {
+  const st = state()
+  if (isEstablished(tcb.state)) st.established--
+  if (isEstablished(next)) st.established++
   tcb.state = <u8>next
+}
+
+/** RFC 4022: tcpCurrEstab counts ESTABLISHED and CLOSE-WAIT. */
+function isEstablished(tcpState: u32): bool {
+  return tcpState == TCP_ESTABLISHED || tcpState == TCP_CLOSE_WAIT
 }
 
 function countSynReceived(tcb: Tcb, counted: bool): void {

@@ -5,12 +5,14 @@ import { TRACE_TCP_RETRANSMIT } from '../../abi/trace.ts'
 import { PANIC_TABLE, panic } from '../hal/panic.ts'
 import { msReached } from '../hal/timer.ts'
 import { trace } from '../hal/trace.ts'
+import { moveTimer } from '../ipos/give.ts'
 import { timerArm } from '../mem/wheel.ts'
 import { placementTimeout } from '../socket/attach.ts'
 import { counters, state } from '../state.ts'
 import { TCP_ACK } from '../wire/tcp.ts'
 import { tcpAbandon, tcpFail } from './close.ts'
 import { congestionTimeout } from './congestion.ts'
+import { openPath } from './handshake.ts'
 import { payloadLimit, sendSegment } from './output.ts'
 import { tailProbe } from './recovery.ts'
 import { rangeCount, rangeStart, scoreboardClear } from './scoreboard.ts'
@@ -19,6 +21,7 @@ import {
   F_ACK_NOW,
   F_ACTIVE,
   F_ATTACHED,
+  F_FROZEN,
   F_LOSS,
   F_PROBE,
   F_PROBE_TIMER,
@@ -37,7 +40,7 @@ import {
 
 /** RFC 6298 (2.1): RTO before the first measurement, and (2.5) its upper bound; milliseconds. */
 export const RTO_INITIAL_MS: u32 = 1000
-const RTO_MAXIMUM_MS: u32 = 60000
+export const RTO_MAXIMUM_MS: u32 = 60000
 /** How long FIN-WAIT-2 lasts once the application has let go, milliseconds. */
 export const FIN_WAIT_2_MS: u32 = 60000
 /** RFC 8985 §7.2: WCDelAckT, milliseconds. */
@@ -102,6 +105,10 @@ export function rttSample(tcb: Tcb, sampleUs: u32): void {
 
 /** The wheel found this TCB: serves what is due and arms it for what is left. */
 export function tcpTimer(tcb: Tcb): void {
+  if (tcb.flags & F_FROZEN) {
+    moveTimer(tcb)
+    return
+  }
   const now = state().nowMs
   const timers = tcb.timers
   if (timers & TIMER_DELAYED_ACK && msReached(now, tcb.delayedAckMs)) {
@@ -121,10 +128,11 @@ export function tcpTimer(tcb: Tcb): void {
   if (timers & TIMER_KEEP_ALIVE && msReached(now, tcb.keepAliveMs)) {
     if (!keepAliveTimeout(tcb)) return
   }
-  rearm(tcb)
+  timersResume(tcb)
 }
 
-function rearm(tcb: Tcb): void {
+/** Arms the wheel for the nearest of the deadlines. */
+export function timersResume(tcb: Tcb): void {
   const timers = tcb.timers
   if (timers & TIMER_DELAYED_ACK) timerArm(tcb, tcb.delayedAckMs)
   if (timers & (TIMER_RETRANSMIT | TIMER_PERSIST)) timerArm(tcb, tcb.retransmitMs)
@@ -147,6 +155,8 @@ function stateTimeout(tcb: Tcb): bool {
 function retransmitTimeout(tcb: Tcb): void {
   const st = state()
   tcb.timers &= ~TIMER_RETRANSMIT
+  // A link on the way may be down; there may be another one (RFC 1122 §4.2.3.9, net/route.ts).
+  openPath(tcb)
   if (tcb.state == TCP_SYN_SENT || tcb.state == TCP_SYN_RECEIVED) {
     tcb.backoff++
     const retries = tcb.state == TCP_SYN_SENT ? SYN_RETRIES : SYN_ACK_RETRIES

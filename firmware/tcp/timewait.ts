@@ -1,8 +1,10 @@
 import { msReached } from '../hal/timer.ts'
+import { migrationOf } from '../ipos/migration.ts'
+import { releaseStart } from '../ipos/release.ts'
 import { carve } from '../mem/carve.ts'
 import { state } from '../state.ts'
 import { tableInsertTimeWait, tableRemoveTimeWait } from './table.ts'
-import { F_TIMESTAMPS, Tcb } from './tcb.ts'
+import { F_GUEST, F_TIMESTAMPS, Tcb } from './tcb.ts'
 
 /**
  * TIME-WAIT (RFC 9293 §3.3.2) in 64 bytes: the endpoint's memory is given back at once and this record answers for it.
@@ -27,9 +29,13 @@ export class TimeWait {
   tsOffset: u32
   /** Time of our last segment; a port is used again only after the timestamp clock has moved on (RFC 6191 §2). */
   lastSentMs: u32
-  flags: u32
-  netInterface: u32
-  reserved: u32
+  /** F_TIMESTAMPS or 0. */
+  flags: u16
+  /** Thread port of an endpoint that served for the INIC in row `entry`, in the life `entryIncarnation`; 0 = for this one. */
+  thread: u16
+  netInterface: u8
+  entry: u8
+  entryIncarnation: u32
 }
 
 export const TIME_WAIT_BYTES: u32 = 64
@@ -64,7 +70,14 @@ export function timeWaitEnter(tcb: Tcb): void {
   record.tsRecent = tcb.tsRecent
   record.tsOffset = tcb.tsOffset
   record.lastSentMs = st.nowMs
-  record.flags = tcb.flags & F_TIMESTAMPS
+  record.flags = <u16>(tcb.flags & F_TIMESTAMPS)
+  record.thread = 0
+  if (tcb.flags & F_GUEST) {
+    const m = migrationOf(tcb)
+    record.thread = m.thread
+    record.entry = m.entry
+    record.entryIncarnation = m.entryIncarnation
+  }
   record.netInterface = tcb.netInterface
   append(index, record)
   tableInsertTimeWait(index)
@@ -78,8 +91,17 @@ export function timeWaitRestart(index: u32): void {
   append(index, record)
 }
 
-/** Ends the TIME-WAIT: its time is over, or a new connection takes its place. */
+/** Ends the TIME-WAIT: its time is over, or a new connection takes its place. The entry INIC of one that served for it is told. */
 export function timeWaitRemove(index: u32): void {
+  const record = timeWaitAt(index)
+  timeWaitForget(index)
+  if (!record.thread) return
+  const local = record.localAddress
+  releaseStart(local, record.remoteAddress, record.localPort, record.remotePort, record.entry, record.thread)
+}
+
+/** Ends the TIME-WAIT without a word to anybody. */
+export function timeWaitForget(index: u32): void {
   const st = state()
   const record = timeWaitAt(index)
   tableRemoveTimeWait(index)

@@ -88,9 +88,9 @@ export function iposHeader(
   store<u16>(header + IPOS_CHECKSUM, 0)
 }
 
-/** Fills in the checksum. @param bytes of header and payload */
-export function iposSeal(header: u32, bytes: u32): void {
-  store<u16>(header + IPOS_CHECKSUM, <u16>checksumFinish(checksumAdd(header, bytes, 0)))
+/** Fills in the checksum. @param payloadSum unfolded sum of what follows the header */
+export function iposSeal(header: u32, payloadSum: u32): void {
+  store<u16>(header + IPOS_CHECKSUM, <u16>checksumFinish(checksumAdd(header, IPOS_HEADER_BYTES, payloadSum)))
 }
 
 /** True if the checksum over the `bytes` bytes of the frame is right; zeros behind the payload do not change it. */

@@ -137,6 +137,14 @@ export function ipv4SetTos(packet: u32, tos: u32): void {
   store<u16>(packet, <u16>checksumFinish(sum), 10)
 }
 
+/** Takes one from the TTL, which is not 0, and sets the checksum right (RFC 1624). */
+export function ipv4CountDown(packet: u32): void {
+  const old: u32 = load<u16>(packet, 8)
+  store<u8>(packet, <u8>(ipv4Ttl(packet) - 1), 8)
+  const sum = (~(<u32>load<u16>(packet, 10)) & 0xffff) + (~old & 0xffff) + load<u16>(packet, 8)
+  store<u16>(packet, <u16>checksumFinish(sum), 10)
+}
+
 /** 127.0.0.0/8: never on a wire (RFC 1122 §3.2.1.3). */
 export function ipv4IsLoopback(address: u32): bool {
   return address >>> 24 == 127

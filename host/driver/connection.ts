@@ -8,10 +8,14 @@ import {
   OPTION_KEEP_ALIVE,
   OPTION_NO_DELAY,
 } from '../../abi/messages.ts'
+import { STATUS_ENOTCONN, STATUS_OK } from '../../abi/status.ts'
+import { Departure, type MoveRequest } from './departure.ts'
 import type { TxQueue, TxWaiter } from './tx.ts'
 
 /** What a connection tells its socket. All of it comes from the driver's interrupt service, never from within a call of the socket's own. */
 export interface ConnectionOwner {
+  /** Who that is, for those who look for it among the driver's connections. */
+  readonly endpoint?: object
   /** Connected; addresses, ports and credit are there. */
   onConnected(): void
   /** Refused or given up, with STATUS_*; the connection is dead. */
@@ -55,6 +59,7 @@ export interface Backlog {
 const CONNECTING = 0
 const OPEN = 1
 const DEAD = 2
+const MOVING = 3
 
 // What waits for room in the TX queue.
 const WANT_CREDIT = 1
@@ -92,6 +97,12 @@ export class TcpConnection implements TxWaiter {
   /** Consumed, and not returned to the card yet: bytes. */
   #owed = 0
   #owedLimit = 0
+  /** Receive credit at the start. */
+  #window = 0
+  /** Set while it moves to another server. */
+  #departure: Departure | null = null
+  /** A move failed after the peer's end was delivered: it may be delivered again. */
+  #endAgain = false
 
   constructor(host: ConnectionHost, owner: ConnectionOwner, cookie: number) {
     this.#host = host
@@ -108,30 +119,37 @@ export class TcpConnection implements TxWaiter {
     return this.#phase === DEAD
   }
 
+  /** The peer's FIN has come. */
+  get ended(): boolean {
+    return this.#ended
+  }
+
+  /** True while it may be used: it is not being opened, on its way to another server, or gone. */
+  get open(): boolean {
+    return this.#phase === OPEN
+  }
+
   /** Driver: the card named a handle for it. */
-  open(handle: number, sendCredit: number, receiveCredit: number): void {
+  begin(handle: number, sendCredit: number, receiveCredit: number): void {
     this.handle = handle
     this.sendCredit = sendCredit
     this.receiveCredit = receiveCredit
     // Returning credit costs a record; a quarter of the window at a time keeps the sender going and the records few.
     this.#owedLimit = receiveCredit >>> 2
+    this.#window = receiveCredit
     this.#phase = OPEN
   }
 
   /** Driver: the card delivered data, with `end` its FIN behind it. False if it may not: no credit for so much, or data after the end. */
   deliver(data: Buffer | null, end: boolean): boolean {
-    if (this.#ended) return false
+    if (this.#ended || this.#departure !== null) return this.#deliverAside(data, end)
     if (data !== null) {
       if (data.length > this.receiveCredit) return false
       this.receiveCredit -= data.length
       this.owner.onData(data)
     }
     // The owner may have let go of the connection just now.
-    if (end && this.#phase === OPEN) {
-      this.#ended = true
-      this.#dieIfDone()
-      this.owner.onEnd()
-    }
+    if (end && this.#phase === OPEN) this.#end()
     return true
   }
 
@@ -148,6 +166,23 @@ export class TcpConnection implements TxWaiter {
   kill(): void {
     this.#phase = DEAD
     this.#wants = 0
+    this.#stopMoving()
+  }
+
+  /** Driver: the card's answer to OP_MIGRATE. */
+  migrated(status: number): void {
+    const departure = this.#departure
+    if (departure === null || !departure.answered(status)) return
+    if (status === STATUS_OK) {
+      this.#departure = null
+      this.#phase = DEAD
+      this.#host.forget(this)
+      departure.request.done(status)
+      return
+    }
+    // It takes its bytes back into the stream, and delivers them once more.
+    this.receiveCredit += departure.returned
+    if (departure.returned === 0) this.#stay(departure)
   }
 
   /**
@@ -231,6 +266,29 @@ export class TcpConnection implements TxWaiter {
     return true
   }
 
+  /**
+   * Moves to another server; `request.done` hears how that went. Until then the owner hears of nothing but a reset, and nothing can be sent.
+   * False, and nothing has happened, if more is unread than the card knows to be: what was consumed cannot go back.
+   */
+  move(request: MoveRequest): boolean {
+    let bytes = 0
+    for (const piece of request.unread) bytes += piece.length
+    // The card holds it against us exactly: what it delivered was consumed or goes back.
+    const consumed = this.#window - this.receiveCredit - bytes
+    if (consumed < 0) return false
+    const { sendCredit } = this
+    for (const piece of request.queued) this.sendCredit -= piece.length
+    this.receiveCredit += consumed
+    this.#owed -= consumed
+    const finish = (request.finish || this.#finished) && !this.#finSent
+    if (finish) this.#finished = this.#finSent = true
+    this.#wants = 0
+    this.#phase = MOVING
+    this.#departure = new Departure(this.#tx, this.handle, { ...request, finish })
+    this.#departure.begin(sendCredit, consumed)
+    return true
+  }
+
   /** Ends our side of the stream: FIN, after what was sent. */
   finish(): void {
     if (this.#phase !== OPEN || this.#finished) return
@@ -248,7 +306,8 @@ export class TcpConnection implements TxWaiter {
   close(): void {
     // The card tells from the credit whether all data was consumed; the small change decides between FIN and RST.
     if (this.#phase === OPEN && this.#owed > 0) this.#returnCredit()
-    this.#leave(OP_CLOSE, WANT_CLOSE)
+    if (this.#phase === MOVING) this.abort()
+    else this.#leave(OP_CLOSE, WANT_CLOSE)
   }
 
   /** Resets the connection. The owner hears no more. */
@@ -257,12 +316,12 @@ export class TcpConnection implements TxWaiter {
   }
 
   setNoDelay(on: boolean): void {
-    if (this.#phase === OPEN) this.#host.setOption(this.handle, OPTION_NO_DELAY, on ? 1 : 0)
+    this.#setOption(OPTION_NO_DELAY, on ? 1 : 0)
   }
 
   /** Idle seconds before the first probe; 0 = off. */
   setKeepAlive(idleSeconds: number): void {
-    if (this.#phase === OPEN) this.#host.setOption(this.handle, OPTION_KEEP_ALIVE, idleSeconds)
+    this.#setOption(OPTION_KEEP_ALIVE, idleSeconds)
   }
 
   onTxRoom(): void {
@@ -278,13 +337,79 @@ export class TcpConnection implements TxWaiter {
     else this.owner.onRoom()
   }
 
+  #setOption(option: number, value: number): void {
+    if (this.#phase === OPEN) this.#host.setOption(this.handle, option, value)
+    else this.#departure?.options.push([option, value])
+  }
+
+  /** `deliver` where something is out of the ordinary: the stream has ended, or it moves. */
+  #deliverAside(data: Buffer | null, end: boolean): boolean {
+    const departure = this.#departure
+    if (departure === null) {
+      if (data !== null || !this.#endAgain) return false
+      this.#endAgain = false
+      return true
+    }
+    let bytes = data === null ? 0 : data.length
+    if (bytes > this.receiveCredit) return false
+    this.receiveCredit -= bytes
+    if (departure.failed === STATUS_OK) {
+      if (this.#ended || departure.ended) return false
+      if (bytes > 0) departure.held.push(data!)
+      departure.ended = end
+      if (end && this.#finSent) this.#overtaken(departure)
+      return true
+    }
+    const known = Math.min(bytes, departure.returned)
+    departure.returned -= known
+    bytes -= known
+    if (departure.returned === 0) this.#stay(departure)
+    if (this.#ended) {
+      if (end) this.#endAgain = false
+      return bytes === 0
+    }
+    if (bytes > 0 && this.#phase === OPEN) this.owner.onData(data!.subarray(known))
+    if (end && this.#phase === OPEN) this.#end()
+    return true
+  }
+
+  /** The move has failed, and what went back to the card is here again. */
+  #stay(departure: Departure): void {
+    this.#departure = null
+    this.#phase = OPEN
+    this.#endAgain = this.#ended || departure.ended
+    for (const [option, value] of departure.options) this.#host.setOption(this.handle, option, value)
+    for (const data of departure.held) if (this.#phase === OPEN) this.owner.onData(data)
+    if (departure.ended && this.#phase === OPEN) this.#end()
+    departure.request.done(departure.failed)
+  }
+
+  /** The peer's end came although ours is sent: the handle was dead before the card heard of the move. */
+  #overtaken(departure: Departure): void {
+    departure.cancel()
+    departure.returned = 0
+    departure.failed = STATUS_ENOTCONN
+    this.#stay(departure)
+  }
+
+  #end(): void {
+    this.#ended = true
+    this.#dieIfDone()
+    this.owner.onEnd()
+  }
+
+  #stopMoving(): void {
+    this.#departure?.cancel()
+    this.#departure = null
+  }
+
   #takesWhole(bytes: number): boolean {
     return this.#phase === OPEN && bytes <= this.sendCredit && bytes <= MAXIMUM_DATA_BYTES
   }
 
-  /** Appends a data record; -1, and `onRoom` to follow, if credit or queue does not take it. */
+  /** Appends a data record; -1, and `onRoom` to follow, if credit or queue does not take it. A move that failed may have overdrawn the credit. */
   #appendData(bytes: number): number {
-    if (bytes === 0) {
+    if (bytes <= 0) {
       this.#wants |= WANT_ROOM
       return -1
     }
@@ -318,7 +443,8 @@ export class TcpConnection implements TxWaiter {
     if (this.#phase === CONNECTING) {
       this.#phase = DEAD
       this.#host.cancel(this)
-    } else if (this.#phase === OPEN) {
+    } else if (this.#phase === OPEN || this.#phase === MOVING) {
+      this.#stopMoving()
       this.#phase = DEAD
       this.#wants &= WANT_CREDIT
       this.#host.forget(this)

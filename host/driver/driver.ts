@@ -2,6 +2,7 @@ import type { Bus } from '../../abi/bus.ts'
 import {
   CONNECT_BYTES,
   EVENT_ACCEPTED,
+  EVENT_ARRIVED,
   EVENT_CONNECT_FAILED,
   EVENT_CONNECTED,
   EVENT_COOKIE,
@@ -9,6 +10,7 @@ import {
   EVENT_LISTENING,
   EVENT_LOCAL_ADDRESS,
   EVENT_LOCAL_PORT,
+  EVENT_MIGRATED,
   EVENT_REMOTE_ADDRESS,
   EVENT_REMOTE_PORT,
   EVENT_RESET,
@@ -20,10 +22,12 @@ import {
   EVENT_UNLISTENED,
   EVENT_VALUE,
   EVENT_VALUE2,
+  EVENT_VALUE3,
   LISTEN_BYTES,
   OP_CANCEL,
   OP_CONNECT,
   OP_LISTEN,
+  OP_LISTENER_OPTIONS,
   OP_SET_OPTION,
   OP_UDP_BIND,
   OP_UNLISTEN,
@@ -37,6 +41,7 @@ import {
   RX_HEADER_BYTES,
   RX_LENGTH,
   RX_SOCKET,
+  RX_STATE,
   RX_TYPE,
 } from '../../abi/messages.ts'
 import { QUEUE_CONTROL, QUEUE_EVENT, QUEUE_RX, QUEUE_TX } from '../../abi/rings.ts'
@@ -50,13 +55,21 @@ import {
   CARD_RUNNING,
 } from '../../abi/virtio.ts'
 import { STATUS_EIO, STATUS_ENETDOWN } from '../status.ts'
+import { Arrivals } from './arrivals.ts'
+import {
+  type BoardState,
+  boardStateCommand,
+  drainCommand,
+  type ProcessState,
+  processStateCommand,
+} from './board-commands.ts'
 import { type ConnectionHost, type ConnectionOwner, TcpConnection } from './connection.ts'
 import { ControlQueue } from './control.ts'
 import { failConnect, loseEndpoint, NO_DATAGRAMS, NOBODY, resetConnection, runAll } from './endings.ts'
 import { HandleTable } from './handle-table.ts'
 import { Intake, RECORD_NONE, RECORD_RX } from './intake.ts'
 import { EVENT_STRIDE, layoutRam, type RamLayout, RX_BUFFER_BYTES } from './layout.ts'
-import { type ListenerOwner, type ListenRequest, TcpListener } from './listener.ts'
+import { type ListenerHost, type ListenerOwner, type ListenRequest, TcpListener } from './listener.ts'
 import { Ram } from './ram.ts'
 import { disableQueue, enableQueue, explainQueue } from './registers.ts'
 import { TxQueue } from './tx.ts'
@@ -75,6 +88,8 @@ export interface DriverOptions {
   readonly processId?: number
   /** A queue broke: the driver has given up, all sockets have failed. Without it the error is thrown, uncaught. */
   readonly onFault?: (error: QueueFault) => void
+  /** The card runs, for the first time or again: what is no socket's has to be told to it. */
+  readonly onStart?: () => void
 }
 
 /** Records that are worked off before their buffers go back, so that the card, on a thread of its own, need not wait for all. */
@@ -85,7 +100,7 @@ const PUBLISH_EVERY = 32
  * interrupt's service sends goes out when it ends; what is sent at another time goes out at once, and the ring's event index keeps all
  * but the first doorbell back until the card has looked.
  */
-export class Driver implements ConnectionHost, DatagramHost {
+export class Driver implements ConnectionHost, DatagramHost, ListenerHost {
   readonly ram: Ram
   readonly tx: TxQueue
   readonly control: ControlQueue
@@ -99,6 +114,7 @@ export class Driver implements ConnectionHost, DatagramHost {
   readonly #layout: RamLayout
   readonly #processId: number
   readonly #onFault: (error: QueueFault) => void
+  readonly #onStart: (() => void) | undefined
   readonly #serveSoon: () => void
   #state: DriverState = 'waiting'
   #serving = false
@@ -111,6 +127,7 @@ export class Driver implements ConnectionHost, DatagramHost {
   readonly #listeners = new HandleTable<TcpListener>()
   readonly #binding = new HandleTable<UdpEndpoint>()
   readonly #endpoints = new HandleTable<UdpEndpoint>()
+  readonly #arrivals = new Arrivals()
 
   /** Takes the queue set over. Throws RangeError if its RAM is too small. */
   constructor(bus: Bus, options: DriverOptions = {}) {
@@ -123,6 +140,7 @@ export class Driver implements ConnectionHost, DatagramHost {
       ((error) => {
         throw error
       })
+    this.#onStart = options.onStart
     this.#serveSoon = () => {
       this.#serviceDue = false
       this.#serve()
@@ -189,7 +207,7 @@ export class Driver implements ConnectionHost, DatagramHost {
   /** Listens; the answer goes to `owner`. */
   listen(owner: ListenerOwner, request: ListenRequest): TcpListener {
     const cookie = this.#nextCookie()
-    const listener = new TcpListener(owner, cookie, (closed) => this.#unlisten(closed))
+    const listener = new TcpListener(owner, cookie, this)
     this.#listeners.set(cookie, listener)
     const command = this.control.command
     command[0] = OP_LISTEN
@@ -221,6 +239,26 @@ export class Driver implements ConnectionHost, DatagramHost {
     return endpoint
   }
 
+  /** Connections that are open, in no order. */
+  connections(): TcpConnection[] {
+    return this.#connections.values()
+  }
+
+  /** Tells the card how the main board is. */
+  reportBoard(state: BoardState): void {
+    this.#post(boardStateCommand(this.control.command, state))
+  }
+
+  /** Tells the card how a process is. */
+  reportProcess(state: ProcessState): void {
+    this.#post(processStateCommand(this.control.command, state))
+  }
+
+  /** While on, nothing new is placed on this server. */
+  drain(on: boolean): void {
+    this.#post(drainCommand(this.control.command, on))
+  }
+
   /** The process ends: the queues are disabled, by which the card knows, and sockets hear no more. */
   close(): void {
     if (this.#state === 'closed') return
@@ -229,7 +267,7 @@ export class Driver implements ConnectionHost, DatagramHost {
     for (let q = QUEUE_CONTROL; q <= QUEUE_EVENT; q++) disableQueue(this.#bus, q)
   }
 
-  // ── for connections and endpoints ──
+  // ── for connections, listeners and endpoints ──
 
   forget(connection: TcpConnection): void {
     this.#connections.delete(connection.handle)
@@ -248,8 +286,16 @@ export class Driver implements ConnectionHost, DatagramHost {
     this.#command(OP_SET_OPTION, handle, option, value)
   }
 
-  #unlisten(listener: TcpListener): void {
+  unlisten(listener: TcpListener): void {
     if (this.#listeners.delete(listener.cookie)) this.#command(OP_UNLISTEN, listener.cookie, 0, 0)
+  }
+
+  isListening(listener: TcpListener): boolean {
+    return this.#listeners.get(listener.cookie) === listener
+  }
+
+  setListenerOptions(listener: TcpListener, options: number): void {
+    if (this.isListening(listener)) this.#command(OP_LISTENER_OPTIONS, listener.cookie, options, 0)
   }
 
   // ── commands ──
@@ -304,6 +350,7 @@ export class Driver implements ConnectionHost, DatagramHost {
     this.intake.publish()
     this.intake.requestInterrupt()
     this.control.open()
+    this.#onStart?.()
   }
 
   /** The card stopped, or a queue broke: every socket fails with `status`. */
@@ -326,6 +373,7 @@ export class Driver implements ConnectionHost, DatagramHost {
   #forgetAll(): void {
     for (const table of [this.#connecting, this.#connections, this.#listeners, this.#binding, this.#endpoints])
       table.clear()
+    this.#arrivals.clear()
   }
 
   /** Follows the card's state. */
@@ -436,6 +484,14 @@ export class Driver implements ConnectionHost, DatagramHost {
         throw new QueueFault(`The card delivered ${length} bytes that socket ${handle} had no credit for.`)
       return
     }
+    if ((kind & 0xffff) === RX_STATE) {
+      if (length > bytes - RX_HEADER_BYTES)
+        throw new QueueFault(`The card delivered ${length} bytes of state in a record of ${bytes}.`)
+      const piece = this.ram.copy(address + RX_HEADER_BYTES, length)
+      const last = ((kind >>> ((RX_FLAGS - RX_TYPE) * 8)) & RX_FLAG_END) !== 0
+      if (!this.#arrivals.piece(handle, piece, last)) this.staleRecords++
+      return
+    }
     if ((kind & 0xffff) !== RX_DATAGRAM)
       throw new QueueFault(`The card delivered an RX record of type ${kind & 0xffff}.`)
     if (bytes < RX_DATAGRAM_HEADER_BYTES || length > bytes - RX_DATAGRAM_HEADER_BYTES) {
@@ -475,6 +531,19 @@ export class Driver implements ConnectionHost, DatagramHost {
         else listener.owner.onConnection(connection)
         return
       }
+      case EVENT_ARRIVED: {
+        const connection = this.#open(new TcpConnection(this, NOBODY, 0), at)
+        const listener = this.#listeners.get(cookie)
+        if (listener === undefined) connection.abort()
+        else this.#arrivals.begin(connection, listener, words[at + (EVENT_VALUE3 >>> 2)]!)
+        return
+      }
+      case EVENT_MIGRATED: {
+        const connection = this.#connections.get(handle)
+        if (connection === undefined) this.staleRecords++
+        else connection.migrated(status)
+        return
+      }
       case EVENT_CONNECTED: {
         const connection = this.#connecting.get(cookie)
         if (connection === undefined) {
@@ -501,6 +570,7 @@ export class Driver implements ConnectionHost, DatagramHost {
           return
         }
         this.#connections.delete(handle)
+        this.#arrivals.forget(handle)
         resetConnection(connection, status)
         return
       }
@@ -556,7 +626,7 @@ export class Driver implements ConnectionHost, DatagramHost {
     connection.remoteAddress = words[at + (EVENT_REMOTE_ADDRESS >>> 2)]!
     connection.localPort = this.#port(at, EVENT_LOCAL_PORT)
     connection.remotePort = this.#port(at, EVENT_REMOTE_PORT)
-    connection.open(handle, words[at + (EVENT_VALUE >>> 2)]!, words[at + (EVENT_VALUE2 >>> 2)]!)
+    connection.begin(handle, words[at + (EVENT_VALUE >>> 2)]!, words[at + (EVENT_VALUE2 >>> 2)]!)
     this.#connections.set(handle, connection)
     return connection
   }

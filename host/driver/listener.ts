@@ -6,6 +6,11 @@ export interface ListenerOwner {
   onListening(status: number, port: number): void
   /** A new connection. It is open, and has no owner: the server must give it one at once, or `close` it. */
   onConnection(connection: TcpConnection): void
+  /**
+   * A connection that another server has handed over, with the state that its application gave; null: with none, it is as good as a new
+   * one. As with `onConnection`, it has no owner.
+   */
+  onArrival(connection: TcpConnection, state: Buffer | null): void
   /** The card stopped: the listener is gone, with STATUS_*. */
   onListenerLost(status: number): void
 }
@@ -25,21 +30,38 @@ export interface ListenRequest {
   readonly options: number
 }
 
+/** What a listener needs of the driver. */
+export interface ListenerHost {
+  unlisten(listener: TcpListener): void
+  /** False once it is closed. */
+  isListening(listener: TcpListener): boolean
+  setListenerOptions(listener: TcpListener, options: number): void
+}
+
 /** A listening socket on the card. */
 export class TcpListener {
   readonly owner: ListenerOwner
   readonly cookie: number
-  readonly #unlisten: (listener: TcpListener) => void
+  readonly #host: ListenerHost
 
   /** Driver only. */
-  constructor(owner: ListenerOwner, cookie: number, unlisten: (listener: TcpListener) => void) {
+  constructor(owner: ListenerOwner, cookie: number, host: ListenerHost) {
     this.owner = owner
     this.cookie = cookie
-    this.#unlisten = unlisten
+    this.#host = host
+  }
+
+  get closed(): boolean {
+    return !this.#host.isListening(this)
+  }
+
+  /** SOCKET_OPTION_* from now on. */
+  setOptions(options: number): void {
+    this.#host.setListenerOptions(this, options)
   }
 
   /** Stops listening; its unattached endpoints are reset. Connections that were accepted stay. */
   close(): void {
-    this.#unlisten(this)
+    this.#host.unlisten(this)
   }
 }

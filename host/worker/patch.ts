@@ -4,6 +4,7 @@ import { syncBuiltinESMExports } from 'node:module'
 import net from 'node:net'
 import tls from 'node:tls'
 import { createDgram } from '../dgram.ts'
+import { drainServer } from '../drain.ts'
 import { StreamEndpoint } from '../endpoint.ts'
 import { addressError, notFound, STATUS_EOPNOTSUPP } from '../errors.ts'
 import { isOnRead } from '../on-read.ts'
@@ -44,6 +45,14 @@ function patchListen(stack: Stack): void {
       listenOnCard(this as net.Server, stack, args)
       return this
     }
+  })
+  // Not enumerable, as a class's own methods are.
+  Object.defineProperty(net.Server.prototype, 'drain', {
+    value: function drain(this: net.Server, options?: net.DrainOptions) {
+      return drainServer(this, options)
+    },
+    configurable: true,
+    writable: true,
   })
 }
 

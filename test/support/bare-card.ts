@@ -4,28 +4,47 @@ import { fileURLToPath } from 'node:url'
 import {
   BOOT_CONGESTION_CONTROL,
   BOOT_FLAGS,
+  BOOT_FORWARD_ENTRIES,
   BOOT_INTERFACE_ADDRESS,
   BOOT_INTERFACE_BYTES,
   BOOT_INTERFACE_FLAGS,
   BOOT_INTERFACE_GATEWAY,
   BOOT_INTERFACE_MTU,
   BOOT_INTERFACE_PREFIX,
+  BOOT_INTERFACE_REPLY,
   BOOT_INTERFACES,
   BOOT_IPOS_ETHERTYPE,
+  BOOT_LEASE_MS,
+  BOOT_LOAD_LIMIT,
+  BOOT_LOCAL_LIMIT,
   BOOT_MAGIC,
   BOOT_MAGIC_VALUE,
   BOOT_MAXIMUM_CONNECTIONS,
   BOOT_MSL_MS,
+  BOOT_PEER_ADDRESSES,
+  BOOT_PEER_BYTES,
+  BOOT_PEER_COUNT,
+  BOOT_PEER_INDEX,
+  BOOT_PEER_MAC_HIGH,
+  BOOT_PEER_MAC_LOW,
+  BOOT_PEERS,
   BOOT_PLACE_AFTER_MS,
+  BOOT_PLACEMENT,
   BOOT_RECEIVE_CREDIT,
   BOOT_RTO_MINIMUM_MS,
   BOOT_SEED,
   BOOT_SEND_CREDIT,
+  BOOT_SERVER_INDEX,
+  BOOT_STATE_INTERVAL_MS,
   BOOT_SYN_BACKLOG,
   BOOT_UNATTACHED_TIMEOUT_MS,
   BOOT_USER_TIMEOUT_MS,
   BOOT_VERSION,
   BOOT_VERSION_VALUE,
+  BOOT_WEIGHT_BANDWIDTH,
+  BOOT_WEIGHT_CONNECTIONS,
+  BOOT_WEIGHT_CPU,
+  BOOT_WEIGHT_MEMORY,
   INTERFACE_ENABLED,
   INTERFACE_HUB,
 } from '../../abi/boot.ts'
@@ -63,6 +82,16 @@ export interface InterfaceSettings {
   hub?: boolean
   mac?: string
   link?: boolean
+  /** Port by which packets leave that carry this interface's address as their source. */
+  reply?: number
+}
+
+/** Another server on the hub. */
+export interface PeerSettings {
+  mac: string
+  index: number
+  /** By port; '' = none. */
+  addresses: string[]
 }
 
 const SETTINGS = {
@@ -78,10 +107,28 @@ const SETTINGS = {
   flags: BOOT_FLAGS,
   userTimeoutMs: BOOT_USER_TIMEOUT_MS,
   unattachedTimeoutMs: BOOT_UNATTACHED_TIMEOUT_MS,
+  serverIndex: BOOT_SERVER_INDEX,
+  placement: BOOT_PLACEMENT,
+  stateIntervalMs: BOOT_STATE_INTERVAL_MS,
+  leaseMs: BOOT_LEASE_MS,
+  forwardEntries: BOOT_FORWARD_ENTRIES,
 } as const
 
-export interface CardSettings extends Partial<Record<keyof typeof SETTINGS, number>> {
+/** Settings where 0 is a value: the field holds one more. */
+const SETTINGS_FROM_0 = {
+  weightCpu: BOOT_WEIGHT_CPU,
+  weightMemory: BOOT_WEIGHT_MEMORY,
+  weightBandwidth: BOOT_WEIGHT_BANDWIDTH,
+  weightConnections: BOOT_WEIGHT_CONNECTIONS,
+  localLimit: BOOT_LOCAL_LIMIT,
+  loadLimit: BOOT_LOAD_LIMIT,
+} as const
+
+type SettingName = keyof typeof SETTINGS | keyof typeof SETTINGS_FROM_0
+
+export interface CardSettings extends Partial<Record<SettingName, number>> {
   interfaces?: InterfaceSettings[]
+  peers?: PeerSettings[]
   seed?: number
   memoryBytes?: number
   /** Milliseconds since power-on at the first poll. */
@@ -158,7 +205,10 @@ export class BareCard {
   fetchLimit = Number.POSITIVE_INFINITY
   readonly memory: Uint8Array
   readonly view: DataView
-  private readonly exports: { reset(): void; poll(irqs: number): number }
+  private readonly exports: { reset(): void; poll(irqs: number): number } & Record<
+    string,
+    (...values: number[]) => number
+  >
   private readonly queues: Queue[] = []
   private readonly rxIndex = [0, 0, 0]
   private readonly txIndex = [0, 0, 0]
@@ -310,6 +360,11 @@ export class BareCard {
     const records = this.delivered
     this.delivered = []
     return records
+  }
+
+  /** Calls what test firmware exports besides reset and poll. */
+  call(name: string, ...values: number[]): number {
+    return this.guarded(() => this.exports[name]!(...values))
   }
 
   // ── looking from outside ──
@@ -499,7 +554,19 @@ export class BareCard {
       seed = (Math.imul(seed, 0x915f77f5) + 0x1234567) >>> 0
       boot(BOOT_SEED + i, seed)
     }
-    for (const [name, offset] of Object.entries(SETTINGS)) boot(offset, settings[name as keyof typeof SETTINGS] ?? 0)
+    for (const [name, offset] of Object.entries(SETTINGS)) boot(offset, settings[name as SettingName] ?? 0)
+    for (const [name, offset] of Object.entries(SETTINGS_FROM_0))
+      boot(offset, (settings[name as SettingName] ?? -1) + 1)
+    boot(BOOT_PEER_COUNT, settings.peers?.length ?? 0)
+    for (const [n, { mac, index, addresses }] of (settings.peers ?? []).entries()) {
+      const block = BOOT_PEERS + n * BOOT_PEER_BYTES
+      const octets = Buffer.from(macBytes(mac))
+      boot(block + BOOT_PEER_MAC_HIGH, octets.readUInt16BE(0))
+      boot(block + BOOT_PEER_MAC_LOW, octets.readUInt32BE(2))
+      boot(block + BOOT_PEER_INDEX, index)
+      for (const [port, address] of addresses.entries())
+        boot(block + BOOT_PEER_ADDRESSES + port * 4, address ? ipNumber(address) : 0)
+    }
     const interfaces = settings.interfaces ?? DEFAULT_INTERFACES
     for (const [port, wanted] of interfaces.entries()) {
       const block = BOOT_INTERFACES + port * BOOT_INTERFACE_BYTES
@@ -508,6 +575,7 @@ export class BareCard {
       boot(block + BOOT_INTERFACE_PREFIX, wanted.prefix ?? 24)
       boot(block + BOOT_INTERFACE_GATEWAY, wanted.gateway ? ipNumber(wanted.gateway) : 0)
       boot(block + BOOT_INTERFACE_MTU, wanted.mtu ?? 0)
+      boot(block + BOOT_INTERFACE_REPLY, (wanted.reply ?? -1) + 1)
       const mac = Buffer.from(macBytes(wanted.mac ?? `02:00:00:00:00:0${port + 1}`))
       const registers = R.MAC_BLOCK + port * R.MAC_STRIDE
       this.set(registers + R.MAC_ADDRESS_HIGH, mac.readUInt16BE(0))

@@ -5,5 +5,6 @@
  */
 export * from './build.ts'
 export * from './expect.ts'
+export * from './ipos-frames.ts'
 export * from './parse.ts'
 export * from './print.ts'

@@ -1,4 +1,5 @@
 /** Parser of packets; see packets.ts. */
+import { IPOS_ETHERTYPE } from '../../abi/ipos.ts'
 import {
   ETHERTYPE_ARP,
   ETHERTYPE_IPV4,
@@ -14,6 +15,7 @@ import {
   type TcpOptions,
   viewOf,
 } from './build.ts'
+import { type IposPacket, parseIpos } from './ipos-frames.ts'
 
 /** The order in which flags print. */
 const FLAG_ORDER = 'SFRPAUEC'
@@ -82,6 +84,7 @@ export interface Packet {
   icmp?: IcmpMessage
   udp?: UdpDatagram
   tcp?: TcpSegment
+  ipos?: IposPacket
   /** What breaks a rule: lengths, checksums, versions. */
   problems: string[]
 }
@@ -98,6 +101,10 @@ export function parse(frame: Uint8Array): Packet {
   packet.type = (frame[12]! << 8) | frame[13]!
   if (packet.type === ETHERTYPE_ARP) parseArp(frame.subarray(14), packet)
   if (packet.type === ETHERTYPE_IPV4) parseIpv4(frame.subarray(14), packet)
+  if (packet.type === IPOS_ETHERTYPE) {
+    const ipos = parseIpos(frame.subarray(14), packet.problems)
+    if (ipos !== undefined) packet.ipos = ipos
+  }
   return packet
 }
 

@@ -1,5 +1,6 @@
 /** Printer of packets; see packets.ts. */
-import { type Packet, parse, quotedPacket } from './parse.ts'
+import { formatIpos, type IposPacket } from './ipos-frames.ts'
+import { type Packet, parse, parseIpv4, quotedPacket } from './parse.ts'
 
 const ICMP_NAMES: Record<number, string> = {
   0: 'echo reply',
@@ -23,6 +24,7 @@ function formatBody(packet: Packet): string {
     const { operation, sender, senderMac, target, targetMac } = packet.arp
     return `${link} ARP ${operation} ${sender} (${senderMac}) -> ${target} (${targetMac})`
   }
+  if (packet.ipos) return `${link} ${formatIpos(packet.ipos)}${formatCarried(packet.ipos)}`
   const ip = packet.ipv4
   if (!ip) return `${link} type 0x${packet.type.toString(16).padStart(4, '0')}`
   const piece = ip.moreFragments || ip.offset > 0
@@ -45,6 +47,14 @@ function formatBody(packet: Packet): string {
     return `${between(packet.tcp.sourcePort, packet.tcp.destinationPort)}${notes} [${flags}] seq ${sequence}${ack} win ${window}${extra.join('')} (${payload.length} bytes)`
   }
   return `${ip.source} > ${ip.destination}${notes} protocol ${ip.protocol} (${ip.payload.length} bytes)`
+}
+
+/** The IP packet that an ipOS packet carries. */
+function formatCarried(ipos: IposPacket): string {
+  if (!('packet' in ipos) || ipos.packet.length === 0) return ''
+  const carried: Packet = { destinationMac: '', sourceMac: '', type: 0, problems: [] }
+  parseIpv4(ipos.packet, carried)
+  return ` [${format(carried)}]`
 }
 
 /** Lines with time and port, for failure messages. */

@@ -1,6 +1,6 @@
 /** The colon-separated forms that farm files and options share: published ports, streams, `NETWORK=...`. */
 import { parseLinkAddress } from '../../emulator/link/address.ts'
-import { parseIpv4Prefix } from './addresses.ts'
+import { parseIpv4, parseIpv4Prefix } from './addresses.ts'
 import type { PublishConfig, StreamConfig, TapConfig } from './farm-config.ts'
 
 export const PUBLISH_FORM = '[ADDRESS:]PORT:SERVER:PORT'
@@ -10,12 +10,16 @@ export const TAP_EXAMPLE = 'inic0,192.0.2.1/24'
 
 const DEFAULT_PUBLISH_HOST = '127.0.0.1'
 
-/** Parses `8080:server1:80`, `0.0.0.0:8080:server1:80` or `[::1]:8080:server1:80`; undefined if it is none. */
+/**
+ * Parses `8080:server1:80`, `0.0.0.0:8080:server1:80`, `[::1]:8080:server1:80`, or any with an address of the server in the place of its
+ * name; undefined if it is none.
+ */
 export function parsePublish(text: string): PublishConfig | undefined {
-  const match = /^(?:(\[[0-9a-f:.]+\]|[^:[\]]+):)?(\d+):([a-z][a-z0-9-]*):(\d+)(?:\/tcp)?$/i.exec(text)
+  const match = /^(?:(\[[0-9a-f:.]+\]|[^:[\]]+):)?(\d+):([a-z][a-z0-9-]*|\d+(?:\.\d+){3}):(\d+)(?:\/tcp)?$/i.exec(text)
   if (!match) return undefined
   const [, host, port, server, serverPort] = match
   if (!isPort(Number(port), 0) || !isPort(Number(serverPort), 1)) return undefined
+  if (/^\d/.test(server) && parseIpv4(server) === undefined) return undefined
   return {
     host: host === undefined ? DEFAULT_PUBLISH_HOST : host.replace(/^\[|\]$/g, ''),
     port: Number(port),

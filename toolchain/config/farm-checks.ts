@@ -2,26 +2,35 @@
 import { existsSync } from 'node:fs'
 import { DEFAULT_MEMORY_BYTES, MINIMUM_MEMORY_BYTES } from '../../abi/memory.ts'
 import { flashMap } from '../image/flash-map.ts'
-import { broadcastAddress, formatIpv4, formatMac, type Ipv4Prefix, isHostAddress, sameNetwork } from './addresses.ts'
+import { formatIpv4, isHostAddress, sameNetwork } from './addresses.ts'
 import type { ApplicationConfig, FarmConfig, InterfaceConfig, ServerConfig } from './farm-config.ts'
 import { suggest } from './issues.ts'
 import type { Path } from './reader.ts'
+import { Claims, checkNames, describeRange, findNetwork, formatPrefix, type Report } from './report.ts'
+import { publishedServer } from './routing.ts'
+import { checkTopology, checkWays } from './topology-checks.ts'
 import { formatSize } from './units.ts'
-
-/** Takes one fault: the setting it lies in, what is wrong, what to write instead. */
-export type Report = (path: Path, message: string, hint?: string) => void
 
 /** wasm memory is addressed with 32 bits; the last page stays out of reach of wrap-around. */
 const MAXIMUM_MEMORY_BYTES = 0xffff0000
 const WASM_PAGE_BYTES = 0x10000
 
-/** Reports everything that does not fit together in `farm`, at the place in the file where it is written. */
-export function checkFarm(farm: FarmConfig, report: Report): void {
-  checkNames(farm.networks, 'networks', report)
-  checkNames(farm.servers, 'servers', report)
+/**
+ * Reports everything that does not fit together in `farm`, at the place in the file where it is written.
+ *
+ * @param namesFound false if some names were reported already, and what they stand for is missing in `farm`
+ */
+export function checkFarm(farm: FarmConfig, reportIssue: Report, namesFound = true): void {
+  let issues = namesFound ? 0 : 1
+  const report: Report = (...issue) => {
+    issues++
+    reportIssue(...issue)
+  }
+  const claims = new Claims(report)
+  checkNames(farm.networks, ['networks'], report)
+  checkNames(farm.servers, ['servers'], report)
   if (farm.servers.length === 0) report(['servers'], 'the farm has no server', 'describe at least one')
   checkPublishFrom(farm, report)
-  const owners = new Map<string, string>()
   farm.servers.forEach((server, index) => {
     const at = ['servers', index]
     checkSizes(server, at, report)
@@ -29,18 +38,14 @@ export function checkFarm(farm: FarmConfig, report: Report): void {
     server.applications.forEach((application, position) => {
       checkApplication(application, [...at, 'applications', position], report)
     })
-    checkInterfaces(farm, server, at, owners, report)
+    checkInterfaces(farm, server, at, claims, report)
+    checkState(server, [...at, 'state'], report)
+    checkLease(server, [...at, 'settings'], report)
   })
+  checkTopology(farm, claims, report)
   checkPublished(farm, report)
-}
-
-function checkNames(items: readonly { readonly name: string }[], within: string | Path, report: Report): void {
-  const seen = new Set<string>()
-  items.forEach(({ name }, index) => {
-    const path = typeof within === 'string' ? [within] : within
-    if (seen.has(name)) report([...path, index, 'name'], `a second '${name}'`, 'give each a name of its own')
-    seen.add(name)
-  })
+  // What is wrong with a network makes every way through it wrong.
+  if (issues === 0) checkWays(farm, report)
 }
 
 function checkSizes(server: ServerConfig, at: Path, report: Report): void {
@@ -68,12 +73,12 @@ function checkPublishFrom(farm: FarmConfig, report: Report): void {
   farm.networks.forEach(({ name, publishFrom }, index) => {
     if (publishFrom === undefined) return
     const path = ['networks', index, 'publishFrom']
-    const prefixes = farm.servers.flatMap((server) =>
-      server.interfaces.flatMap(({ network, address }) => (network === name && address ? [address] : [])),
+    const prefixes = [...farm.servers, ...farm.routers].flatMap(({ interfaces }) =>
+      interfaces.flatMap(({ network, address }) => (network === name && address ? [address] : [])),
     )
     const shown = formatIpv4(publishFrom)
     if (prefixes.some(({ address }) => address === publishFrom)) {
-      report(path, `${shown} is a server's address`, 'choose one that nobody has')
+      report(path, `${shown} is the address of a server or router`, 'choose one that nobody has')
     } else if (
       !prefixes.some((prefix) => sameNetwork(prefix, publishFrom) && isHostAddress({ ...prefix, address: publishFrom }))
     ) {
@@ -90,30 +95,21 @@ function checkApplication({ program, firstSpeakers }: ApplicationConfig, at: Pat
   }
 }
 
-/** `owners` says who has an address or MAC address already, over all servers; keys carry the network. */
-function checkInterfaces(
-  farm: FarmConfig,
-  server: ServerConfig,
-  at: Path,
-  owners: Map<string, string>,
-  report: Report,
-): void {
+function checkInterfaces(farm: FarmConfig, server: ServerConfig, at: Path, claims: Claims, report: Report): void {
   if (server.interfaces.length === 0)
     report([...at, 'interfaces'], `'${server.name}' is on no network`, 'list at least one interface')
   const ports = new Set<number>()
+  let hub: string | undefined
   server.interfaces.forEach((item, index) => {
     const path = [...at, 'interfaces', index]
     if (ports.has(item.port))
       report(path, `MAC port ${item.port} is taken by another interface`, 'give each a port of its own, 0 to 2')
     ports.add(item.port)
-    const network = farm.networks.find((candidate) => candidate.name === item.network)
-    if (network === undefined) {
-      const known = farm.networks.map((candidate) => candidate.name)
-      const hint =
-        suggest(item.network, known) ??
-        (known.length > 0 ? `there are: ${known.join(', ')}` : 'describe it under "networks"')
-      report([...path, 'network'], `there is no network '${item.network}'`, hint)
-    } else if (network.kind === 'lan' && item.address === undefined) {
+    const network = findNetwork(farm, item.network, [...path, 'network'], report)
+    if (network?.kind === 'hub' && hub !== undefined)
+      report([...path, 'network'], `'${server.name}' is on the hub '${hub}' too`, 'a server has one interface on a hub')
+    if (network?.kind === 'hub') hub ??= item.network
+    else if (network !== undefined && item.address === undefined) {
       report(
         path,
         "'address' is missing",
@@ -121,22 +117,26 @@ function checkInterfaces(
       )
     }
     checkAddress(item, path, report)
-    claim(
-      owners,
-      item.address && `${item.network} ${formatIpv4(item.address.address)}`,
-      server.name,
-      [...path, 'address'],
-      report,
-    )
-    claim(owners, item.mac && `${item.network} ${formatMac(item.mac)}`, server.name, [...path, 'mac'], report)
-    if (item.mac && item.mac[0] & 1) {
-      report(
-        [...path, 'mac'],
-        `${formatMac(item.mac)} is a group address`,
-        'the first byte of a host is even, as in "02:00:00:00:00:01"',
-      )
-    }
+    claims.address(item.network, item.address?.address, server.name, [...path, 'address'])
+    claims.mac(item.network, item.mac, server.name, [...path, 'mac'])
   })
+}
+
+/** What is free is a part of what is there. */
+function checkState({ pinnedState }: ServerConfig, at: Path, report: Report): void {
+  for (const [what, available, total] of [
+    ['memory', pinnedState?.memoryAvailableKib, pinnedState?.memoryTotalKib],
+    ['bandwidth', pinnedState?.bandwidthAvailableKbit, pinnedState?.bandwidthTotalKbit],
+  ] as const) {
+    if (available === undefined || total === undefined || available <= total) continue
+    report([...at, `${what}Available`], `more ${what} is free than there is`, `write at most what "${what}Total" says`)
+  }
+}
+
+function checkLease({ settings }: ServerConfig, at: Path, report: Report): void {
+  const { leaseMs, stateIntervalMs } = settings
+  if (leaseMs === undefined || stateIntervalMs === undefined || leaseMs > stateIntervalMs) return
+  report([...at, 'lease'], 'the lease ends before the next state message comes', 'make it several "stateInterval" long')
 }
 
 function checkAddress({ address, gateway }: InterfaceConfig, path: Path, report: Report): void {
@@ -163,19 +163,11 @@ function checkAddress({ address, gateway }: InterfaceConfig, path: Path, report:
     report([...path, 'gateway'], "the gateway has the interface's own address", "write the router's")
 }
 
-function claim(owners: Map<string, string>, key: string | undefined, owner: string, path: Path, report: Report): void {
-  if (key === undefined) return
-  const other = owners.get(key)
-  if (other !== undefined)
-    report(path, `'${other}' on the same network has this address too`, 'give each interface its own')
-  else owners.set(key, owner)
-}
-
 function checkPublished(farm: FarmConfig, report: Report): void {
   const taken = new Set<string>()
   farm.publish.forEach((item, index) => {
     const path = ['publish', index]
-    const server = farm.servers.find((candidate) => candidate.name === item.server)
+    const server = publishedServer(farm, item)
     if (server === undefined) {
       const known = farm.servers.map((candidate) => candidate.name)
       report(
@@ -190,14 +182,4 @@ function checkPublished(farm: FarmConfig, report: Report): void {
     if (item.port !== 0 && taken.has(local)) report(path, `port ${local} is published twice`, 'choose another port')
     taken.add(local)
   })
-}
-
-function formatPrefix(prefix: Ipv4Prefix): string {
-  return `${formatIpv4(prefix.address)}/${prefix.prefix}`
-}
-
-function describeRange(prefix: Ipv4Prefix): string {
-  const last = broadcastAddress(prefix)
-  const first = (last & (prefix.prefix === 0 ? 0 : 0xffffffff << (32 - prefix.prefix))) >>> 0
-  return prefix.prefix >= 31 ? 'choose another' : `hosts of it are ${formatIpv4(first + 1)} to ${formatIpv4(last - 1)}`
 }

@@ -7,8 +7,10 @@ import type { FirstSpeaker } from '../../host/stack.ts'
 import type { Ipv4Prefix } from './addresses.ts'
 
 export type NetworkKind =
-  /** A switch that servers, gateways, TAP interfaces and streams are plugged into. */
+  /** A switch that servers, routers, gateways, TAP interfaces and streams are plugged into. */
   | 'lan'
+  /** The same, outside: where clients are. Routers lead from it to the servers. */
+  | 'wan'
   /** The synchronization hub: INIC to INIC, ipOS frames only. */
   | 'hub'
 
@@ -30,7 +32,7 @@ export interface NetworkConfig {
   readonly kind: NetworkKind
   /** Bytes of the largest IP packet. */
   readonly mtuBytes: number
-  /** What the cable of each server to this network does to frames. */
+  /** What the cable of each server to this network does to frames, and outside that of each router. */
   readonly wire: WireOptions
   readonly taps: readonly TapConfig[]
   /** Address of the board that published ports go through; undefined: the highest that is free. */
@@ -45,7 +47,31 @@ export interface InterfaceConfig {
   /** Absent on the hub, where servers know each other by their other addresses. */
   readonly address: Ipv4Prefix | undefined
   readonly gateway: number | undefined
+  /** MAC port by which packets leave that carry this address as their source; undefined: this one. */
+  readonly reply: number | undefined
   readonly mac: Uint8Array | undefined
+}
+
+export interface RouterInterfaceConfig {
+  readonly network: string
+  readonly address: Ipv4Prefix
+  readonly mac: Uint8Array | undefined
+}
+
+export interface RouteConfig {
+  readonly to: Ipv4Prefix
+  /** Address of the next router, on a network that the router is on. */
+  readonly via: number
+}
+
+export interface RouterConfig {
+  readonly name: string
+  /** The provider whose clients it brings; for people. */
+  readonly isp: string | undefined
+  readonly interfaces: readonly RouterInterfaceConfig[]
+  readonly routes: readonly RouteConfig[]
+  /** From a packet's arrival to its departure, nanoseconds. */
+  readonly delayNs: number
 }
 
 export type ApplicationKind =
@@ -67,6 +93,16 @@ export interface ApplicationConfig {
   readonly firstSpeakers: readonly (readonly [port: number, speaker: FirstSpeaker])[]
 }
 
+/** What a main board says of itself in place of what it measures. */
+export interface PinnedState {
+  readonly cpuPermille?: number
+  readonly memoryAvailableKib?: number
+  readonly memoryTotalKib?: number
+  readonly bandwidthAvailableKbit?: number
+  readonly bandwidthTotalKbit?: number
+  readonly connections?: number
+}
+
 export interface ServerConfig {
   readonly name: string
   readonly memoryBytes: number
@@ -75,8 +111,9 @@ export interface ServerConfig {
   readonly cpu: CpuKind | undefined
   readonly interfaces: readonly InterfaceConfig[]
   readonly applications: readonly ApplicationConfig[]
-  /** Settings of the firmware; those of the interfaces come from `interfaces`. */
-  readonly settings: Omit<BootSettings, 'interfaces'>
+  /** Settings of the firmware; those of the interfaces come from `interfaces`, its peers from the farm. */
+  readonly settings: Omit<BootSettings, 'interfaces' | 'peers' | 'serverIndex'>
+  readonly pinnedState?: PinnedState
 }
 
 /** A port of this machine that leads to a port of a server. */
@@ -85,6 +122,7 @@ export interface PublishConfig {
   readonly host: string
   /** 0 takes any free one. */
   readonly port: number
+  /** A server's name, or one of its addresses. */
   readonly server: string
   readonly serverPort: number
 }
@@ -97,6 +135,7 @@ export interface FarmConfig {
   readonly seed: string | undefined
   readonly clock: 'real' | 'virtual'
   readonly networks: readonly NetworkConfig[]
+  readonly routers: readonly RouterConfig[]
   readonly servers: readonly ServerConfig[]
   readonly publish: readonly PublishConfig[]
 }

@@ -17,6 +17,7 @@ import { NO_REFERENCES } from '../../host/stack.ts'
 import { formatIpv4 } from '../config/addresses.ts'
 import { formatHost } from '../config/endpoints.ts'
 import type { FarmConfig, PublishConfig, ServerConfig } from '../config/farm-config.ts'
+import { findPublishTarget } from '../config/routing.ts'
 import type { BoardStatus, FarmStatus } from '../control/protocol.ts'
 import type { ControlHandler } from '../control/server.ts'
 import { ControlServer, Handover } from '../control/server.ts'
@@ -113,7 +114,7 @@ export class FarmSession extends EventEmitter<SessionEvents> {
     try {
       for (const server of config.servers) await this.#addServer(server.name)
       await plugOutside(this.assembly, (line) => this.emit('remark', line))
-      for (const { server } of config.publish) this.assembly.gateway(this.#route(server).network)
+      for (const item of config.publish) this.assembly.gateway(this.#route(item).network)
       for (const { target, path } of this.#options.captures) this.#captures.toFile(target, path)
       this.#powerOn()
       if (config.clock === 'real') this.assembly.farm.start()
@@ -231,7 +232,7 @@ export class FarmSession extends EventEmitter<SessionEvents> {
 
   /** Opens a port of this machine that leads, by the gateway board of its network, to a server's port. */
   async #publish(config: PublishConfig): Promise<void> {
-    const { network, address } = this.#route(config.server)
+    const { network, address } = this.#route(config)
     const { connect } = this.#gatewayNet(network)
     try {
       const target = { host: formatIpv4(address), port: config.serverPort }
@@ -254,12 +255,11 @@ export class FarmSession extends EventEmitter<SessionEvents> {
     return net
   }
 
-  /** The network and address by which a published server is reached: those of its first interface with an address. */
-  #route(name: string): { network: string; address: number } {
-    const server = this.assembly.config.servers.find((candidate) => candidate.name === name)
-    const route = server?.interfaces.find((item) => item.address !== undefined)
-    if (route?.address === undefined) throw new Error(`no way to ${name}`) // the configuration was checked
-    return { network: route.network, address: route.address.address }
+  /** The network that a published port comes in by, and the address that it leads to. */
+  #route(item: PublishConfig): { network: string; address: number } {
+    const target = findPublishTarget(this.assembly.config, item)
+    if ('message' in target) throw new Error(target.message) // the configuration was checked
+    return target
   }
 
   #handlers(): ReadonlyMap<string, ControlHandler> {

@@ -1,0 +1,146 @@
+import {
+  IPOS_MOVED,
+  IPOS_RELEASE,
+  IPOS_RELEASED,
+  IPOS_TCP,
+  MOVED_ADDRESS,
+  MOVED_BYTES,
+  MOVED_MOVES,
+  MOVED_THREAD,
+  RELEASE_ENDED,
+  RELEASE_FLOOR,
+  RELEASE_PACKET,
+  RELEASE_PACKET_BYTES,
+  RELEASE_REASON,
+  IPOS_CONNECTION_BYTES,
+} from '../../abi/ipos.ts'
+import { netInterface } from '../net/interface.ts'
+import { state } from '../state.ts'
+import { tableInsertForward, tableRemoveForward } from '../tcp/table.ts'
+import { F_FROZEN, F_GUEST, Tcb } from '../tcp/tcb.ts'
+import { ipv4TotalBytes } from '../wire/ipv4.ts'
+import { iposStore16, iposStore32 } from '../wire/ipos.ts'
+import {
+  FORWARD_MOVED,
+  FORWARD_RELEASING,
+  FORWARD_TELLING,
+  Forward,
+  forwardAllocate,
+  forwardAt,
+  forwardFree,
+  forwardList,
+  LIST_REPEAT,
+  LIST_REST,
+} from './forward.ts'
+import { iposBegin, iposCommit, Naming, namesIn, naming } from './frame.ts'
+import { CONNECTED, migrationDrop, migrationOf, threadRemove } from './migration.ts'
+import { serverAt } from './server.ts'
+
+/** What the entry INIC is told about endpoints that serve for it elsewhere: that they are gone, and where they went. */
+
+/** Times that something is said before the leases and the entry INIC's own questions have to do: five seconds. */
+const TRIES: u32 = 100
+
+/** An endpoint that served for `entry` is gone, and the client knows: says so until it is heard. */
+export function releaseStart(
+  local: u32,
+  remote: u32,
+  localPort: u32,
+  remotePort: u32,
+  entry: u32,
+  thread: u32,
+): void {
+  const n = naming(remote, remotePort, local, localPort, thread, IPOS_TCP)
+  releaseSend(entry, n, RELEASE_ENDED, 0, 0)
+  const index = forwardAllocate()
+  // Without a row it is said once; the entry INIC asks some day (ipos/forward.ts LIST_REST).
+  if (!index) return
+  const row = forwardAt(index)
+  row.kind = <u8>FORWARD_RELEASING
+  row.protocol = <u8>IPOS_TCP
+  row.localAddress = local
+  row.remoteAddress = remote
+  row.localPort = <u16>localPort
+  row.remotePort = <u16>remotePort
+  row.peer = <u8>entry
+  row.entry = <u8>entry
+  row.incarnation = serverAt(entry).incarnation
+  row.thread = <u16>thread
+  tableInsertForward(index)
+  forwardList(row, LIST_REPEAT)
+}
+
+/** Sends IPOS_RELEASE once. @param packet an IP packet that is handed back, 0 = none @param floor RELEASE_FLOOR */
+export function releaseSend(row: u32, n: Naming, reason: u32, packet: u32, floor: u32): void {
+  const header = iposBegin(IPOS_RELEASE, row, n)
+  if (!header) return
+  const total = packet ? ipv4TotalBytes(packet) : 0
+  // One that is too long for the hub like this comes again by itself.
+  const bytes = total <= netInterface(state().hubPort).mtu - RELEASE_PACKET ? total : 0
+  iposStore16(header, RELEASE_REASON, reason)
+  iposStore32(header, RELEASE_FLOOR, floor)
+  iposStore16(header, RELEASE_PACKET_BYTES, bytes)
+  memory.copy(header + RELEASE_PACKET, packet, bytes)
+  iposCommit(header, row, RELEASE_PACKET + bytes)
+}
+
+/** IPOS_RELEASED, in answer to the release at `header`. */
+export function releaseHear(from: u32, header: u32): void {
+  const answer = iposBegin(IPOS_RELEASED, from, namesIn(header))
+  if (answer) iposCommit(answer, from, IPOS_CONNECTION_BYTES)
+}
+
+/** The turn of a row that repeats something has come. */
+export function releaseRepeat(index: u32): void {
+  const row = forwardAt(index)
+  row.tries++
+  const over = <u32>row.tries > TRIES || row.incarnation != serverAt(row.entry).incarnation
+  if (row.kind == FORWARD_MOVED) {
+    if (!over) movedSend(row)
+    forwardList(row, over ? LIST_REST : LIST_REPEAT)
+    return
+  }
+  if (over) {
+    if (row.kind == FORWARD_RELEASING) tableRemoveForward(index)
+    forwardFree(index)
+    return
+  }
+  if (row.kind == FORWARD_TELLING) movedSend(row)
+  else releaseSend(row.entry, namesOfRow(row), RELEASE_ENDED, 0, 0)
+  forwardList(row, LIST_REPEAT)
+}
+
+/** Sends IPOS_MOVED for a row. */
+export function movedSend(row: Forward): void {
+  const header = iposBegin(IPOS_MOVED, row.entry, namesOfRow(row))
+  if (!header) return
+  iposStore32(header, MOVED_MOVES, row.moves)
+  iposStore32(header, MOVED_ADDRESS, serverAt(row.peer).address)
+  iposStore16(header, MOVED_THREAD, row.thread)
+  iposCommit(header, row.entry, MOVED_BYTES)
+}
+
+export function namesOfRow(row: Forward): Naming {
+  return naming(row.remoteAddress, row.remotePort, row.localAddress, row.localPort, row.thread, row.protocol)
+}
+
+/** A newer word about the connection takes the row's place in the connection table; what it has to tell it goes on telling. */
+export function forwardEvict(index: u32): void {
+  const row = forwardAt(index)
+  tableRemoveForward(index)
+  if (row.kind == FORWARD_MOVED && row.list == LIST_REPEAT) row.kind = <u8>FORWARD_TELLING
+  else forwardFree(index)
+}
+
+/** An endpoint has ended. If it served for another INIC, that one is told; what is kept of its moves goes. */
+export function endpointGone(tcb: Tcb): void {
+  const m = migrationOf(tcb)
+  if (tcb.flags & F_GUEST) {
+    releaseStart(tcb.localAddress, tcb.remoteAddress, tcb.localPort, tcb.remotePort, m.entry, m.thread)
+    tcb.flags &= ~F_GUEST
+  }
+  tcb.flags &= ~F_FROZEN
+  threadRemove(CONNECTED, m)
+  // The application may still be owed what another one handed over to it.
+  if (m.stateHead == 0) migrationDrop(tcb)
+}

@@ -1,0 +1,296 @@
+import {
+  BLOCK_ENTRY,
+  BLOCK_FLAG_HANDED_OVER,
+  BLOCK_FLAGS,
+  BLOCK_MOVES,
+  BLOCK_RCV_ADVERTISED,
+  BLOCK_RCV_NXT,
+  BLOCK_RCV_READ,
+  BLOCK_SND_END,
+  BLOCK_SND_UNA,
+  BLOCK_STATE,
+  BLOCK_STATE_BYTES,
+  COMMIT_OUT_OF_ORDER,
+  COMMIT_RECEIVE_END,
+  COMMIT_SEND_END,
+  COMMITTED_BYTES,
+  COMMITTED_COMPLETE,
+  COMMITTED_OUT_OF_ORDER,
+  COMMITTED_QUEUED,
+  COMMITTED_RECEIVED,
+  COMMITTED_STATE_BYTES,
+  IPOS_ACKNOWLEDGE,
+  IPOS_BLOCK,
+  IPOS_COMMITTED,
+  IPOS_HEADER_BYTES,
+  IPOS_REFUSE,
+  REFUSE_BLOCK,
+  REFUSE_BYTES,
+  REFUSE_DRAINING,
+  REFUSE_NO_LISTENER,
+  REFUSE_NO_MEMORY,
+  REFUSE_REASON,
+  REFUSE_THREAD_TAKEN,
+  REFUSE_WINDOW,
+} from '../../abi/ipos.ts'
+import { SOCKET_OPTION_TAKES_OVER } from '../../abi/messages.ts'
+import { TRACE_MIGRATE } from '../../abi/trace.ts'
+import { trace } from '../hal/trace.ts'
+import { chunksAreScarce } from '../mem/chunk.ts'
+import { timerArm } from '../mem/wheel.ts'
+import { netInterface } from '../net/interface.ts'
+import { attachByPort } from '../socket/attach.ts'
+import { Listener, listenerFind, listenerIndex } from '../socket/listener.ts'
+import { counters, state } from '../state.ts'
+import { tcpAbandon } from '../tcp/close.ts'
+import { openPath } from '../tcp/handshake.ts'
+import { seqLt } from '../tcp/sequence.ts'
+import { tableFind, tableInsertTcb } from '../tcp/table.ts'
+import { F_FIN_RECEIVED, F_FROZEN, F_GUEST, setState, Tcb, tcbAllocate, tcbAt, tcbRelease, wantOutput } from '../tcp/tcb.ts'
+import { timersResume } from '../tcp/timer.ts'
+import { TIME_WAIT_TAG, timeWaitForget } from '../tcp/timewait.ts'
+import {
+  iposLoad16,
+  iposLoad32,
+  iposServer,
+  iposServerPort,
+  iposSource,
+  iposSourcePort,
+  iposStore16,
+  iposStore32,
+  iposThread,
+} from '../wire/ipos.ts'
+import { blockIsSound, blockRead } from './block.ts'
+import { FORWARD_TAG } from './forward.ts'
+import { iposBegin, iposBeginBare, iposCommit, namesIn } from './frame.ts'
+import { heldReplay } from './held.ts'
+import {
+  CONNECTED,
+  Migration,
+  MOVE_ENDS_KNOWN,
+  MOVE_FIN_RECEIVED,
+  MOVE_HANDED_OVER,
+  migrationOf,
+  migrationTake,
+  PHASE_ARRIVING,
+  PHASE_PREPARED,
+  PHASE_RESTING,
+  threadFind,
+  threadInsert,
+} from './migration.ts'
+import { isDraining } from './state.ts'
+import { forwardEvict } from './release.ts'
+import { portOfServer, SELF, serverAt, serverOfAddress } from './server.ts'
+import { outOfOrderBytes } from './transfer.ts'
+
+/** The taking side of a move (FIG. 8, FIG. 13; the state table of docs/protocol.md). */
+
+/** How long a prepared endpoint waits for its first packet, and an arriving one for its last, milliseconds. */
+const PREPARED_MS: u32 = 10000
+const ARRIVING_MS: u32 = 60000
+/** Bytes that a chunk of the transfer holds at least, for the estimate of what a move needs. */
+const PIECE_BYTES: u32 = 1024
+
+/** IPOS_CONNECT for TCP, of the right length. @param from row of the sender */
+export function takeConnect(from: u32, header: u32): void {
+  const block = header + IPOS_BLOCK
+  const client = iposSource(header)
+  const clientPort = iposSourcePort(header)
+  const server = iposServer(header)
+  const serverPort = iposServerPort(header)
+  const known = threadFind(CONNECTED, client, clientPort, iposThread(header))
+  if (known != null) {
+    const m = migrationOf(known)
+    const same = known.localAddress == server && <u32>known.localPort == serverPort
+    // Said again: so is the answer. Else another endpoint of this client has the number.
+    if (same && m.moves == iposLoad32(block, BLOCK_MOVES)) acknowledge(from, header)
+    else refuse(from, header, REFUSE_THREAD_TAKEN)
+    return
+  }
+  const entry = serverOfAddress(iposLoad32(block, BLOCK_ENTRY))
+  if (entry < 0 || serverOfAddress(server) != entry || !blockIsSound(block)) {
+    refuse(from, header, REFUSE_BLOCK)
+    return
+  }
+  const present = tableFind(server, client, serverPort, clientPort)
+  if (present != 0 && (present & (TIME_WAIT_TAG | FORWARD_TAG)) == 0) {
+    // The endpoint itself is here, so this word is old; or it is none of ours, and the sender is wrong.
+    const tcb = tcbAt(present)
+    if (!tcb.migration || migrationOf(tcb).moves < iposLoad32(block, BLOCK_MOVES)) refuse(from, header, REFUSE_BLOCK)
+    return
+  }
+  const listener = listenerFor(entry, server, serverPort)
+  const reason = objection(block, listener)
+  if (reason) refuse(from, header, reason)
+  else if (prepare(from, header, entry, listener!)) acknowledge(from, header)
+  else refuse(from, header, REFUSE_NO_MEMORY)
+}
+
+/** The listener here for what server `entry` serves at `address`: one for any address, or for ours on the same network. */
+function listenerFor(entry: u32, address: u32, port: u32): Listener | null {
+  if (entry == SELF) return listenerFind(address, port)
+  return listenerFind(netInterface(portOfServer(entry, address)).address, port)
+}
+
+/** Why the endpoint cannot be taken, or 0. */
+function objection(block: u32, listener: Listener | null): u32 {
+  const st = state()
+  if (isDraining()) return REFUSE_DRAINING
+  if (listener == null) return REFUSE_NO_LISTENER
+  const handedOver = (iposLoad16(block, BLOCK_FLAGS) & BLOCK_FLAG_HANDED_OVER) != 0
+  if (handedOver && (listener.options & SOCKET_OPTION_TAKES_OVER) == 0) return REFUSE_NO_LISTENER
+  const read = iposLoad32(block, BLOCK_RCV_READ)
+  if (iposLoad32(block, BLOCK_RCV_ADVERTISED) - read > st.receiveCredit) return REFUSE_WINDOW
+  const unread = iposLoad32(block, BLOCK_RCV_NXT) - read
+  const queued = iposLoad32(block, BLOCK_SND_END) - iposLoad32(block, BLOCK_SND_UNA)
+  const chunks = (unread + (<i32>queued > 0 ? queued : 0) + iposLoad32(block, BLOCK_STATE_BYTES)) / PIECE_BYTES
+  if (chunksAreScarce() || chunks > st.chunkFreeCount >>> 1) return REFUSE_NO_MEMORY
+  return 0
+}
+
+/** Builds the endpoint, silent and in no table but Forward-Connect. False if there is no room, or no way to the client. */
+function prepare(from: u32, header: u32, entry: u32, listener: Listener): bool {
+  const st = state()
+  const block = header + IPOS_BLOCK
+  const tcb = tcbAllocate()
+  if (tcb == null) return false
+  const m = migrationTake(tcb)
+  tcb.localAddress = iposServer(header)
+  tcb.remoteAddress = iposSource(header)
+  tcb.localPort = <u16>iposServerPort(header)
+  tcb.remotePort = <u16>iposSourcePort(header)
+  if (m == null || !openPath(tcb)) {
+    tcbRelease(tcb)
+    return false
+  }
+  tcb.flags = F_FROZEN | (entry == SELF ? 0 : F_GUEST)
+  tcb.listener = listenerIndex(listener)
+  tcb.creditGranted = st.sendCredit
+  blockRead(block, tcb, m)
+  setState(tcb, load<u8>(block + BLOCK_STATE))
+  m.entry = <u8>entry
+  m.peer = <u8>from
+  m.entryIncarnation = serverAt(entry).incarnation
+  m.peerIncarnation = serverAt(from).incarnation
+  threadInsert(CONNECTED, m, iposThread(header))
+  enter(tcb, m, PHASE_PREPARED, PREPARED_MS)
+  return true
+}
+
+function enter(tcb: Tcb, m: Migration, phase: u32, waitMs: u32): void {
+  m.phase = <u8>phase
+  m.dueMs = state().nowMs + waitMs
+  timerArm(tcb, m.dueMs)
+  trace(TRACE_MIGRATE, phase | ((<u32>m.peer) << 8), tcb.handle, m.thread)
+}
+
+function acknowledge(to: u32, header: u32): void {
+  const answer = iposBeginBare(IPOS_ACKNOWLEDGE, to, namesIn(header))
+  if (answer) iposCommit(answer, to, IPOS_HEADER_BYTES)
+}
+
+function refuse(to: u32, header: u32, reason: u32): void {
+  counters().migrationsRefused++
+  const answer = iposBegin(IPOS_REFUSE, to, namesIn(header))
+  if (!answer) return
+  iposStore16(answer, REFUSE_REASON, reason)
+  iposCommit(answer, to, REFUSE_BYTES)
+}
+
+/** The first packet after the acknowledgement: the endpoint is ours. */
+export function takeCommitted(tcb: Tcb, m: Migration): void {
+  if (m.phase != PHASE_PREPARED) return
+  // What stood here for the connection is an older word: that we forwarded it, that it had moved on, that an earlier one had ended.
+  const older = tableFind(tcb.localAddress, tcb.remoteAddress, tcb.localPort, tcb.remotePort)
+  if (older & TIME_WAIT_TAG) timeWaitForget(older & ~TIME_WAIT_TAG)
+  else if (older & FORWARD_TAG) forwardEvict(older & ~FORWARD_TAG)
+  else if (older) tcpAbandon(tcbAt(older), false)
+  tableInsertTcb(tcb)
+  enter(tcb, m, PHASE_ARRIVING, ARRIVING_MS)
+}
+
+/** IPOS_COMMIT for an endpoint that is in the Forward-Connect table. */
+export function takeCommit(from: u32, tcb: Tcb, m: Migration, header: u32): void {
+  takeCommitted(tcb, m)
+  if (m.phase == PHASE_ARRIVING) {
+    m.receiveEnd = iposLoad32(header, COMMIT_RECEIVE_END)
+    m.sendEnd = iposLoad32(header, COMMIT_SEND_END)
+    m.outOfOrder = iposLoad32(header, COMMIT_OUT_OF_ORDER)
+    m.flags |= <u8>MOVE_ENDS_KNOWN
+    takeProgress(tcb, m)
+  }
+  if (m.phase == PHASE_ARRIVING) committedSoFar(from, header, tcb, m)
+  else committedWhole(from, header)
+}
+
+/** Answers an IPOS_COMMIT: what is here, and that more is missing. */
+function committedSoFar(to: u32, header: u32, tcb: Tcb, m: Migration): void {
+  const answer = iposBegin(IPOS_COMMITTED, to, namesIn(header))
+  if (!answer) return
+  iposStore32(answer, COMMITTED_RECEIVED, tcb.rcvNxt)
+  iposStore32(answer, COMMITTED_QUEUED, tcb.sndEnd)
+  iposStore32(answer, COMMITTED_STATE_BYTES, m.stateBytes)
+  iposStore32(answer, COMMITTED_OUT_OF_ORDER, outOfOrderBytes(tcb))
+  iposStore16(answer, COMMITTED_COMPLETE, 0)
+  iposCommit(answer, to, COMMITTED_BYTES)
+}
+
+/** Answers an IPOS_COMMIT: all that it counts came here. */
+export function committedWhole(to: u32, header: u32): void {
+  const answer = iposBegin(IPOS_COMMITTED, to, namesIn(header))
+  if (!answer) return
+  memory.fill(answer + COMMITTED_RECEIVED, 0, COMMITTED_BYTES - COMMITTED_RECEIVED)
+  iposStore16(answer, COMMITTED_COMPLETE, 1)
+  iposCommit(answer, to, COMMITTED_BYTES)
+}
+
+/** Bytes have come: once they are all here the endpoint lives. */
+export function takeProgress(tcb: Tcb, m: Migration): void {
+  if (m.phase != PHASE_ARRIVING || (m.flags & MOVE_ENDS_KNOWN) == 0) return
+  if (seqLt(tcb.rcvNxt, m.receiveEnd) || seqLt(tcb.sndEnd, m.sendEnd) || m.stateBytes < m.stateEnd) return
+  // Out-of-order bytes may be dropped where memory is short (RFC 2018 §8).
+  if (outOfOrderBytes(tcb) < m.outOfOrder && !chunksAreScarce()) return
+  settle(tcb, m)
+}
+
+function settle(tcb: Tcb, m: Migration): void {
+  const held = m.heldHead
+  m.heldHead = m.heldTail = m.heldCount = 0
+  if (m.flags & MOVE_FIN_RECEIVED) {
+    tcb.rcvNxt++
+    tcb.flags |= F_FIN_RECEIVED
+  }
+  trace(TRACE_MIGRATE, PHASE_RESTING | ((<u32>m.peer) << 8), tcb.handle, m.thread)
+  m.phase = <u8>PHASE_RESTING
+  m.flags &= <u8>MOVE_HANDED_OVER
+  m.tries = 0
+  const port: u32 = tcb.flags & F_GUEST ? state().hubPort : tcb.netInterface
+  tcb.flags &= ~F_FROZEN
+  counters().migrationsTaken++
+  if (tcb.sndEnd - tcb.sndUna > tcb.creditGranted && seqLt(tcb.sndUna, tcb.sndEnd)) tcb.creditGranted = tcb.sndEnd - tcb.sndUna
+  // What the other side had not acknowledged yet we do, with data if there is any.
+  if (tcb.lastAckSent != tcb.rcvNxt) tcb.unackedSegments = 1
+  timersResume(tcb)
+  wantOutput(tcb)
+  attachByPort(tcb)
+  heldReplay(held, port)
+}
+
+/** The timer of an endpoint that was prepared, or is arriving. */
+export function arrivalTimeout(tcb: Tcb, m: Migration): void {
+  if (m.phase == PHASE_PREPARED) takeForget(tcb)
+  else arrivalLost(tcb)
+}
+
+/** A prepared endpoint goes, without a word: it never was ours. */
+export function takeForget(tcb: Tcb): void {
+  tcb.flags &= ~(F_FROZEN | F_GUEST)
+  tcbRelease(tcb)
+}
+
+/** The rest of an endpoint that is ours will never come: the client is reset. */
+export function arrivalLost(tcb: Tcb): void {
+  counters().migrationsLost++
+  tcb.flags &= ~F_FROZEN
+  tcpAbandon(tcb, true)
+}
