@@ -219,7 +219,14 @@ export function poll(irqs: u32): u32 {
     hostServe()
   }
   fetchRefill()
-  if (again || st.outputHead != 0 || st.lossNext != 0 || st.hostLook != 0 || st.deliverFull != 0 || receiveNext(LOOPBACK_PORT) != 0)
+  if (
+    again ||
+    st.outputHead != 0 ||
+    st.lossNext != 0 ||
+    st.hostLook != 0 ||
+    st.deliverFull != 0 ||
+    receiveNext(LOOPBACK_PORT) != 0
+  )
     return 0
   const nextMs = nextTimerMs()
   if (nextMs == FOREVER) return FOREVER

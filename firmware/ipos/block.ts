@@ -199,7 +199,9 @@ export function blockRead(block: u32, tcb: Tcb, m: Migration): void {
   let f = bit(flags, BLOCK_FLAG_SACK, F_SACK) | bit(flags, BLOCK_FLAG_TIMESTAMPS, F_TIMESTAMPS)
   f |= bit(flags, BLOCK_FLAG_FIN_QUEUED, F_FIN_QUEUED) | bit(flags, BLOCK_FLAG_FIN_SENT, F_FIN_SENT)
   f |= bit(flags, BLOCK_FLAG_FIN_SEEN, F_FIN_SEEN) | bit(flags, BLOCK_FLAG_LOSS, F_LOSS)
-  m.flags |= <u8>(bit(flags, BLOCK_FLAG_FIN_RECEIVED, MOVE_FIN_RECEIVED) | bit(flags, BLOCK_FLAG_HANDED_OVER, MOVE_HANDED_OVER))
+  m.flags |= <u8>(
+    (bit(flags, BLOCK_FLAG_FIN_RECEIVED, MOVE_FIN_RECEIVED) | bit(flags, BLOCK_FLAG_HANDED_OVER, MOVE_HANDED_OVER))
+  )
   m.moves = iposLoad32(block, BLOCK_MOVES)
   m.stateEnd = iposLoad32(block, BLOCK_STATE_BYTES)
   const options = iposLoad16(block, BLOCK_SOCKET_OPTIONS)

@@ -1,5 +1,5 @@
-import { CARVE_BASE } from '../../abi/memory.ts'
 import { IPOS_HEADER_BYTES, IPOS_SERVER_ADDRESS, IPOS_SERVER_PORT } from '../../abi/ipos.ts'
+import { CARVE_BASE } from '../../abi/memory.ts'
 import { transmitClaim, transmitCommit } from '../hal/mac.ts'
 import { counters, state } from '../state.ts'
 import { checksumAdd } from '../wire/checksum.ts'
@@ -35,14 +35,7 @@ export class Naming {
 const NAMING_BASE: u32 = CARVE_BASE + 0x980
 
 /** Scratch: filled in just before a packet is built, kept by nobody. */
-export function naming(
-  client: u32,
-  clientPort: u32,
-  server: u32,
-  serverPort: u32,
-  thread: u32,
-  protocol: u32,
-): Naming {
+export function naming(client: u32, clientPort: u32, server: u32, serverPort: u32, thread: u32, protocol: u32): Naming {
   const n = changetype<Naming>(NAMING_BASE)
   n.client = client
   n.server = server
@@ -95,5 +88,12 @@ export function iposBegin(type: u32, row: u32, n: Naming): u32 {
 export function namesIn(header: u32): Naming {
   const protocol = iposProtocol(header)
   const server = iposServer(header)
-  return naming(iposSource(header), iposSourcePort(header), server, iposServerPort(header), iposThread(header), protocol)
+  return naming(
+    iposSource(header),
+    iposSourcePort(header),
+    server,
+    iposServerPort(header),
+    iposThread(header),
+    protocol,
+  )
 }

@@ -7,13 +7,7 @@ import {
   IPOS_TCP,
   REFUSE_THREAD_TAKEN,
 } from '../../abi/ipos.ts'
-import {
-  EVENT_MIGRATED,
-  EVENT_SOCKET,
-  EVENT_STATUS,
-  EVENT_TYPE,
-  MIGRATE_FLAG_HANDED_OVER,
-} from '../../abi/messages.ts'
+import { EVENT_MIGRATED, EVENT_SOCKET, EVENT_STATUS, EVENT_TYPE, MIGRATE_FLAG_HANDED_OVER } from '../../abi/messages.ts'
 import {
   STATUS_EAGAIN,
   STATUS_ECONNREFUSED,
@@ -40,9 +34,17 @@ import { tableInsertForward, tableRemoveTcb } from '../tcp/table.ts'
 import { F_ATTACHED, F_FROZEN, F_GUEST, F_HOST, F_QUIET, Tcb, tcbRelease, wantHost, wantOutput } from '../tcp/tcb.ts'
 import { timersResume } from '../tcp/timer.ts'
 import { blockStateMoves, blockWrite, firstUnread, receivedEnd } from './block.ts'
-import { FORWARD_MOVED, FORWARDING, forwardAllocate, forwardAt, forwardList, LIST_REPEAT, LIST_REST } from './forward.ts'
+import {
+  FORWARD_MOVED,
+  FORWARDING,
+  forwardAllocate,
+  forwardAt,
+  forwardList,
+  LIST_REPEAT,
+  LIST_REST,
+} from './forward.ts'
 import { iposBegin, iposCommit } from './frame.ts'
-import { heldReplay, heldRelay } from './held.ts'
+import { heldRelay, heldReplay } from './held.ts'
 import {
   Migration,
   MOVE_ANYWHERE,
@@ -252,7 +254,8 @@ export function giveProgress(tcb: Tcb, m: Migration, received: u32, queued: u32,
     return
   }
   const unread = firstUnread(tcb)
-  if (received - unread > tcb.rcvNxt - unread || queued - tcb.sndUna > tcb.sndEnd - tcb.sndUna || bytes > m.stateBytes) return
+  if (received - unread > tcb.rcvNxt - unread || queued - tcb.sndUna > tcb.sndEnd - tcb.sndUna || bytes > m.stateBytes)
+    return
   m.tries = 1
   roundStart(m, received, queued, bytes)
   m.flags |= <u8>MOVE_SENDING

@@ -152,7 +152,8 @@ function tcpMessage(from: u32, type: u32, header: u32, size: u32): bool {
   else if (type == IPOS_COMMITTED) committedInput(from, header)
   else if (type == IPOS_REFUSE) {
     const tcb = offered(header)
-    if (tcb != null && <u32>migrationOf(tcb).peer == from) giveRefused(tcb, migrationOf(tcb), iposLoad16(header, REFUSE_REASON))
+    if (tcb != null && <u32>migrationOf(tcb).peer == from)
+      giveRefused(tcb, migrationOf(tcb), iposLoad16(header, REFUSE_REASON))
   } else if (type == IPOS_RELEASE) return releaseInput(from, header, size)
   else if (type == IPOS_RELEASED) releasedInput(from, header)
   else if (type == IPOS_CANCEL) {
@@ -305,7 +306,8 @@ function releaseInput(from: u32, header: u32, size: u32): bool {
   const packet = header + RELEASE_PACKET
   const there = size - RELEASE_PACKET
   const bytes = iposLoad16(header, RELEASE_PACKET_BYTES)
-  if (bytes != 0 && (bytes > there || ipv4Check(packet, there) != IPV4_OK || ipv4TotalBytes(packet) != bytes)) return false
+  if (bytes != 0 && (bytes > there || ipv4Check(packet, there) != IPV4_OK || ipv4TotalBytes(packet) != bytes))
+    return false
   releaseHear(from, header)
   const ended = iposLoad16(header, RELEASE_REASON) == RELEASE_ENDED
   const entry = entryOf(header)

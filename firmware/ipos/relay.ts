@@ -17,7 +17,7 @@ import {
   ipv4Ttl,
 } from '../wire/ipv4.ts'
 import { TCP_FIN, TCP_SYN, tcpAcknowledgement, tcpFlags, tcpHeaderBytes, tcpSequence } from '../wire/tcp.ts'
-import { Forward, FORWARD_MOVED, forwardList, LIST_REPEAT } from './forward.ts'
+import { FORWARD_MOVED, Forward, forwardList, LIST_REPEAT } from './forward.ts'
 import { iposBeginBare, iposCommitSummed, naming } from './frame.ts'
 
 /** Sending a client's packets on to where its endpoint is (FIG. 9): one look-up found the row, the main board hears nothing of it. */
@@ -95,4 +95,3 @@ function note(row: Forward, packet: u32): void {
   row.sequence = tcpSequence(segment) + bytes + (flags & TCP_FIN ? 1 : 0)
   row.acknowledgement = tcpAcknowledgement(segment)
 }
-

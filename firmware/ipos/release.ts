@@ -1,4 +1,5 @@
 import {
+  IPOS_CONNECTION_BYTES,
   IPOS_MOVED,
   IPOS_RELEASE,
   IPOS_RELEASED,
@@ -12,14 +13,13 @@ import {
   RELEASE_PACKET,
   RELEASE_PACKET_BYTES,
   RELEASE_REASON,
-  IPOS_CONNECTION_BYTES,
 } from '../../abi/ipos.ts'
 import { netInterface } from '../net/interface.ts'
 import { state } from '../state.ts'
 import { tableInsertForward, tableRemoveForward } from '../tcp/table.ts'
 import { F_FROZEN, F_GUEST, Tcb } from '../tcp/tcb.ts'
-import { ipv4TotalBytes } from '../wire/ipv4.ts'
 import { iposStore16, iposStore32 } from '../wire/ipos.ts'
+import { ipv4TotalBytes } from '../wire/ipv4.ts'
 import {
   FORWARD_MOVED,
   FORWARD_RELEASING,
@@ -42,14 +42,7 @@ import { serverAt } from './server.ts'
 const TRIES: u32 = 100
 
 /** An endpoint that served for `entry` is gone, and the client knows: says so until it is heard. */
-export function releaseStart(
-  local: u32,
-  remote: u32,
-  localPort: u32,
-  remotePort: u32,
-  entry: u32,
-  thread: u32,
-): void {
+export function releaseStart(local: u32, remote: u32, localPort: u32, remotePort: u32, entry: u32, thread: u32): void {
   const n = naming(remote, remotePort, local, localPort, thread, IPOS_TCP)
   releaseSend(entry, n, RELEASE_ENDED, 0, 0)
   const index = forwardAllocate()

@@ -2,7 +2,17 @@ import { COMMIT_BYTES, COMMIT_RECEIVE_END, IPOS_COMMIT, IPOS_TCP } from '../../a
 import { state } from '../state.ts'
 import { tableRemoveForward } from '../tcp/table.ts'
 import { flowTurn } from './flow.ts'
-import { FORWARDING, Forward, forwardAt, forwardDue, forwardFree, forwardList, LIST_REPEAT, LIST_REST, REST_MS } from './forward.ts'
+import {
+  FORWARDING,
+  Forward,
+  forwardAt,
+  forwardDue,
+  forwardFree,
+  forwardList,
+  LIST_REPEAT,
+  LIST_REST,
+  REST_MS,
+} from './forward.ts'
 import { iposBegin, iposCommit } from './frame.ts'
 import { namesOfRow, releaseRepeat } from './release.ts'
 

@@ -46,7 +46,17 @@ import { tcpAbandon } from '../tcp/close.ts'
 import { openPath } from '../tcp/handshake.ts'
 import { seqLt } from '../tcp/sequence.ts'
 import { tableFind, tableInsertTcb } from '../tcp/table.ts'
-import { F_FIN_RECEIVED, F_FROZEN, F_GUEST, setState, Tcb, tcbAllocate, tcbAt, tcbRelease, wantOutput } from '../tcp/tcb.ts'
+import {
+  F_FIN_RECEIVED,
+  F_FROZEN,
+  F_GUEST,
+  setState,
+  Tcb,
+  tcbAllocate,
+  tcbAt,
+  tcbRelease,
+  wantOutput,
+} from '../tcp/tcb.ts'
 import { timersResume } from '../tcp/timer.ts'
 import { TIME_WAIT_TAG, timeWaitForget } from '../tcp/timewait.ts'
 import {
@@ -78,9 +88,9 @@ import {
   threadFind,
   threadInsert,
 } from './migration.ts'
-import { isDraining } from './state.ts'
 import { forwardEvict } from './release.ts'
 import { portOfServer, SELF, serverAt, serverOfAddress } from './server.ts'
+import { isDraining } from './state.ts'
 import { outOfOrderBytes } from './transfer.ts'
 
 /** The taking side of a move (FIG. 8, FIG. 13; the state table of docs/protocol.md). */
@@ -267,7 +277,8 @@ function settle(tcb: Tcb, m: Migration): void {
   const port: u32 = tcb.flags & F_GUEST ? state().hubPort : tcb.netInterface
   tcb.flags &= ~F_FROZEN
   counters().migrationsTaken++
-  if (tcb.sndEnd - tcb.sndUna > tcb.creditGranted && seqLt(tcb.sndUna, tcb.sndEnd)) tcb.creditGranted = tcb.sndEnd - tcb.sndUna
+  if (tcb.sndEnd - tcb.sndUna > tcb.creditGranted && seqLt(tcb.sndUna, tcb.sndEnd))
+    tcb.creditGranted = tcb.sndEnd - tcb.sndUna
   // What the other side had not acknowledged yet we do, with data if there is any.
   if (tcb.lastAckSent != tcb.rcvNxt) tcb.unackedSegments = 1
   timersResume(tcb)

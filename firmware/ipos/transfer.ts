@@ -26,7 +26,15 @@ import { Tcb } from '../tcp/tcb.ts'
 import { checksumAdd, checksumCopy, checksumFinish, pseudoHeaderSum } from '../wire/checksum.ts'
 import { iposLoad16, iposLoad32, iposStore16, iposStore32 } from '../wire/ipos.ts'
 import { IPV4_HEADER_BYTES, IPV4_PROTOCOL_TCP, ipv4HeaderBytes, ipv4Source, ipv4TotalBytes } from '../wire/ipv4.ts'
-import { TCP_ACK, TCP_CHECKSUM, TCP_HEADER_BYTES, TCP_PSH, tcpHeader, tcpHeaderBytes, tcpSequence } from '../wire/tcp.ts'
+import {
+  TCP_ACK,
+  TCP_CHECKSUM,
+  TCP_HEADER_BYTES,
+  TCP_PSH,
+  tcpHeader,
+  tcpHeaderBytes,
+  tcpSequence,
+} from '../wire/tcp.ts'
 import { firstUnread, receivedEnd } from './block.ts'
 import { iposBegin, iposBeginBare, iposCommit, Naming, naming } from './frame.ts'
 import { Migration } from './migration.ts'

@@ -34,7 +34,17 @@ import { chunkAddress, chunkMeta, chunkRelease } from '../mem/chunk.ts'
 import { counters, state } from '../state.ts'
 import { tcpAbandon } from '../tcp/close.ts'
 import { deliverUnread } from '../tcp/rcv.ts'
-import { F_ACK_NOW, F_ATTACH_WANTED, F_ATTACHED, F_HOST, F_QUIET, Tcb, TIMER_STATE, wantHost, wantOutput } from '../tcp/tcb.ts'
+import {
+  F_ACK_NOW,
+  F_ATTACH_WANTED,
+  F_ATTACHED,
+  F_HOST,
+  F_QUIET,
+  Tcb,
+  TIMER_STATE,
+  wantHost,
+  wantOutput,
+} from '../tcp/tcb.ts'
 import { timerStart, timerStop } from '../tcp/timer.ts'
 import { deliverEvent, deliverRecord, eventScratch } from './deliver.ts'
 import { Listener, listenerAt } from './listener.ts'

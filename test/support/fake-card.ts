@@ -3,12 +3,27 @@ import * as M from '../../abi/messages.ts'
 import { QUEUE_CONTROL, QUEUE_EVENT, QUEUE_RX, QUEUE_TX, QUEUES_PER_SET } from '../../abi/rings.ts'
 import * as S from '../../abi/status.ts'
 import * as V from '../../abi/virtio.ts'
-import { HandleTable } from '../../host/driver/handle-table.ts'
-import type { End, FakeNetwork, Listener, Udp } from './fake-network.ts'
+import type { FakeNetwork } from './fake-network.ts'
 import { FakeQueue } from './fake-queue.ts'
+import { FakeTcp } from './fake-tcp.ts'
+import { FakeUdp } from './fake-udp.ts'
 
-const LOOPBACK = 0x7f000001
-const BROADCAST = 0xffffffff
+export const LOOPBACK = 0x7f000001
+
+/** An event that goes to the host; what is left out is 0. */
+export interface EventFields {
+  type: number
+  status?: number
+  handle?: number
+  cookie?: number
+  localAddress?: number
+  remoteAddress?: number
+  localPort?: number
+  remotePort?: number
+  value?: number
+  value2?: number
+  value3?: number
+}
 
 /** One card without firmware; see FakeNetwork. */
 export class FakeCard implements Bus {
@@ -19,12 +34,14 @@ export class FakeCard implements Bus {
   state: number = V.CARD_RUNNING
   doorbells = 0
   interrupts = 0
-  readonly listeners = new Map<number, Listener>()
-  readonly ends = new HandleTable<End>()
-  readonly udps = new Map<number, Udp>()
+  readonly tcp = new FakeTcp(this)
+  readonly udp = new FakeUdp(this)
+  /** What the host has said of its board, as words from byte 16 of the command, oldest first; and of processes, by their ids. */
+  readonly boardStates: number[][] = []
+  readonly processStates = new Map<number, { memoryKib: number; cpuPermille: number }>()
+  draining = false
   /** Commands for handles that are dead. */
   late = 0
-  readonly #buffer: Buffer
   readonly #words: Uint32Array
   readonly #view: DataView
   #handler: (() => void) | null = null
@@ -34,17 +51,23 @@ export class FakeCard implements Bus {
   #sequence = 0
   #nextHandle = 1
   #nextPort = 49152
-  readonly #waiting = new Set<End>()
   #events: (() => void)[] = []
 
   constructor(network: FakeNetwork, address: number, buffer: ArrayBuffer | SharedArrayBuffer) {
     this.network = network
     this.address = address
     this.ram = new Uint8Array(buffer)
-    this.#buffer = Buffer.from(buffer)
     this.#words = new Uint32Array(buffer)
     this.#view = new DataView(buffer)
     this.queues = Array.from({ length: QUEUES_PER_SET }, () => new FakeQueue(this.ram))
+  }
+
+  get listeners(): FakeTcp['listeners'] {
+    return this.tcp.listeners
+  }
+
+  get ends(): FakeTcp['ends'] {
+    return this.tcp.ends
   }
 
   // ── Bus ──
@@ -114,11 +137,9 @@ export class FakeCard implements Bus {
   /** The firmware crashes. */
   stop(): void {
     this.state = V.CARD_STOPPED
-    for (const end of this.ends.values()) this.network.find(end.peer.card.address)?.reset(end.peer, S.STATUS_ECONNRESET)
-    this.listeners.clear()
-    this.ends.clear()
-    this.udps.clear()
-    this.#waiting.clear()
+    this.tcp.stop()
+    this.udp.endpoints.clear()
+    this.draining = false
     this.#events = []
     for (const queue of this.queues) queue.disable()
     this.#line = true
@@ -143,7 +164,7 @@ export class FakeCard implements Bus {
   /** Sends an event as it is given: fields by their offsets, 32 bits each; leaves out `skip` numbers before it. */
   rawEvent(fields: Record<number, number>, skip = 0): void {
     this.#sequence += skip
-    this.#event((at) => {
+    this.#send((at) => {
       for (const [offset, value] of Object.entries(fields)) this.#view.setUint32(at + Number(offset), value, true)
     })
     this.network.wake()
@@ -191,7 +212,7 @@ export class FakeCard implements Bus {
       this.#events[i] = done
     }
     this.#events = this.#events.filter((event) => event !== done)
-    for (const end of this.#waiting) this.#deliver(end)
+    this.tcp.deliverPending()
     this.queues[QUEUE_RX]!.requestDoorbell()
     this.queues[QUEUE_EVENT]!.requestDoorbell()
   }
@@ -212,391 +233,94 @@ export class FakeCard implements Bus {
   }
 
   #command(at: number, length: number): void {
+    const word = (offset: number) => this.#words[(at + offset) >> 2]!
     const op = this.#view.getUint16(at + M.COMMAND_OP, true)
     const flags = this.#view.getUint16(at + M.COMMAND_FLAGS, true)
-    const socket = this.#words[(at + M.COMMAND_SOCKET) >> 2]!
-    const a = this.#words[(at + M.COMMAND_A) >> 2]!
-    const b = this.#words[(at + M.COMMAND_B) >> 2]!
-    const word = (offset: number) => this.#words[(at + offset) >> 2]!
+    const socket = word(M.COMMAND_SOCKET)
+    const a = word(M.COMMAND_A)
+    const b = word(M.COMMAND_B)
+    const payload = () => Buffer.from(this.ram.subarray(at + M.COMMAND_HEADER_BYTES, at + length))
     switch (op) {
       case M.OP_LISTEN:
-        return this.#listen(socket, a, b & 0xffff, word(M.LISTEN_FIRST_SPEAKER), word(M.LISTEN_PLACE_AFTER_MS))
+        return this.tcp.listen(socket, a, b & 0xffff, {
+          firstSpeaker: word(M.LISTEN_FIRST_SPEAKER),
+          placeAfterMs: word(M.LISTEN_PLACE_AFTER_MS),
+          options: word(M.LISTEN_OPTIONS),
+        })
       case M.OP_UNLISTEN:
-        return this.#unlisten(socket)
+        return this.tcp.unlisten(socket)
+      case M.OP_LISTENER_OPTIONS:
+        this.listeners.get(socket)!.options = a
+        return
       case M.OP_CONNECT:
-        return this.#connect(socket, a, b & 0xffff, word(M.CONNECT_LOCAL_ADDRESS), b >>> 16)
+        return this.tcp.connect(socket, a, b & 0xffff, word(M.CONNECT_LOCAL_ADDRESS), b >>> 16)
       case M.OP_CANCEL:
         return
-      case M.OP_UDP_BIND:
-        return this.#udpBind(socket, a, b & 0xffff)
-      case M.OP_SET_OPTION: {
-        const end = this.ends.get(socket)
-        if (end) {
-          end.options ??= new Map()
-          end.options.set(a, b)
-        }
-        const udp = this.udps.get(socket)
-        if (udp && a === M.OPTION_UDP_BROADCAST) udp.broadcast = b === 1
-        if (udp && a === M.OPTION_TTL) udp.ttl = b
+      case M.OP_SET_OPTION:
+        this.tcp.setOption(socket, a, b)
+        this.udp.setOption(socket, a, b)
         return
-      }
+      case M.OP_BOARD_STATE:
+        this.boardStates.push([...this.#words.subarray((at + M.BOARD_STATE_CPU) >> 2, (at + M.BOARD_STATE_BYTES) >> 2)])
+        return
+      case M.OP_PROCESS_STATE:
+        this.processStates.set(a, { memoryKib: word(M.PROCESS_STATE_MEMORY), cpuPermille: word(M.PROCESS_STATE_CPU) })
+        return
+      case M.OP_DRAIN:
+        this.draining = a === 1
+        return
+      case M.OP_UDP_BIND:
+        return this.udp.bind(socket, a, b & 0xffff)
       case M.OP_UDP_CLOSE:
-        this.udps.delete(socket)
+        this.udp.endpoints.delete(socket)
         return
       case M.OP_UDP_SEND:
-        return this.#udpSend(socket, a, b, at + M.COMMAND_HEADER_BYTES, length - M.COMMAND_HEADER_BYTES)
-      case M.OP_CREDIT: {
-        const end = this.ends.get(socket)
-        const udp = this.udps.get(socket)
-        if (end) {
-          end.receiveCredit += a
-          end.unconsumed -= a
-          if (end.unconsumed < 0) throw new Error('the host returned credit for bytes it never got')
-          this.#deliver(end)
-        } else if (udp) udp.receiveCredit += a
-        else this.late++
+        return this.udp.send(socket, a, b, payload())
+      case M.OP_CREDIT:
+        if (!this.tcp.credit(socket, a) && !this.udp.credit(socket, a)) this.late++
         return
-      }
     }
-    const end = this.ends.get(socket)
-    if (end === undefined) {
-      this.late++
-      return
-    }
-    switch (op) {
-      case M.OP_DATA:
-        return this.#data(
-          end,
-          at + M.COMMAND_HEADER_BYTES,
-          length - M.COMMAND_HEADER_BYTES,
-          (flags & M.DATA_FLAG_FIN) !== 0,
-        )
-      case M.OP_CLOSE:
-        end.released = true
-        if (end.unconsumed > 0 || end.inboxBytes > 0) this.#abort(end)
-        else {
-          if (!end.finSent) this.#fin(end)
-          if (end.finReceived) this.#drop(end)
-        }
-        return
-      case M.OP_ABORT:
-        return this.#abort(end)
-    }
-    throw new Error(`the host sent command ${op}`)
+    if (!this.tcp.command(op, flags, socket, a, payload())) throw new Error(`the host sent command ${op}`)
   }
 
-  // ── TCP ──
+  // ── for TCP and UDP ──
 
-  #listen(cookie: number, address: number, port: number, firstSpeaker: number, placeAfterMs: number): void {
-    const status = this.#bindStatus(address, port, [...this.listeners.values()])
-    const chosen = port || this.#ephemeral()
-    if (status === S.STATUS_OK)
-      this.listeners.set(cookie, { cookie, address, port: chosen, firstSpeaker, placeAfterMs })
-    this.#event((at) => {
-      this.#view.setUint16(at + M.EVENT_TYPE, M.EVENT_LISTENING, true)
-      this.#view.setUint16(at + M.EVENT_STATUS, status, true)
-      this.#view.setUint32(at + M.EVENT_COOKIE, cookie, true)
-      this.#view.setUint32(at + M.EVENT_LOCAL_ADDRESS, address, true)
-      this.#view.setUint16(at + M.EVENT_LOCAL_PORT, chosen, true)
-    })
+  newHandle(): number {
+    return this.#nextHandle++
   }
 
-  #unlisten(cookie: number): void {
-    this.listeners.delete(cookie)
-    for (const end of [...this.ends.values()]) if (end.unattached?.cookie === cookie) this.#abort(end)
-    this.#event((at) => {
-      this.#view.setUint16(at + M.EVENT_TYPE, M.EVENT_UNLISTENED, true)
-      this.#view.setUint32(at + M.EVENT_COOKIE, cookie, true)
-    })
+  ephemeral(): number {
+    this.#nextPort = this.#nextPort === 65535 ? 49152 : this.#nextPort + 1
+    return this.#nextPort
   }
 
-  #bindStatus(address: number, port: number, taken: { address: number; port: number }[]): number {
+  /** Whether one may bind to an address and port, beside those that have. */
+  bindStatus(address: number, port: number, taken: { address: number; port: number }[]): number {
     if (address !== 0 && address !== this.address && address !== LOOPBACK) return S.STATUS_EADDRNOTAVAIL
     const clash = taken.some((l) => l.port === port && (l.address === 0 || address === 0 || l.address === address))
     return port !== 0 && clash ? S.STATUS_EADDRINUSE : S.STATUS_OK
   }
 
-  #connect(cookie: number, remoteAddress: number, remotePort: number, localAddress: number, localPort: number): void {
-    const target = remoteAddress === LOOPBACK ? this : this.network.find(remoteAddress)
-    if (this.network.blackHoles.has(remoteAddress)) return
-    const fail = (status: number) =>
-      this.#event((at) => {
-        this.#view.setUint16(at + M.EVENT_TYPE, M.EVENT_CONNECT_FAILED, true)
-        this.#view.setUint16(at + M.EVENT_STATUS, status, true)
-        this.#view.setUint32(at + M.EVENT_COOKIE, cookie, true)
-      })
-    if (localAddress !== 0 && localAddress !== this.address && localAddress !== LOOPBACK)
-      return fail(S.STATUS_EADDRNOTAVAIL)
-    if (target === undefined) return fail(S.STATUS_EHOSTUNREACH)
-    const listener = [...target.listeners.values()].find(
-      (l) => l.port === remotePort && (l.address === 0 || l.address === remoteAddress),
-    )
-    if (listener === undefined) return fail(S.STATUS_ECONNREFUSED)
-    const address = localAddress || (remoteAddress === LOOPBACK ? LOOPBACK : this.address)
-    const mine = this.#newEnd(address, localPort || this.#ephemeral(), remoteAddress, remotePort)
-    const theirs = target.#newEnd(remoteAddress, remotePort, address, mine.localPort)
-    mine.peer = theirs
-    theirs.peer = mine
-    theirs.unattached = listener
-    this.#announce(mine, M.EVENT_CONNECTED, cookie)
-    if (listener.firstSpeaker === M.FIRST_SPEAKER_SERVER) target.attach(theirs)
-    else if (listener.firstSpeaker === M.FIRST_SPEAKER_AUTO) {
-      this.network.place(theirs, listener.placeAfterMs || this.network.placeAfterMs)
-    }
-  }
-
-  #newEnd(localAddress: number, localPort: number, remoteAddress: number, remotePort: number): End {
-    const credit = this.network.creditBytes
-    const end: End = {
-      card: this,
-      handle: this.#nextHandle++,
-      peer: undefined as unknown as End,
-      localAddress,
-      localPort,
-      remoteAddress,
-      remotePort,
-      unattached: null,
-      silence: 0,
-      placeAtMs: 0,
-      inbox: [],
-      inboxBytes: 0,
-      finReceived: false,
-      endDelivered: false,
-      finSent: false,
-      released: false,
-      receiveCredit: credit,
-      unconsumed: 0,
-      sendCredit: credit,
-      creditOwed: 0,
-      options: null,
-    }
-    this.ends.set(end.handle, end)
-    return end
-  }
-
-  attach(end: End): void {
-    if (end.unattached === null || !this.ends.has(end.handle)) return
-    const { cookie } = end.unattached
-    end.unattached = null
-    this.network.placed(end)
-    this.#announce(end, M.EVENT_ACCEPTED, cookie)
-    this.#deliver(end)
-  }
-
-  #announce(end: End, type: number, cookie: number): void {
-    this.#event((at) => {
-      this.#view.setUint16(at + M.EVENT_TYPE, type, true)
-      this.#view.setUint16(at + M.EVENT_STATUS, 0, true)
-      this.#view.setUint32(at + M.EVENT_SOCKET, end.handle, true)
-      this.#view.setUint32(at + M.EVENT_COOKIE, cookie, true)
-      this.#view.setUint32(at + M.EVENT_LOCAL_ADDRESS, end.localAddress, true)
-      this.#view.setUint32(at + M.EVENT_REMOTE_ADDRESS, end.remoteAddress, true)
-      this.#view.setUint16(at + M.EVENT_LOCAL_PORT, end.localPort, true)
-      this.#view.setUint16(at + M.EVENT_REMOTE_PORT, end.remotePort, true)
-      this.#view.setUint32(at + M.EVENT_VALUE, end.sendCredit, true)
-      this.#view.setUint32(at + M.EVENT_VALUE2, end.receiveCredit, true)
-    })
-  }
-
-  #data(end: End, at: number, length: number, fin: boolean): void {
-    if (end.finSent || end.released) throw new Error('the host sent data after its FIN')
-    if (length > M.MAXIMUM_DATA_BYTES) throw new Error(`the host sent ${length} bytes in one record`)
-    end.sendCredit -= length
-    if (end.sendCredit < 0) throw new Error('the host sent more than its credit')
-    const { peer } = end
-    if (length > 0 && peer.released) {
-      this.#abort(end, true)
-      return
-    }
-    if (length > 0) {
-      const chunk = Buffer.allocUnsafe(length)
-      this.#buffer.copy(chunk, 0, at, at + length)
-      peer.inbox.push(chunk)
-      peer.inboxBytes += length
-    }
-    if (fin) {
-      end.finSent = true
-      peer.finReceived = true
-    }
-    peer.card.attach(peer)
-    peer.card.#deliver(peer)
-    if (fin && end.endDelivered) this.#drop(end)
-  }
-
-  #fin(end: End): void {
-    end.finSent = true
-    end.peer.finReceived = true
-    end.peer.card.attach(end.peer)
-    end.peer.card.#deliver(end.peer)
-  }
-
-  #deliver(end: End): void {
-    if (end.unattached !== null || !this.ends.has(end.handle)) return
-    if (end.released) {
-      if (end.finReceived && end.finSent) this.#drop(end)
-      return
-    }
-    const rx = this.queues[QUEUE_RX]!
-    while (
-      (end.inboxBytes > 0 && end.receiveCredit > 0) ||
-      (end.inboxBytes === 0 && end.finReceived && !end.endDelivered)
-    ) {
-      // Events that wait come first: the running number says so.
-      if (this.#events.length > 0 || rx.available === 0) {
-        this.#waiting.add(end)
-        return
-      }
-      const id = rx.next()
-      const at = rx.address
-      let length = 0
-      const most = Math.min(end.receiveCredit, rx.bufferBytes - M.RX_HEADER_BYTES)
-      while (end.inbox.length > 0 && length < most) {
-        const chunk = end.inbox[0]!
-        const part = Math.min(chunk.length, most - length)
-        this.ram.set(part === chunk.length ? chunk : chunk.subarray(0, part), at + M.RX_HEADER_BYTES + length)
-        if (part === chunk.length) end.inbox.shift()
-        else end.inbox[0] = chunk.subarray(part)
-        length += part
-      }
-      end.inboxBytes -= length
-      end.receiveCredit -= length
-      end.unconsumed += length
-      const last = end.inboxBytes === 0 && end.finReceived
-      this.#view.setUint16(at + M.RX_TYPE, M.RX_DATA, true)
-      this.#view.setUint16(at + M.RX_FLAGS, last ? M.RX_FLAG_END : 0, true)
-      this.#view.setUint32(at + M.RX_SOCKET, end.handle, true)
-      this.#view.setUint32(at + M.RX_LENGTH, length, true)
-      this.#view.setUint32(at + M.RX_SEQUENCE, this.#sequence, true)
-      this.#sequence = (this.#sequence + 1) >>> 0
-      rx.give(id, M.RX_HEADER_BYTES + length)
-      end.peer.card.#returnCredit(end.peer, length)
-      if (last) {
-        end.endDelivered = true
-        if (end.finSent) this.#drop(end)
-      }
-    }
-    this.#waiting.delete(end)
-  }
-
-  #returnCredit(end: End, bytes: number): void {
-    end.creditOwed += bytes
-    if (end.creditOwed < this.network.creditBytes >> 2 || !this.ends.has(end.handle) || end.released) return
-    const owed = end.creditOwed
-    end.creditOwed = 0
-    end.sendCredit += owed
-    this.#event((at) => {
-      this.#view.setUint16(at + M.EVENT_TYPE, M.EVENT_CREDIT, true)
-      this.#view.setUint32(at + M.EVENT_SOCKET, end.handle, true)
-      this.#view.setUint32(at + M.EVENT_VALUE, owed, true)
-    })
-  }
-
-  /** RST to the peer; to the own host too if it did not ask for it. */
-  #abort(end: End, tellHost = false): void {
-    this.#drop(end)
-    if (tellHost && !end.released) this.#resetEvent(end, S.STATUS_ECONNRESET)
-    end.peer.card.reset(end.peer, S.STATUS_ECONNRESET)
-  }
-
-  reset(end: End, status: number): void {
-    if (!this.ends.has(end.handle)) return
-    this.#drop(end)
-    if (end.unattached === null && !end.released) this.#resetEvent(end, status)
-  }
-
-  #resetEvent(end: End, status: number): void {
-    this.#event((at) => {
-      this.#view.setUint16(at + M.EVENT_TYPE, M.EVENT_RESET, true)
-      this.#view.setUint16(at + M.EVENT_STATUS, status, true)
-      this.#view.setUint32(at + M.EVENT_SOCKET, end.handle, true)
-    })
-  }
-
-  #drop(end: End): void {
-    if (end.unattached !== null) this.network.placed(end)
-    this.ends.delete(end.handle)
-    this.#waiting.delete(end)
-  }
-
-  // ── UDP ──
-
-  #udpBind(cookie: number, address: number, port: number): void {
-    const status = this.#bindStatus(address, port, [...this.udps.values()])
-    const udp: Udp = {
-      card: this,
-      handle: this.#nextHandle++,
-      address,
-      port: port || this.#ephemeral(),
-      receiveCredit: this.network.creditBytes,
-      broadcast: false,
-      ttl: 64,
-    }
-    if (status === S.STATUS_OK) this.udps.set(udp.handle, udp)
-    this.#event((at) => {
-      this.#view.setUint16(at + M.EVENT_TYPE, M.EVENT_UDP_BOUND, true)
-      this.#view.setUint16(at + M.EVENT_STATUS, status, true)
-      this.#view.setUint32(at + M.EVENT_SOCKET, udp.handle, true)
-      this.#view.setUint32(at + M.EVENT_COOKIE, cookie, true)
-      this.#view.setUint32(at + M.EVENT_LOCAL_ADDRESS, address, true)
-      this.#view.setUint16(at + M.EVENT_LOCAL_PORT, udp.port, true)
-      this.#view.setUint32(at + M.EVENT_VALUE2, udp.receiveCredit, true)
-    })
-  }
-
-  #udpSend(handle: number, address: number, port: number, at: number, length: number): void {
-    const from = this.udps.get(handle)
-    if (from === undefined) {
-      this.late++
-      return
-    }
-    const data = Buffer.from(this.ram.slice(at, at + length).buffer, 0, length)
-    const cards =
-      address === BROADCAST && from.broadcast
-        ? this.network.cards
-        : [address === LOOPBACK ? this : this.network.find(address)]
-    for (const card of cards) {
-      const to = [...(card?.udps.values() ?? [])].find(
-        (u) => u.port === port && (u.address === 0 || u.address === address || address === BROADCAST),
-      )
-      if (to !== undefined)
-        to.card.#datagram(to, data, address === LOOPBACK ? LOOPBACK : this.address, from.port, address)
-      else if (address !== BROADCAST)
-        this.#udpError(from, card ? S.STATUS_ECONNREFUSED : S.STATUS_EHOSTUNREACH, address, port)
-    }
-  }
-
-  #datagram(to: Udp, data: Buffer, remoteAddress: number, remotePort: number, localAddress: number): void {
-    const rx = this.queues[QUEUE_RX]!
-    // Datagrams may be lost.
-    if (data.length > to.receiveCredit || rx.available === 0 || this.#events.length > 0) return
-    to.receiveCredit -= data.length
-    const id = rx.next()
-    const at = rx.address
-    this.#view.setUint32(at + M.RX_TYPE, M.RX_DATAGRAM, true)
-    this.#view.setUint32(at + M.RX_SOCKET, to.handle, true)
-    this.#view.setUint32(at + M.RX_LENGTH, data.length, true)
-    this.#view.setUint32(at + M.RX_SEQUENCE, this.#sequence++, true)
-    this.#view.setUint32(at + M.RX_DATAGRAM_REMOTE_ADDRESS, remoteAddress, true)
-    this.#view.setUint32(at + M.RX_DATAGRAM_LOCAL_ADDRESS, localAddress, true)
-    this.#view.setUint32(at + M.RX_DATAGRAM_REMOTE_PORT, remotePort, true)
-    this.ram.set(data, at + M.RX_DATAGRAM_HEADER_BYTES)
-    rx.give(id, M.RX_DATAGRAM_HEADER_BYTES + data.length)
-  }
-
-  #udpError(udp: Udp, status: number, address: number, port: number): void {
-    this.#event((at) => {
-      this.#view.setUint16(at + M.EVENT_TYPE, M.EVENT_UDP_ERROR, true)
-      this.#view.setUint16(at + M.EVENT_STATUS, status, true)
-      this.#view.setUint32(at + M.EVENT_SOCKET, udp.handle, true)
-      this.#view.setUint32(at + M.EVENT_REMOTE_ADDRESS, address, true)
-      this.#view.setUint16(at + M.EVENT_REMOTE_PORT, port, true)
-    })
-  }
-
-  // ── events ──
-
   /** Sends an event now, or when there is a buffer for it. */
-  #event(fill: (at: number) => void): void {
+  event(fields: EventFields): void {
+    this.#send((at) => {
+      const half = (offset: number, value = 0) => this.#view.setUint16(at + offset, value, true)
+      const word = (offset: number, value = 0) => this.#view.setUint32(at + offset, value, true)
+      half(M.EVENT_TYPE, fields.type)
+      half(M.EVENT_STATUS, fields.status)
+      word(M.EVENT_SOCKET, fields.handle)
+      word(M.EVENT_COOKIE, fields.cookie)
+      word(M.EVENT_LOCAL_ADDRESS, fields.localAddress)
+      word(M.EVENT_REMOTE_ADDRESS, fields.remoteAddress)
+      half(M.EVENT_LOCAL_PORT, fields.localPort)
+      half(M.EVENT_REMOTE_PORT, fields.remotePort)
+      word(M.EVENT_VALUE, fields.value)
+      word(M.EVENT_VALUE2, fields.value2)
+      word(M.EVENT_VALUE3, fields.value3)
+    })
+  }
+
+  #send(fill: (at: number) => void): void {
     const send = () => {
       const queue = this.queues[QUEUE_EVENT]!
       const id = queue.next()
@@ -611,9 +335,40 @@ export class FakeCard implements Bus {
     else send()
   }
 
-  #ephemeral(): number {
-    this.#nextPort = this.#nextPort === 65535 ? 49152 : this.#nextPort + 1
-    return this.#nextPort
+  /** True if an RX record may go out now: events that wait come first, the running number says so. */
+  get rxRoom(): boolean {
+    return this.#events.length === 0 && this.queues[QUEUE_RX]!.available > 0
+  }
+
+  /** Bytes of payload that an RX record takes. */
+  get rxPayloadBytes(): number {
+    return this.queues[QUEUE_RX]!.bufferBytes - M.RX_HEADER_BYTES
+  }
+
+  /** Sends an RX record; `length` is what its header says of `pieces`. */
+  rx(
+    type: number,
+    flags: number,
+    handle: number,
+    pieces: readonly Uint8Array[],
+    length = pieces.reduce((bytes, piece) => bytes + piece.length, 0),
+  ): void {
+    const queue = this.queues[QUEUE_RX]!
+    const id = queue.next()
+    if (id < 0) throw new Error('no RX buffer is left')
+    const at = queue.address
+    this.#view.setUint16(at + M.RX_TYPE, type, true)
+    this.#view.setUint16(at + M.RX_FLAGS, flags, true)
+    this.#view.setUint32(at + M.RX_SOCKET, handle, true)
+    this.#view.setUint32(at + M.RX_LENGTH, length, true)
+    this.#view.setUint32(at + M.RX_SEQUENCE, this.#sequence, true)
+    this.#sequence = (this.#sequence + 1) >>> 0
+    let end = at + M.RX_HEADER_BYTES
+    for (const piece of pieces) {
+      this.ram.set(piece, end)
+      end += piece.length
+    }
+    queue.give(id, end - at)
   }
 }
 

@@ -1,6 +1,8 @@
 import { CARD_RUNNING } from '../../abi/virtio.ts'
 import { HandleTable } from '../../host/driver/handle-table.ts'
 import { FakeCard } from './fake-card.ts'
+import type { PendingMove } from './fake-moves.ts'
+import type { End } from './fake-tcp.ts'
 
 export interface FakeNetworkOptions {
   /** Runs a slice of all cards soon. */
@@ -9,57 +11,6 @@ export interface FakeNetworkOptions {
   creditBytes?: number
   /** Silence after which a connection to an 'auto' listener is handed over, milliseconds. */
   placeAfterMs?: number
-}
-
-/** A listening socket. */
-export interface Listener {
-  cookie: number
-  address: number
-  port: number
-  firstSpeaker: number
-  placeAfterMs: number
-}
-
-/** One end of a connection, on one card. */
-export interface End {
-  card: FakeCard
-  handle: number
-  /** Null on an end that no host knows yet. */
-  peer: End
-  localAddress: number
-  localPort: number
-  remoteAddress: number
-  remotePort: number
-  /** Cookie of the listener while the host has not been told. */
-  unattached: Listener | null
-  /** While it waits to be handed over for its silence: its number, and when. */
-  silence: number
-  placeAtMs: number
-  inbox: Buffer[]
-  inboxBytes: number
-  /** The peer has sent its FIN; it was delivered; the host has sent its own. */
-  finReceived: boolean
-  endDelivered: boolean
-  finSent: boolean
-  /** The host has let go. */
-  released: boolean
-  /** Bytes that may be delivered; bytes delivered and not returned. */
-  receiveCredit: number
-  unconsumed: number
-  /** Bytes that the host may send; bytes to be returned to it. */
-  sendCredit: number
-  creditOwed: number
-  options: Map<number, number> | null
-}
-
-export interface Udp {
-  card: FakeCard
-  handle: number
-  address: number
-  port: number
-  receiveCredit: number
-  broadcast: boolean
-  ttl: number
 }
 
 /**
@@ -72,6 +23,9 @@ export class FakeNetwork {
   readonly blackHoles = new Set<number>()
   readonly creditBytes: number
   readonly placeAfterMs: number
+  /** Moves wait in `moves` until a test finishes them. */
+  holdsMoves = false
+  readonly moves: PendingMove[] = []
   /** Slices run so far. */
   slices = 0
   readonly #defer: (slice: () => void) => void
@@ -107,7 +61,7 @@ export class FakeNetwork {
   readonly #placeSilent = (): void => {
     this.#silenceTimer = null
     const now = performance.now()
-    for (const end of this.#silent.values()) if (end.placeAtMs <= now) end.card.attach(end)
+    for (const end of this.#silent.values()) if (end.placeAtMs <= now) end.card.tcp.attach(end)
     if (this.#silent.size > 0) this.#silenceTimer = setTimeout(this.#placeSilent, 1)
     this.wake()
   }

@@ -19,10 +19,10 @@ const DEFAULT_DUMP_BYTES = 256
 export function addInspectCommand(program: Command): void {
   program
     .command('inspect')
-    .summary('look into the INICs of a running farm')
+    .summary('look into the INICs and routers of a running farm')
     .description('Shows what the INICs of a running farm hold: read from their memory, without stopping them.')
     .addArgument(new Argument('<what>', 'what to look at').choices(['farm', ...INSPECTIONS]))
-    .option('-s, --server <name>', 'one server only')
+    .option('-s, --server <name>', 'one server only; with routers: one router')
     .option('-f, --farm <file>', 'the farm, if more than one is running')
     .option('--state <dir>', 'where that farm keeps its state')
     .option('--limit <rows>', 'rows of each table at most', countArgument, DEFAULT_ROW_LIMIT)
@@ -32,11 +32,12 @@ export function addInspectCommand(program: Command): void {
     .addHelpText(
       'after',
       `
-  farm         servers, networks, links and published ports
+  farm         servers, routers, networks, links and published ports
   tables       the tables of FIG. 12: Temporary, Local, Listening Sockets
   connections  every connection with its windows and times
   queues       virtqueues of the processes, and MAC ports
   memory       what INIC memory is used for, and the firmware's counters
+  routers      ports, routes, ARP cache and counters of every router
 
 Examples:
   inic inspect tables
@@ -76,6 +77,8 @@ async function showFarm(client: ControlClient, options: InspectCommandOptions): 
     ...[addresses.join(', '), applications.join(', ')],
   ])
   for (const line of formatTable(['server', 'state', 'firmware', 'addresses', 'applications'], rows)) print(line)
+  for (const { name, isp, addresses } of status.routers)
+    print(`router ${name}: ${addresses.join(', ')}${isp === undefined ? '' : ` (${isp})`}`)
   print(`networks: ${status.networks.join(', ')}`)
   print(`links: ${status.links.join(', ')}`)
   for (const { address, target } of status.published) print(`published: ${address} → ${target}`)

@@ -23,10 +23,10 @@ export const MAXIMUM_LINE_BYTES = 64 * 1024
 export const MAXIMUM_READ_BYTES = 1024 * 1024
 
 /** What `inspect` can be asked about. */
-export const INSPECTIONS = ['tables', 'connections', 'queues', 'memory'] as const
+export const INSPECTIONS = ['tables', 'connections', 'queues', 'memory', 'routers'] as const
 export type Inspection = (typeof INSPECTIONS)[number]
 
-/** One server, as an inspection shows it. */
+/** One server, or one router, as an inspection shows it. */
 export interface ServerTables {
   readonly server: string
   readonly tables: readonly Table[]
@@ -43,11 +43,18 @@ export interface BoardStatus {
   readonly applications: readonly string[]
 }
 
+export interface RouterStatus {
+  readonly name: string
+  readonly isp: string | undefined
+  readonly addresses: readonly string[]
+}
+
 export interface FarmStatus {
   readonly name: string
   readonly pid: number
   readonly uptimeSeconds: number
   readonly servers: readonly BoardStatus[]
+  readonly routers: readonly RouterStatus[]
   readonly networks: readonly string[]
   /** Names that `capture` takes besides those of networks. */
   readonly links: readonly string[]

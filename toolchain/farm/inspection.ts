@@ -1,6 +1,7 @@
 /** What `inic inspect` asks of a running farm, answered from its boards' memories. */
 import { BOOT_BASE, REGISTER_BASE, REGISTER_PAGE_BYTES } from '../../abi/memory.ts'
 import type { Board } from '../../emulator/board.ts'
+import type { Router } from '../../emulator/router/router.ts'
 import { suggest } from '../config/issues.ts'
 import {
   type ControlMethods,
@@ -15,33 +16,43 @@ import { readConnections } from '../inspect/connections.ts'
 import { InicMemoryReader } from '../inspect/inic-memory.ts'
 import { readCounters, readPools } from '../inspect/memory.ts'
 import { readPorts, readQueues } from '../inspect/queues.ts'
+import { readRouter } from '../inspect/routers.ts'
 import { DEFAULT_ROW_LIMIT, type Table } from '../inspect/table.ts'
 import { readTables } from '../inspect/tables.ts'
 
+type BoardInspection = Exclude<Inspection, 'routers'>
 type Params = Readonly<Record<string, unknown>>
 
 export class Inspector {
   readonly #servers: ReadonlyMap<string, Board>
   readonly #boards: ReadonlyMap<string, Board>
+  readonly #routers: ReadonlyMap<string, Router>
   readonly #findSymbols: SymbolFinder
 
   /**
    * @param servers boards that are shown when none is named
    * @param boards all that can be named: gateways too
    */
-  constructor(servers: ReadonlyMap<string, Board>, boards: ReadonlyMap<string, Board>, findSymbols: SymbolFinder) {
+  constructor(
+    servers: ReadonlyMap<string, Board>,
+    boards: ReadonlyMap<string, Board>,
+    routers: ReadonlyMap<string, Router>,
+    findSymbols: SymbolFinder,
+  ) {
     this.#servers = servers
     this.#boards = boards
+    this.#routers = routers
     this.#findSymbols = findSymbols
   }
 
-  /** Tables of one server, or of all. */
+  /** Tables of one server or router, or of all. */
   inspect(params: Params): ControlMethods['inspect']['result'] {
     const what = INSPECTIONS.find((item) => item === params.what)
     if (what === undefined)
       throw usageError(`'${String(params.what)}' cannot be inspected`, `there are: ${INSPECTIONS.join(', ')}`)
     const limit = params.limit === undefined ? DEFAULT_ROW_LIMIT : Number(params.limit)
     if (!Number.isInteger(limit) || limit < 0) throw usageError(`${String(params.limit)} is no number of rows`)
+    if (what === 'routers') return this.#inspectRouters(params.server, limit)
     return this.#select(params.server).map((board) => this.#inspectBoard(board, what, limit))
   }
 
@@ -75,7 +86,18 @@ export class Inspector {
     return new InicMemoryReader(viewOf(board.memory.bytes), symbols?.layouts)
   }
 
-  #inspectBoard(board: Board, what: Inspection, limit: number): ServerTables {
+  #inspectRouters(name: unknown, limit: number): ServerTables[] {
+    const known = [...this.#routers.keys()]
+    if (name !== undefined && !this.#routers.has(String(name))) {
+      const hint =
+        known.length > 0 ? `it has: ${known.join(', ')}` : 'describe routers in the farm file: docs/farm-file.md'
+      throw usageError(`the farm has no router '${String(name)}'`, suggest(String(name), known) ?? hint)
+    }
+    const routers = [...this.#routers.values()].filter((router) => name === undefined || router.name === name)
+    return routers.map((router) => ({ server: router.name, tables: readRouter(router, limit) }))
+  }
+
+  #inspectBoard(board: Board, what: BoardInspection, limit: number): ServerTables {
     const reader = this.reader(board)
     if (reader === undefined) return { server: board.name, tables: [], remark: 'it has not been switched on' }
     const tables = collect(what, reader, memoryOf(board), limit)
@@ -94,7 +116,7 @@ export class Inspector {
   }
 }
 
-function collect(what: Inspection, reader: InicMemoryReader, memory: DataView, limit: number): Table[] {
+function collect(what: BoardInspection, reader: InicMemoryReader, memory: DataView, limit: number): Table[] {
   switch (what) {
     case 'tables':
       return readTables(reader, limit)

@@ -96,7 +96,7 @@ export class FarmSession extends EventEmitter<SessionEvents> {
     this.#options = options
     this.assembly = new FarmAssembly(options.config, options.cpu)
     const { farm, networks } = this.assembly
-    this.inspector = new Inspector(this.#boards, farm.boards, symbolFinder)
+    this.inspector = new Inspector(this.#boards, farm.boards, farm.routers, symbolFinder)
     this.#captures = new Captures(farm, networks, (line) => this.emit('remark', line))
     farm.on('console', (board, line) => this.emit('console', board.name, line))
     farm.on('crash', (board, report) => this.emit('crash', board, report))
@@ -151,6 +151,11 @@ export class FarmSession extends EventEmitter<SessionEvents> {
       pid: process.pid,
       uptimeSeconds: farm.now() / 1e9,
       servers: config.servers.map((server) => this.#boardStatus(server.name)),
+      routers: config.routers.map(({ name, isp, interfaces }) => ({
+        name,
+        isp,
+        addresses: interfaces.map(({ address }) => formatIpv4(address.address)),
+      })),
       networks: [...networks.keys()],
       links: [...farm.cables.keys()],
       published: this.published.map(({ config: { server, serverPort }, gateway }) => {
