@@ -46,6 +46,7 @@ import { timerLatch } from './hal/timer.ts'
 import { trace, traceInitialize } from './hal/trace.ts'
 import { uartInitialize, uartIpv4, uartLine, uartNumber, uartText } from './hal/uart.ts'
 import { applicationInitialize } from './ipos/application.ts'
+import { flowInitialize } from './ipos/flow.ts'
 import { forwardInitialize, forwardNextMs } from './ipos/forward.ts'
 import { lossServe } from './ipos/loss.ts'
 import { migrationInitialize } from './ipos/migration.ts'
@@ -117,6 +118,7 @@ export function reset(): void {
   timeWaitInitialize(st.tcbCount * 2)
   tableInitialize(st.tcbCount * 4)
   forwardInitialize()
+  flowInitialize()
   migrationInitialize()
   threadInitialize()
   directoryAdd(DIRECTORY_TCBS, st.tcbBase, TCB_BYTES, st.tcbCount + 1)

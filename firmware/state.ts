@@ -154,6 +154,11 @@ export class State {
   connectBuckets: u32
   connectMask: u32
   threadBase: u32
+  flowBuckets: u32
+  flowMask: u32
+  flowUsed: u32
+  /** Low bits of an IPv4 identification that are this server's place in the farm. */
+  identificationBits: u32
   /** Next row that `lossServe` looks at, 0 = none. */
   lossNext: u32
   /** The data packet being served: row of its sender, and its thread port. */

@@ -69,6 +69,8 @@ export const FORWARD_RELEASING: u32 = 5
 export const FORWARD_ASKING: u32 = 6
 /** UDP, serving INIC: datagrams of this client come through `peer`, and answers carry its address. */
 export const FORWARD_GUEST: u32 = 7
+/** UDP, entry INIC: the conversation is served here, and stays so. */
+export const FORWARD_LOCAL: u32 = 8
 
 // Lists of rows whose turn comes after the same time.
 export const LIST_NONE: u32 = 0
@@ -81,8 +83,6 @@ const LISTS: u32 = 3
 export const REPEAT_MS: u32 = 50
 /** Maximum packet lifetime of the hub, and how often a resting row is looked at. */
 export const REST_MS: u32 = 60000
-
-const PER_POLL: u32 = 256
 
 /** Head and tail of a list. */
 @unmanaged

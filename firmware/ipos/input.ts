@@ -126,7 +126,9 @@ export function iposInput(frame: u32, bytes: u32): void {
     return
   }
   if (iposDestination(header) != serverAt(SELF).address) refuse(header, from)
-  else if (iposProtocol(header) == IPOS_UDP) {
+  else if (type == IPOS_DATA) {
+    if (!dataInput(from, header, size)) refuse(header, from)
+  }  else if (iposProtocol(header) == IPOS_UDP) {
     if (!flowInput(from, type, header, size)) refuse(header, from)
   } else if (!tcpMessage(from, type, header, size)) refuse(header, from)
 }
@@ -138,7 +140,6 @@ function refuse(header: u32, from: u32): void {
 
 /** False for a type that there is not, or a packet that is too short for its type. */
 function tcpMessage(from: u32, type: u32, header: u32, size: u32): bool {
-  if (type == IPOS_DATA) return dataInput(from, header, size)
   if (type == IPOS_ACKNOWLEDGE) {
     acknowledgeInput(from, header)
     return true

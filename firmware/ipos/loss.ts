@@ -11,6 +11,8 @@ import { TCP_ACK, TCP_RST } from '../wire/tcp.ts'
 import { flowRemove } from './flow.ts'
 import {
   FORWARD_FREE,
+  FORWARD_GUEST,
+  FORWARD_LOCAL,
   FORWARD_RESERVED,
   FORWARD_TELLING,
   FORWARDING,
@@ -106,13 +108,19 @@ function endpoint(tcb: Tcb): bool {
   return false
 }
 
+/** True for a conversation that can go on. */
+function serves(row: Forward): bool {
+  if (row.kind == FORWARD_LOCAL) return true
+  return row.kind == FORWARD_GUEST ? leased(row.peer, row.incarnation) : lives(row.peer, row.incarnation)
+}
+
 /** True if a client was reset. */
 function forward(index: u32): bool {
   const row = forwardAt(index)
   const kind: u32 = row.kind
   if (kind == FORWARD_FREE || kind == FORWARD_RESERVED) return false
   if (<u32>row.protocol != IPOS_TCP) {
-    if (!lives(row.peer, row.incarnation)) flowRemove(index)
+    if (!serves(row)) flowRemove(index)
     return false
   }
   if (lives(row.peer, row.incarnation)) return false

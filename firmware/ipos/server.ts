@@ -92,6 +92,9 @@ export function serversInitialize(): void {
   st.hubPort = MAC_PORTS
   const self = serverAt(SELF)
   self.index = load<u32>(BOOT_BASE + BOOT_SERVER_INDEX)
+  // Places of all servers fit; without peers there is nobody to tell apart.
+  if (st.serverCount > 1) st.identificationBits = 32 - clz<u32>(MAXIMUM_PEERS)
+  else self.index = 0
   self.status = SERVER_UP | SERVER_LEASED | SERVER_KNOWN
   for (let i: u32 = 0; i < <u32>MAC_PORTS; i++) {
     const ni = netInterface(i)

@@ -3,6 +3,7 @@ import {
   IPOS_TCP,
   IPOS_UDP,
   SERVICE_BYTES,
+  SERVICE_FIRST_SPEAKER,
   SERVICE_FLAG_TAKES_OVER,
   SERVICE_FLAGS,
   SERVICE_PORT,
@@ -50,7 +51,6 @@ const SERVICE_ROW_BYTES: u32 = 32
 const ROWS: u32 = 1024
 const BUCKETS: u32 = 1024
 const LIST_BYTES: u32 = STATE_MAXIMUM_SERVICES * SERVICE_BYTES
-const SPEAKER_MASK: u32 = 3
 
 /** Carves the tables; nothing of them is needed without peers. */
 export function serviceInitialize(): void {
@@ -170,7 +170,8 @@ function enter(row: u32, entry: u32): bool {
     store<u32>(bucket, index)
   }
   const bit: u32 = 1 << row
-  const speaker = (flags & SPEAKER_MASK) > <u32>FIRST_SPEAKER_SERVER ? FIRST_SPEAKER_AUTO : flags & SPEAKER_MASK
+  const told = flags & SERVICE_FIRST_SPEAKER
+  const speaker = told > <u32>FIRST_SPEAKER_SERVER ? FIRST_SPEAKER_AUTO : told
   service.servers |= bit
   if (flags & SERVICE_FLAG_TAKES_OVER) service.takesOver |= bit
   if (speaker & 1) service.speakerLow |= bit

@@ -1,11 +1,13 @@
 import { sipHash } from '../hal/random.ts'
 import { carve } from '../mem/carve.ts'
+import { SELF, serverAt } from '../ipos/server.ts'
 import { state } from '../state.ts'
 
 /**
  * IPv4 identification of datagrams that may be fragmented (RFC 6864 §4.1): it must not repeat for one source, destination
  * and protocol while old fragments live, and must not tell anybody how much we send to others (RFC 7739 §5.3). So each
- * flow counts from an offset that a keyed hash gives it, on a counter that it shares with few others.
+ * flow counts from an offset that a keyed hash gives it, on a counter that it shares with few others. Servers of a farm send under each
+ * other's addresses, so the low bits are the sender's place in the farm.
  */
 const COUNTERS: u32 = 1024
 
@@ -20,5 +22,6 @@ export function ipv4Identify(source: u32, destination: u32, protocol: u32): u32 
   const counter = st.ipIdentification + (<u32>hash & (COUNTERS - 1)) * 2
   const count: u32 = load<u16>(counter)
   store<u16>(counter, <u16>(count + 1))
-  return (count + <u32>(hash >> 48)) & 0xffff
+  const bits = st.identificationBits
+  return (((count + <u32>(hash >> 48)) << bits) | serverAt(SELF).index) & 0xffff
 }

@@ -46,6 +46,7 @@ import { DROP_NO_SOCKET, DROP_UDP_CHECKSUM, DROP_UDP_HEADER } from '../../abi/tr
 import { PANIC_POOL, panic } from '../hal/panic.ts'
 import { random32 } from '../hal/random.ts'
 import { drop } from '../hal/trace.ts'
+import { flowArrived, flowPlaced, flowSource } from '../ipos/flow.ts'
 import { servicesChanged } from '../ipos/service.ts'
 import { carve } from '../mem/carve.ts'
 import { chunkAddress, chunkMeta } from '../mem/chunk.ts'
@@ -54,7 +55,7 @@ import { icmpError } from '../net/icmp.ts'
 import { isLocalAddress, netInterface } from '../net/interface.ts'
 import { ipv4Send } from '../net/output.ts'
 import { routeSource, routeTo } from '../net/route.ts'
-import { counters, state } from '../state.ts'
+import { counters, LOOPBACK_PORT, state } from '../state.ts'
 import {
   checksumAdd,
   checksumCopy,
@@ -284,6 +285,12 @@ function isService(row: u32): bool {
   return (e.flags & FLAG_SERVICE) != 0 && !ipv4IsLoopback(e.localAddress)
 }
 
+/** True if an endpoint that clients know takes datagrams to this address and port. */
+export function udpServes(address: u32, port: u32): bool {
+  const row = lookup(address, port)
+  return row != 0 && isService(row)
+}
+
 /** The process behind a queue set is gone: its endpoints go with it. */
 export function udpQueueSetGone(set: u32): void {
   for (let row: u32 = 1; row <= UDP_ENDPOINTS; row++) {
@@ -317,7 +324,8 @@ function send(row: u32, remote: u32, remotePort: u32, record: u32, chunk: u32): 
     errorEvent(row, local, remote, remotePort, status)
     return
   }
-  const source = routeSource(remote, local)
+  const asked = flowSource(remote, port, remotePort)
+  const source = asked ? asked : routeSource(remote, local)
   const datagram = state().datagramBuffer
   const length = UDP_HEADER_BYTES + bytes
   udpWrite(datagram, port, remotePort, length)
@@ -403,6 +411,11 @@ export function udpInput(port: u32, packet: u32, datagram: u32, bytes: u32, broa
     }
   }
   const localPort = udpDestinationPort(datagram)
+  if (port == state().hubPort) {
+    const address = flowArrived(packet)
+    if (address) deliver(lookup(address, localPort), source, destination, datagram, length, transient)
+    return
+  }
   if (broadcast) {
     // Everybody who listens on the port and has not bound to one address gets it, as on other hosts.
     let heard = false
@@ -416,6 +429,9 @@ export function udpInput(port: u32, packet: u32, datagram: u32, bytes: u32, broa
     return
   }
   const row = lookup(destination, localPort)
+  const serves = row != 0 && isService(row)
+  // A client's own port hears what it has asked for; what a port serves may be served elsewhere.
+  if ((row == 0 || serves) && port != LOOPBACK_PORT && flowPlaced(packet, localPort, udpSourcePort(datagram), serves)) return
   if (row) {
     deliver(row, source, destination, datagram, length, transient)
     return

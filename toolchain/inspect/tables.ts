@@ -1,50 +1,38 @@
-/** The tables of FIG. 12 as they stand in one INIC, with the drawing's columns first. */
-import { DIRECTORY_LISTENERS, DIRECTORY_TCBS } from '../../abi/memory.ts'
-import { TCP_CLOSED } from '../../abi/tcp.ts'
+/** The tables of FIG. 12 as they stand in one INIC, in the drawing's order and with its columns first. */
+import {
+  DIRECTORY_APPLICATIONS,
+  DIRECTORY_FORWARDS,
+  DIRECTORY_LISTENERS,
+  DIRECTORY_SERVERS,
+} from '../../abi/memory.ts'
 import { formatIpv4 } from '../config/addresses.ts'
-import type { InicMemoryReader, Row } from './inic-memory.ts'
-import { tcpStateName } from './names.ts'
+import { readEndpointTables } from './endpoints.ts'
+import { readForwards } from './forwards.ts'
+import type { InicMemoryReader } from './inic-memory.ts'
+import { readServers } from './servers.ts'
 import { DEFAULT_ROW_LIMIT, type Table, TableBuilder } from './table.ts'
 
-const ENDPOINT_COLUMNS = ['source IP', 'source port', 'destination IP', 'destination port', 'endpoint', 'state']
+const NOT_KEPT = 'not yet kept by this firmware'
 
-/** Every table that this firmware keeps. */
+/** All tables of the drawing; one that this firmware does not keep says so. None if its rows cannot be read. */
 export function readTables(memory: InicMemoryReader, limit = DEFAULT_ROW_LIMIT): Table[] {
-  return [...endpointTables(memory, limit), listeningSockets(memory, limit)].filter((table) => table !== undefined)
-}
-
-/**
- * Local and Temporary table: an endpoint is in the one if it is attached to a socket, and in the other until its request
- * comes. In INIC memory both are one pool of control blocks; a flag tells them apart.
- */
-function endpointTables(memory: InicMemoryReader, limit: number): Table[] {
-  const attached = memory.constant('F_ATTACHED')
-  if (memory.entry(DIRECTORY_TCBS) === undefined || attached === undefined) return []
-  const active = memory.constant('F_ACTIVE') ?? 0
-  const local = new TableBuilder('Local', ENDPOINT_COLUMNS, limit)
-  const temporary = new TableBuilder('Temporary', ENDPOINT_COLUMNS, limit)
-  for (const row of memory.rows(DIRECTORY_TCBS, 1)) {
-    if (row.number('state') === TCP_CLOSED) continue
-    const flags = row.number('flags')
-    if (flags & attached) local.add(() => endpointCells(row))
-    else if (!(flags & active)) temporary.add(() => endpointCells(row))
-  }
-  return [temporary.build(), local.build()]
-}
-
-function endpointCells(row: Row): (string | number)[] {
+  if (!memory.knowsRows) return []
   return [
-    formatIpv4(row.number('remoteAddress')),
-    row.number('remotePort'),
-    formatIpv4(row.number('localAddress')),
-    row.number('localPort'),
-    `0x${row.number('handle').toString(16)}`,
-    tcpStateName(row.number('state')),
+    kept(memory, DIRECTORY_FORWARDS, readForwards(memory, limit)),
+    ...readEndpointTables(memory, limit),
+    kept(memory, DIRECTORY_SERVERS, readServers(memory, limit)),
+    kept(memory, DIRECTORY_LISTENERS, listeningSockets(memory, limit)),
+    kept(memory, DIRECTORY_APPLICATIONS, applications(memory, limit)),
+    { ...new TableBuilder('URL Map', ['URL', 'server IP']).build(), remark: NOT_KEPT },
+    { ...new TableBuilder('Cookie Map', ['cookie ID', 'server IP']).build(), remark: NOT_KEPT },
   ]
 }
 
-function listeningSockets(memory: InicMemoryReader, limit: number): Table | undefined {
-  if (memory.entry(DIRECTORY_LISTENERS) === undefined) return undefined
+function kept(memory: InicMemoryReader, kind: number, table: Table): Table {
+  return memory.entry(kind) === undefined ? { ...table, remark: NOT_KEPT } : table
+}
+
+function listeningSockets(memory: InicMemoryReader, limit: number): Table {
   const table = new TableBuilder('Listening Sockets', ['server IP', 'TCP port', 'process', 'queue set'], limit)
   for (const row of memory.rows(DIRECTORY_LISTENERS, 1)) {
     if (!row.get('inUse')) continue
@@ -54,6 +42,16 @@ function listeningSockets(memory: InicMemoryReader, limit: number): Table | unde
       row.number('process'),
       row.number('queueSet'),
     ])
+  }
+  return table.build()
+}
+
+function applications(memory: InicMemoryReader, limit: number): Table {
+  const columns = ['process ID', 'process memory requirement (KiB)', 'process CPU utilization (%)', 'queue set']
+  const table = new TableBuilder('Application Information', columns, limit)
+  for (const row of memory.rows(DIRECTORY_APPLICATIONS)) {
+    if (!row.get('inUse')) continue
+    table.add(() => [row.number('process'), row.number('memory'), row.number('cpu') / 10, row.number('queueSet')])
   }
   return table.build()
 }

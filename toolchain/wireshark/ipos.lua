@@ -123,6 +123,7 @@ local ABI = {
   RELEASE_REASON = 22,
   RELEASE_UNKNOWN = 2,
   SERVICE_BYTES = 4,
+  SERVICE_FIRST_SPEAKER = 3,
   SERVICE_FLAGS = 3,
   SERVICE_FLAG_TAKES_OVER = 4,
   SERVICE_PORT = 0,
@@ -260,7 +261,6 @@ local REFUSALS = {
 
 local RELEASES = { [ABI.RELEASE_ENDED] = 'ended', [ABI.RELEASE_UNKNOWN] = 'unknown endpoint' }
 
-local FIRST_SPEAKER_MASK = 3
 local FIRST_SPEAKERS = {
   [ABI.FIRST_SPEAKER_AUTO] = 'auto',
   [ABI.FIRST_SPEAKER_CLIENT] = 'client',
@@ -402,7 +402,7 @@ local SERVICE = piece('SERVICE', {
     {
       hex = true,
       bits = {
-        { 'first_speaker', 'First speaker', FIRST_SPEAKER_MASK, FIRST_SPEAKERS },
+        { 'first_speaker', 'First speaker', ABI.SERVICE_FIRST_SPEAKER, FIRST_SPEAKERS },
         { 'takes_over', 'Takes over connections', ABI.SERVICE_FLAG_TAKES_OVER },
       },
     },
