@@ -141,8 +141,10 @@ export const COMMITTED_RECEIVED = 22 // u32, everything below this is here
 export const COMMITTED_QUEUED = 26 // u32, the send queue is complete up to here
 export const COMMITTED_STATE_BYTES = 30 // u32
 export const COMMITTED_OUT_OF_ORDER = 34 // u32
-export const COMMITTED_COMPLETE = 38 // u16, 1 = nothing is missing
+export const COMMITTED_FLAGS = 38 // u16, COMMITTED_FLAG_*
 export const COMMITTED_BYTES = 40
+export const COMMITTED_FLAG_COMPLETE = 1 // nothing is missing
+export const COMMITTED_FLAG_GAP = 2 // something has come whose predecessor has not: start again at what is here
 
 export const REFUSE_REASON = 22 // u16, REFUSE_*
 export const REFUSE_BYTES = 24

@@ -170,6 +170,7 @@ export class Board implements DmaHost, Alarm {
   #image: BootImage | null = null
   /** First complaint of a device about what the firmware gave it. */
   #deviceFault: string | null = null
+  #powerOns = 0
   #startNs = 0
   #delayUs = 0
   /** The firmware may have changed registers that it only reads: they are all shown again. */
@@ -235,12 +236,13 @@ export class Board implements DmaHost, Alarm {
       writeBootInformation(
         memory.bytes,
         options.boot ?? this.#options.boot ?? {},
-        this.#host.seedBytes(`board:${this.name}`),
+        this.#seedBytes(),
       )
     } catch (error) {
       cpu.dispose()
       throw error
     }
+    this.#powerOns++
     this.#cpu?.dispose()
     this.#cpu = cpu
     this.#memory = memory
@@ -428,6 +430,11 @@ export class Board implements DmaHost, Alarm {
     const found = bootLoader.load(flash)
     if ('error' in found) throw new BootError(`Board ${this.name} does not boot: ${found.error}`)
     return found
+  }
+
+  /** Other ones each time: what the firmware draws must not repeat, its incarnation on the hub and its secrets least of all. */
+  #seedBytes(): Uint8Array {
+    return this.#host.seedBytes(`board:${this.name}${this.#powerOns > 0 ? `:${this.#powerOns}` : ''}`)
   }
 
   #createCpu(image: BootImage, memoryBytes: number): Cpu {

@@ -91,7 +91,7 @@ const EXAMPLES: { [K in IposKind]: IposFields<K> } = {
     services: [{ port: 80, protocol: 1, flags: 4 }],
   },
   commit: { receiveEnd: 0xfffffff0, sendEnd: 2, stateBytes: 3 },
-  committed: { received: 1, queued: 2, complete: 1 },
+  committed: { received: 1, queued: 2, flags: 1 },
   refuse: { reason: 3 },
   release: { reason: 1, floor: 9, packet: SEGMENT },
   released: {},

@@ -5,11 +5,28 @@ import {
   PLACEMENT_LOCAL_ONLY,
   PLACEMENT_ROUND_ROBIN,
 } from '../abi/boot.ts'
-import { IPOS_TCP, IPOS_UDP, SERVICE_FLAG_TAKES_OVER, STATE_FLAG_DRAINING } from '../abi/ipos.ts'
+import {
+  COMMITTED_FLAG_COMPLETE,
+  COMMITTED_FLAGS,
+  IPOS_TCP,
+  IPOS_UDP,
+  SERVICE_FLAG_TAKES_OVER,
+  STATE_FLAG_DRAINING,
+} from '../abi/ipos.ts'
 import * as M from '../abi/messages.ts'
-import { command } from './support/bare-card.ts'
-import { FarmCard, type FarmSettings, INTERVAL_MS, LEASE_MS } from './support/farm-card.ts'
-import type { IposFields } from './support/packets.ts'
+import { type Captured, command } from './support/bare-card.ts'
+import { FarmCard, type FarmSettings, HUB_MAC, HUB_PORT, INTERVAL_MS, LEASE_MS } from './support/farm-card.ts'
+import { between, CARD, greet, PEER } from './support/lan.ts'
+import {
+  bytes,
+  type IposFields,
+  type IposPacket,
+  iposFrame,
+  parse,
+  resealIpos,
+  tcpFrame,
+  viewOf,
+} from './support/packets.ts'
 
 /** Who is chosen is told by row, which is the place in the farm: 0 is the card, 1 and 2 are its peers. */
 const NOBODY = -1
@@ -163,6 +180,54 @@ test('local-only: this server or nobody', async (t) => {
   card.command(0, command({ op: M.OP_DRAIN, a: 1 }))
   card.run()
   t.is(choose(card), 0)
+})
+
+// ── at the request packet ──
+
+const REQUEST = bytes('GET / HTTP/1.1\r\n\r\n')
+
+test('decided when the request comes, not before; what has moved is counted no more', async (t) => {
+  const card = await loaded([900, 0])
+  greet(card, PEER, CARD)
+  listen(card)
+  const peer = card.peer(1)
+  const segment = { ...between(PEER, CARD), sourcePort: 4000, destinationPort: 80 }
+  const offered = (frames: Captured[]) =>
+    frames.flatMap(({ frame }) => {
+      const { ipos, destinationMac } = parse(frame)
+      return ipos?.kind === 'connect' ? [{ ...ipos, destinationMac }] : []
+    })
+  /** Opens and asks; true if the endpoint was offered to the peer. */
+  const request = (sourcePort: number) => {
+    card.receive(0, tcpFrame({ ...segment, sourcePort, sequence: 99, flags: 'S' }))
+    const syn = card.run().map(({ frame }) => parse(frame).tcp)[0]!
+    const next = { ...segment, sourcePort, sequence: 100, acknowledgment: syn.sequence + 1 }
+    card.receive(0, tcpFrame({ ...next, flags: 'A' }))
+    t.deepEqual(offered(card.run()), [], 'before the request')
+    card.receive(0, tcpFrame({ ...next, flags: 'PA', payload: REQUEST }))
+    return offered(card.run())
+  }
+  const [connect] = request(4000)
+  t.like(connect, { destinationMac: peer.mac, source: PEER.ip, sourcePort: 4000, server: CARD.ip, serverPort: 80 })
+  const { source, sourcePort, thread, server, serverPort } = connect!
+  const link = { destinationMac: HUB_MAC, sourceMac: peer.mac }
+  const naming = { ...link, source, sourcePort, destination: CARD.ip, thread, server, serverPort }
+  card.receive(HUB_PORT, iposFrame('acknowledge', naming))
+  const commit = card
+    .run()
+    .flatMap(({ frame }) => parse(frame).ipos ?? [])
+    .find(({ kind }) => kind === 'commit')
+  t.like(commit, { kind: 'commit', receiveEnd: 100 + REQUEST.length })
+  const { receiveEnd, sendEnd } = commit as Extract<IposPacket, { kind: 'commit' }>
+  const committed = iposFrame('committed', { ...naming, received: receiveEnd, queued: sendEnd })
+  viewOf(committed).setUint16(14 + COMMITTED_FLAGS, COMMITTED_FLAG_COMPLETE)
+  card.receive(HUB_PORT, resealIpos(committed))
+  card.advance(INTERVAL_MS)
+  t.is(card.last?.connections, 0)
+  peer.say({ ...SERVES, flags: STATE_FLAG_DRAINING })
+  t.deepEqual(request(4001), [])
+  card.advance(INTERVAL_MS)
+  t.is(card.last?.connections, 1, 'it stays')
 })
 
 // ── who can serve at all ──

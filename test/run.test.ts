@@ -82,6 +82,8 @@ test.serial('a farm runs, answers, is inspected, and stops at Ctrl-C within a se
   t.is(tables[0].server, 'server1')
   const listening = tables[0].tables.find((table: { title: string }) => table.title === 'Listening Sockets')
   t.like(listening.rows[0], { 'TCP port': 80 })
+  const cookies = tables[0].tables.find((table: { title: string }) => table.title === 'Cookie Map')
+  t.like(cookies, { columns: ['cookie ID', 'server IP'], rows: [], remark: 'not yet kept by this firmware' })
 
   const status = JSON.parse((await inic(['inspect', 'farm', '--json', ...selection])).stdout)
   t.like(status.servers[0], { name: 'server1', state: 'running', addresses: ['10.0.0.1'], applications: ['shop'] })
@@ -90,6 +92,8 @@ test.serial('a farm runs, answers, is inspected, and stops at Ctrl-C within a se
     t.is(shown.code, 0, shown.stderr)
     t.regex(shown.stdout, /server1/)
   }
+  const shown = await inic(['inspect', 'tables', ...selection])
+  t.regex(shown.stdout, /server1: Cookie Map \(not yet kept by this firmware\)\n {2}cookie ID {2}server IP\n/)
 
   const socket = join(directory, '.inic/farm/control.sock')
   t.is((await stat(socket)).mode & 0o777, 0o600)

@@ -6,11 +6,18 @@ import test, { type ExecutionContext } from 'ava'
 import fc from 'fast-check'
 import {
   BLOCK_SND_UNA,
+  COMMITTED_FLAG_GAP,
+  IPOS_ACKNOWLEDGE,
   IPOS_BLOCK,
   IPOS_CHECKSUM,
+  IPOS_CONNECT,
   IPOS_CONNECT_UDP_BYTES,
+  IPOS_DATA,
   IPOS_ETHERTYPE,
   IPOS_HEADER_BYTES,
+  IPOS_RELEASE,
+  IPOS_RELEASED,
+  IPOS_STATE,
   IPOS_TCP,
   IPOS_UDP,
   REFUSE_NO_MEMORY,
@@ -21,6 +28,7 @@ import { TCP_CLOSE_WAIT, TCP_SYN_RECEIVED } from '../abi/tcp.ts'
 import { PcapngWriter } from '../emulator/link/pcapng.ts'
 import { packageRoot } from '../toolchain/package-root.ts'
 import { withConstants } from '../toolchain/wireshark/constants.ts'
+import { FarmKit } from './support/farm-kit.ts'
 import { type AbiField, abiFields } from './support/ipos-abi.ts'
 import {
   arpFrame,
@@ -68,7 +76,11 @@ function tshark(
   const hub = writer.interface('hub')
   for (const [n, frame] of frames.entries()) hub.frame(frame, 0, frame.length, n * 1e6)
   writer.close()
-  const result = spawnSync('tshark', ['-n', '-X', `lua_script:${SCRIPT}`, '-r', path, ...args, ...more], {
+  return tsharkFile(t, path, [...args, ...more])
+}
+
+function tsharkFile(t: ExecutionContext, path: string, args: readonly string[]): string {
+  const result = spawnSync('tshark', ['-n', '-X', `lua_script:${SCRIPT}`, '-r', path, ...args], {
     encoding: 'utf8',
     maxBuffer: 1 << 28,
   })
@@ -237,7 +249,10 @@ const SHOWN: { readonly [K in IposKind]: { fields: IposFields<K>; info: string }
     info: '0x80 State of 198.51.100.9 message 8: CPU 12.3 %, connections 5 of 1000, memory 1 of 2 KiB, bandwidth unknown, serves 80/TCP 53/UDP, draining',
   },
   commit: { fields: { receiveEnd: 1, sendEnd: 2 }, info: `0x81 Commit ${PATH}, received up to 1, queued up to 2` },
-  committed: { fields: { received: 1, queued: 2 }, info: `0x82 Committed ${PATH}, has 1, queued 2, not complete` },
+  committed: {
+    fields: { received: 1, queued: 2, flags: COMMITTED_FLAG_GAP },
+    info: `0x82 Committed ${PATH}, has 1, queued 2, not complete, gap`,
+  },
   refuse: { fields: { reason: REFUSE_NO_MEMORY }, info: `0x83 Refuse ${PATH}, no memory` },
   release: {
     fields: { reason: RELEASE_ENDED, packet: DATAGRAM },
@@ -377,6 +392,31 @@ withTshark("a board's own EtherType is a preference, below 0x0600 and above", (t
     const rows = fields(t, frames, ['eth.type', 'inic.type'], { args: ['-o', `inic.ethertype:${etherType}`] })
     const found = rows.filter(([, type]) => type === '0x03').map(([type]) => Number(type))
     t.deepEqual(found, [etherType])
+  }
+})
+
+withTshark('what INICs say to each other is shown without a complaint', async (t) => {
+  const kit = new FarmKit()
+  const path = join(folder, 'hub.pcapng')
+  const writer = new PcapngWriter(path)
+  const [, hub] = kit.server(1).cables
+  hub.capture(writer.interface(hub.name))
+  const server = kit.server(2).net.createServer((socket) => socket.pipe(socket))
+  server.listen(80)
+  await kit.settle()
+  const socket = kit.client().net.connect(80, kit.server(1).address)
+  socket.end('request')
+  t.true(await kit.until(() => socket.bytesRead === 7))
+  await kit.run(1000)
+  await kit.close()
+  writer.close()
+  const complaints = ['malformed', 'checksum.bad', 'unknown', 'unexpected', 'refused', 'cut'].map(
+    (name) => `inic.${name}`,
+  )
+  t.is(tsharkFile(t, path, ['-Y', [...complaints, '!inic'].join(' || ')]), '')
+  const types = new Set(tsharkFile(t, path, ['-T', 'fields', '-e', 'inic.type']).trim().split('\n').map(Number))
+  for (const type of [IPOS_CONNECT, IPOS_DATA, IPOS_ACKNOWLEDGE, IPOS_STATE, IPOS_RELEASE, IPOS_RELEASED]) {
+    t.true(types.has(type), `type 0x${type.toString(16)}`)
   }
 })
 

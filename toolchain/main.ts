@@ -4,6 +4,7 @@ import { Command, CommanderError } from 'commander'
 import { addBenchCommand } from './commands/bench.ts'
 import { addBuildCommand } from './commands/build.ts'
 import { addCaptureCommand } from './commands/capture.ts'
+import { addCheckCommand } from './commands/check.ts'
 import { addFlashCommand } from './commands/flash.ts'
 import { addInspectCommand } from './commands/inspect.ts'
 import { addRunCommand } from './commands/run.ts'
@@ -27,12 +28,14 @@ function createProgram(): Command {
 Examples:
   inic build --release && inic run       a farm with one server, at http://127.0.0.1:8080
   inic run --once                        the same for one request, then exit
+  inic check my-farm.json                what is in a farm file, or wrong with it
   inic inspect tables                    look into the INIC of a running farm
 
 Exit codes: 0 done · 1 it failed · 2 wrong input · 3 the farm is, or is not, running · 4 a board stopped`,
     )
   addBuildCommand(program)
   addFlashCommand(program)
+  addCheckCommand(program)
   addRunCommand(program)
   addInspectCommand(program)
   addCaptureCommand(program)

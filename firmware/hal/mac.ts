@@ -17,7 +17,7 @@ import {
   OWNER_DEVICE,
   OWNER_FIRMWARE,
 } from '../../abi/rings.ts'
-import { carve } from '../mem/carve.ts'
+import { carve, carveBuffers } from '../mem/carve.ts'
 import { counters, LOOPBACK_PORT, port } from '../state.ts'
 import { readRegister, writeRegister } from './registers.ts'
 
@@ -36,7 +36,7 @@ export function macInitialize(): void {
     const p = port(i)
     p.rxEntries = RX_ENTRIES
     p.rxBase = carve(RX_ENTRIES * DESCRIPTOR_BYTES)
-    const rxBuffers = carve(RX_ENTRIES * SLOT_BYTES)
+    const rxBuffers = carveBuffers(RX_ENTRIES * SLOT_BYTES)
     for (let slot: u32 = 0; slot < RX_ENTRIES; slot++) {
       const descriptor = p.rxBase + slot * DESCRIPTOR_BYTES
       store<u32>(descriptor + DESCRIPTOR_ADDRESS, rxBuffers + slot * SLOT_BYTES)
@@ -60,7 +60,7 @@ function transmitRing(index: u32, entries: u32): void {
   const p = port(index)
   p.txEntries = entries
   p.txBase = carve(entries * DESCRIPTOR_BYTES)
-  p.txBuffers = carve(entries * SLOT_BYTES)
+  p.txBuffers = carveBuffers(entries * SLOT_BYTES)
   for (let slot: u32 = 0; slot < entries; slot++) {
     store<u32>(p.txBase + slot * DESCRIPTOR_BYTES + DESCRIPTOR_ADDRESS, p.txBuffers + slot * SLOT_BYTES)
   }

@@ -29,7 +29,15 @@ import { interfaceOf, netInterface } from '../net/interface.ts'
 import { ipv4Deliver } from '../net/ipv4.ts'
 import { udpServes } from '../socket/udp.ts'
 import { counters, state } from '../state.ts'
-import { iposLoad16, iposServer, iposServerPort, iposSource, iposSourcePort, iposStore16, iposThread } from '../wire/ipos.ts'
+import {
+  iposLoad16,
+  iposServer,
+  iposServerPort,
+  iposSource,
+  iposSourcePort,
+  iposStore16,
+  iposThread,
+} from '../wire/ipos.ts'
 import { IPV4_OK, ipv4Check, ipv4Destination, ipv4HeaderBytes, ipv4Source, ipv4TotalBytes } from '../wire/ipv4.ts'
 import { udpDestinationPort, udpSourcePort } from '../wire/udp.ts'
 import {
@@ -301,7 +309,8 @@ function releaseInput(from: u32, header: u32, size: u32): bool {
   const bytes = iposLoad16(header, RELEASE_PACKET_BYTES)
   const packet = header + RELEASE_PACKET
   const there = size - RELEASE_PACKET
-  if (bytes != 0 && (bytes > there || ipv4Check(packet, there) != IPV4_OK || ipv4TotalBytes(packet) != bytes)) return false
+  if (bytes != 0 && (bytes > there || ipv4Check(packet, there) != IPV4_OK || ipv4TotalBytes(packet) != bytes))
+    return false
   const index = findThread(header)
   if (!index) return true
   const row = forwardAt(index)
@@ -322,7 +331,8 @@ function connectInput(from: u32, header: u32): void {
   const remotePort = iposSourcePort(header)
   let index = find(local, remote, localPort, remotePort)
   let reason: u32 = 0
-  if (serverOfAddress(local) != <i32>from || !udpServes(addressHere(from, local), localPort)) reason = REFUSE_NO_LISTENER
+  if (serverOfAddress(local) != <i32>from || !udpServes(addressHere(from, local), localPort))
+    reason = REFUSE_NO_LISTENER
   else if (isDraining()) reason = REFUSE_DRAINING
   else if (!index) {
     index = insert(local, remote, localPort, remotePort, FORWARD_GUEST)

@@ -68,7 +68,7 @@ import { movedSend } from './release.ts'
 import { SELF, SERVER_UP, serverAt, serverOfAddress } from './server.ts'
 import { arrivalTimeout } from './take.ts'
 import { threadChoose } from './thread.ts'
-import { namesOf, roundSend, roundStart, sendCommit } from './transfer.ts'
+import { namesOf, roundAnswered, roundsSend, roundsStart, sendCommit } from './transfer.ts'
 
 /**
  * The giving side of a move (FIG. 7, FIG. 13; the state table of docs/protocol.md). The endpoint is frozen from the offer on: it sends
@@ -177,7 +177,7 @@ export function giveOutput(tcb: Tcb): bool {
   if ((m.flags & MOVE_SENDING) == 0) return true
   let done = true
   if (m.phase == PHASE_OFFERED) done = sendConnect(tcb, m)
-  else if (m.phase == PHASE_COMMITTED) done = roundSend(tcb, m)
+  else if (m.phase == PHASE_COMMITTED) done = roundsSend(tcb, m)
   if (done) m.flags &= <u8>~MOVE_SENDING
   return done
 }
@@ -211,7 +211,8 @@ export function moveTimer(tcb: Tcb): void {
     m.flags |= <u8>MOVE_SENDING
     wantOutput(tcb)
   } else if ((m.flags & MOVE_SENDING) == 0) {
-    // The answer tells what is missing.
+    // Rounds or answers were lost: the answer to this tells what is missing.
+    m.roundsOut = 0
     sendCommit(tcb, m)
   }
   repeatIn(tcb, m)
@@ -227,7 +228,7 @@ export function giveAcknowledged(tcb: Tcb, m: Migration): void {
   if (m.phase != PHASE_OFFERED) return
   m.tries = 1
   enter(tcb, m, PHASE_COMMITTED)
-  roundStart(m, firstUnread(tcb), tcb.sndUna, 0)
+  roundsStart(m, firstUnread(tcb), tcb.sndUna, 0)
   m.flags |= <u8>MOVE_SENDING
   wantOutput(tcb)
   repeatIn(tcb, m)
@@ -246,21 +247,22 @@ export function giveRefused(tcb: Tcb, m: Migration, reason: u32): void {
   elsewhere(tcb, m, STATUS_ECONNREFUSED)
 }
 
-/** IPOS_COMMITTED. */
-export function giveProgress(tcb: Tcb, m: Migration, received: u32, queued: u32, bytes: u32, complete: bool): void {
+/** IPOS_COMMITTED: some has come. @param gap start again at what is there */
+export function giveProgress(tcb: Tcb, m: Migration, received: u32, queued: u32, bytes: u32, gap: bool): void {
   if (m.phase != PHASE_COMMITTED) return
-  if (complete) {
-    finish(tcb, m)
-    return
-  }
   const unread = firstUnread(tcb)
   if (received - unread > tcb.rcvNxt - unread || queued - tcb.sndUna > tcb.sndEnd - tcb.sndUna || bytes > m.stateBytes)
     return
   m.tries = 1
-  roundStart(m, received, queued, bytes)
+  if (gap || !roundAnswered(tcb, m)) roundsStart(m, received, queued, bytes)
   m.flags |= <u8>MOVE_SENDING
   wantOutput(tcb)
   repeatIn(tcb, m)
+}
+
+/** IPOS_COMMITTED: all has come. */
+export function giveComplete(tcb: Tcb, m: Migration): void {
+  if (m.phase == PHASE_COMMITTED) finish(tcb, m)
 }
 
 /** The endpoint is there, with all its bytes: what remains here is where to send the client's packets. */

@@ -3,7 +3,9 @@ import {
   BLOCK_MOVES,
   COMMIT_BYTES,
   COMMITTED_BYTES,
-  COMMITTED_COMPLETE,
+  COMMITTED_FLAG_COMPLETE,
+  COMMITTED_FLAG_GAP,
+  COMMITTED_FLAGS,
   COMMITTED_QUEUED,
   COMMITTED_RECEIVED,
   COMMITTED_STATE_BYTES,
@@ -91,7 +93,7 @@ import {
   LIST_REST,
 } from './forward.ts'
 import { iposBegin, iposCommit, namesIn, naming } from './frame.ts'
-import { giveAcknowledged, giveProgress, giveRefused, giveReleased } from './give.ts'
+import { giveAcknowledged, giveComplete, giveProgress, giveRefused, giveReleased } from './give.ts'
 import { forwardReset } from './loss.ts'
 import {
   CONNECTED,
@@ -128,7 +130,7 @@ export function iposInput(frame: u32, bytes: u32): void {
   if (iposDestination(header) != serverAt(SELF).address) refuse(header, from)
   else if (type == IPOS_DATA) {
     if (!dataInput(from, header, size)) refuse(header, from)
-  }  else if (iposProtocol(header) == IPOS_UDP) {
+  } else if (iposProtocol(header) == IPOS_UDP) {
     if (!flowInput(from, type, header, size)) refuse(header, from)
   } else if (!tcpMessage(from, type, header, size)) refuse(header, from)
 }
@@ -205,14 +207,15 @@ function acknowledgeInput(from: u32, header: u32): void {
 function committedInput(from: u32, header: u32): void {
   const tcb = offered(header)
   if (tcb == null || <u32>migrationOf(tcb).peer != from) return
-  giveProgress(
-    tcb,
-    migrationOf(tcb),
-    iposLoad32(header, COMMITTED_RECEIVED),
-    iposLoad32(header, COMMITTED_QUEUED),
-    iposLoad32(header, COMMITTED_STATE_BYTES),
-    iposLoad16(header, COMMITTED_COMPLETE) != 0,
-  )
+  const flags = iposLoad16(header, COMMITTED_FLAGS)
+  if (flags & COMMITTED_FLAG_COMPLETE) {
+    giveComplete(tcb, migrationOf(tcb))
+    return
+  }
+  const received = iposLoad32(header, COMMITTED_RECEIVED)
+  const queued = iposLoad32(header, COMMITTED_QUEUED)
+  const bytes = iposLoad32(header, COMMITTED_STATE_BYTES)
+  giveProgress(tcb, migrationOf(tcb), received, queued, bytes, (flags & COMMITTED_FLAG_GAP) != 0)
 }
 
 /** The endpoint comes, or has gone, farther than where we are still giving it to: it did arrive there. */
@@ -222,7 +225,7 @@ function finishIfPassed(entry: u32, moves: u32): bool {
   if ((tcb.flags & F_FROZEN) == 0) return false
   const m = migrationOf(tcb)
   if (m.phase != PHASE_COMMITTED || <i32>(moves - m.moves) < 2) return false
-  giveProgress(tcb, m, 0, 0, 0, true)
+  giveComplete(tcb, m)
   return true
 }
 

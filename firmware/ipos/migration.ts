@@ -61,11 +61,14 @@ export class Migration {
   stateTail: u32
   stateBytes: u32
 
-  /** Giving: what is to be sent next, as sequence numbers and bytes of state, and frames that are left of this round. */
+  /** Giving: what is to be sent next, as sequence numbers and bytes of state. */
   receiveAt: u32
   sendAt: u32
   stateAt: u32
-  roundLeft: u32
+  /** Rounds that are not answered, that may go now, and frames of the present one. */
+  roundsOut: u16
+  roundsLeft: u16
+  frames: u32
   /** Taking: what there is in all, as IPOS_CONNECT and IPOS_COMMIT say. */
   receiveEnd: u32
   sendEnd: u32
@@ -102,6 +105,8 @@ export const MOVE_SENDING: u32 = 16
 export const MOVE_FIN_RECEIVED: u32 = 32
 /** The state that came is still to be delivered to the application. */
 export const MOVE_STATE_OWED: u32 = 64
+/** Taking: something has come whose predecessor has not. */
+export const MOVE_GAP: u32 = 128
 
 export function migrationInitialize(): void {
   if (offsetof<Migration>() > MIGRATION_BYTES) panic(PANIC_POOL, offsetof<Migration>())

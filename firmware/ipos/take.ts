@@ -14,7 +14,9 @@ import {
   COMMIT_RECEIVE_END,
   COMMIT_SEND_END,
   COMMITTED_BYTES,
-  COMMITTED_COMPLETE,
+  COMMITTED_FLAG_COMPLETE,
+  COMMITTED_FLAG_GAP,
+  COMMITTED_FLAGS,
   COMMITTED_OUT_OF_ORDER,
   COMMITTED_QUEUED,
   COMMITTED_RECEIVED,
@@ -79,6 +81,7 @@ import {
   Migration,
   MOVE_ENDS_KNOWN,
   MOVE_FIN_RECEIVED,
+  MOVE_GAP,
   MOVE_HANDED_OVER,
   migrationOf,
   migrationTake,
@@ -241,7 +244,8 @@ function committedSoFar(to: u32, header: u32, tcb: Tcb, m: Migration): void {
   iposStore32(answer, COMMITTED_QUEUED, tcb.sndEnd)
   iposStore32(answer, COMMITTED_STATE_BYTES, m.stateBytes)
   iposStore32(answer, COMMITTED_OUT_OF_ORDER, outOfOrderBytes(tcb))
-  iposStore16(answer, COMMITTED_COMPLETE, 0)
+  iposStore16(answer, COMMITTED_FLAGS, m.flags & MOVE_GAP ? COMMITTED_FLAG_GAP : 0)
+  m.flags &= <u8>~MOVE_GAP
   iposCommit(answer, to, COMMITTED_BYTES)
 }
 
@@ -250,7 +254,7 @@ export function committedWhole(to: u32, header: u32): void {
   const answer = iposBegin(IPOS_COMMITTED, to, namesIn(header))
   if (!answer) return
   memory.fill(answer + COMMITTED_RECEIVED, 0, COMMITTED_BYTES - COMMITTED_RECEIVED)
-  iposStore16(answer, COMMITTED_COMPLETE, 1)
+  iposStore16(answer, COMMITTED_FLAGS, COMMITTED_FLAG_COMPLETE)
   iposCommit(answer, to, COMMITTED_BYTES)
 }
 

@@ -23,7 +23,7 @@ import { drainOutOfOrder, keepOutOfOrder, keepUnread } from '../tcp/rcv.ts'
 import { sendQueueAppend, sendQueueCopy } from '../tcp/sendqueue.ts'
 import { seqLeq, seqLt } from '../tcp/sequence.ts'
 import { Tcb } from '../tcp/tcb.ts'
-import { checksumAdd, checksumCopy, checksumFinish, pseudoHeaderSum } from '../wire/checksum.ts'
+import { checksumAdd, checksumCopy, checksumFinish, copyBytes, pseudoHeaderSum } from '../wire/checksum.ts'
 import { iposLoad16, iposLoad32, iposStore16, iposStore32 } from '../wire/ipos.ts'
 import { IPV4_HEADER_BYTES, IPV4_PROTOCOL_TCP, ipv4HeaderBytes, ipv4Source, ipv4TotalBytes } from '../wire/ipv4.ts'
 import {
@@ -36,13 +36,13 @@ import {
   tcpSequence,
 } from '../wire/tcp.ts'
 import { firstUnread, receivedEnd } from './block.ts'
-import { iposBegin, iposBeginBare, iposCommit, Naming, naming } from './frame.ts'
-import { Migration } from './migration.ts'
+import { iposBegin, iposBeginBare, iposCommit, iposCommitSummed, Naming, naming } from './frame.ts'
+import { Migration, MOVE_GAP, migrationOf } from './migration.ts'
 
 /**
  * The bytes of an endpoint on their way: what was received and not consumed as the client's own IP packets, what is unacknowledged or
  * unsent as packets to the client, the application's state in pieces. They go in rounds: so many frames, then IPOS_COMMIT, whose
- * answer says what has come; the next round starts there.
+ * answer calls for another round. A few rounds are under way at once; if something is missing all starts again at what has come.
  */
 const ROUND_FRAMES: u32 = 64
 const TTL: u32 = 64
@@ -53,17 +53,44 @@ export function namesOf(tcb: Tcb, thread: u32): Naming {
   return naming(tcb.remoteAddress, tcb.remotePort, tcb.localAddress, tcb.localPort, thread, IPOS_TCP)
 }
 
-/** Starts a round at what the other side has. */
-export function roundStart(m: Migration, received: u32, queued: u32, stateBytes: u32): void {
+/** Rounds under way: the receive ring of the other side holds them. */
+const ROUNDS: u16 = 3
+
+/** Starts at what the other side has. */
+export function roundsStart(m: Migration, received: u32, queued: u32, stateBytes: u32): void {
   m.receiveAt = received
   m.sendAt = queued
   m.stateAt = stateBytes
-  m.roundLeft = ROUND_FRAMES
+  m.roundsOut = 0
+  m.roundsLeft = ROUNDS
+  m.frames = 0
 }
 
-/** Sends what is left of a round and IPOS_COMMIT behind it. False if the transmit ring is full: later, from here on. */
-export function roundSend(tcb: Tcb, m: Migration): bool {
-  while (m.roundLeft != 0) {
+/** One round was answered: another one may go. False if nothing is under way and nothing left to be sent, so that something is missing. */
+export function roundAnswered(tcb: Tcb, m: Migration): bool {
+  if (m.roundsOut) m.roundsOut--
+  if (isSent(tcb, m)) return m.roundsOut != 0 || m.roundsLeft != 0
+  if (m.roundsOut + m.roundsLeft < ROUNDS) m.roundsLeft++
+  return true
+}
+
+function isSent(tcb: Tcb, m: Migration): bool {
+  return m.stateAt >= m.stateBytes && !seqLt(m.receiveAt, receivedEnd(tcb)) && !seqLt(m.sendAt, tcb.sndEnd)
+}
+
+/** Sends the rounds that may go, each with IPOS_COMMIT behind it. False if the transmit ring is full: later, from here on. */
+export function roundsSend(tcb: Tcb, m: Migration): bool {
+  while (m.roundsLeft) {
+    if (!roundSend(tcb, m)) return false
+    m.frames = 0
+    m.roundsOut++
+    m.roundsLeft = isSent(tcb, m) ? 0 : m.roundsLeft - 1
+  }
+  return true
+}
+
+function roundSend(tcb: Tcb, m: Migration): bool {
+  while (m.frames < ROUND_FRAMES) {
     let sent: i32
     if (m.stateAt < m.stateBytes) sent = sendState(tcb, m)
     else if (seqLt(m.receiveAt, receivedEnd(tcb))) sent = sendUnread(tcb, m)
@@ -75,7 +102,7 @@ export function roundSend(tcb: Tcb, m: Migration): bool {
       }
     }
     if (sent == RING_FULL) return false
-    m.roundLeft--
+    m.frames++
   }
   return sendCommit(tcb, m)
 }
@@ -129,7 +156,7 @@ function sendState(tcb: Tcb, m: Migration): i32 {
   if (!header) return RING_FULL
   iposStore32(header, APPLICATION_OFFSET, m.stateAt)
   iposStore16(header, APPLICATION_BYTES, bytes)
-  memory.copy(header + APPLICATION_DATA, chunkAddress(chunk) + meta.offset + offset, bytes)
+  copyBytes(header + APPLICATION_DATA, chunkAddress(chunk) + meta.offset + offset, bytes)
   iposCommit(header, m.peer, APPLICATION_DATA + bytes)
   m.stateAt += bytes
   return SENT
@@ -188,11 +215,12 @@ function finishPiece(header: u32, row: u32, source: u32, destination: u32, bytes
   const packet = header + IPOS_HEADER_BYTES
   const segment = packet + IPV4_HEADER_BYTES
   const segmentBytes = TCP_HEADER_BYTES + bytes
-  let sum = pseudoHeaderSum(source, destination, IPV4_PROTOCOL_TCP, segmentBytes)
-  sum = checksumAdd(segment, TCP_HEADER_BYTES, sum) + payloadSum
+  const pseudo = pseudoHeaderSum(source, destination, IPV4_PROTOCOL_TCP, segmentBytes)
+  const sum = checksumAdd(segment, TCP_HEADER_BYTES, pseudo) + payloadSum
   store<u16>(segment + TCP_CHECKSUM, <u16>checksumFinish(sum))
   ipv4Header(packet, IPV4_HEADER_BYTES + segmentBytes, IPV4_PROTOCOL_TCP, source, destination, TTL, true)
-  iposCommit(header, row, IPOS_HEADER_BYTES + HEADERS + bytes)
+  // An IP header with its checksum sums up to nothing, a TCP segment to what its pseudo-header lacks.
+  iposCommitSummed(header, row, IPOS_HEADER_BYTES + HEADERS + bytes, checksumFinish(pseudo))
 }
 
 // ── the taking side ──
@@ -227,12 +255,15 @@ function takeReceived(tcb: Tcb, sequence: u32, payload: u32, bytes: u32): void {
 }
 
 function takeQueued(tcb: Tcb, sequence: u32, payload: u32, bytes: u32): void {
-  if (!seqLeq(sequence, tcb.sndEnd)) return
+  if (!seqLeq(sequence, tcb.sndEnd)) {
+    migrationOf(tcb).flags |= <u8>MOVE_GAP
+    return
+  }
   const known = tcb.sndEnd - sequence
   if (known >= bytes || tcb.sndEnd - tcb.sndUna + bytes > MAXIMUM_CREDIT + MAXIMUM_MIGRATING_BYTES) return
   const chunk = chunkAllocate()
   if (!chunk) return
-  memory.copy(chunkAddress(chunk), payload + known, bytes - known)
+  copyBytes(chunkAddress(chunk), payload + known, bytes - known)
   chunkMeta(chunk).length = <u16>(bytes - known)
   sendQueueAppend(tcb, chunk)
 }
@@ -241,7 +272,8 @@ function takeQueued(tcb: Tcb, sequence: u32, payload: u32, bytes: u32): void {
 export function stateTake(m: Migration, header: u32, bytes: u32): void {
   const size = iposLoad16(header, APPLICATION_BYTES)
   const offset = iposLoad32(header, APPLICATION_OFFSET)
-  // In order alone: the next round repeats what has overtaken.
+  if (offset > m.stateBytes) m.flags |= <u8>MOVE_GAP
+  // In order alone: a later round repeats what has overtaken.
   if (offset != m.stateBytes || size == 0 || size > CHUNK_BYTES || size + APPLICATION_DATA > bytes) return
   if (size > m.stateEnd - m.stateBytes) return
   const chunk = chunkAllocate()

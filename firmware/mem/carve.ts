@@ -6,11 +6,17 @@ import { state } from '../state.ts'
  * Traps with PANIC_MEMORY if the board has too little.
  */
 export function carve(bytes: u32): u32 {
+  const base = carveBuffers(bytes)
+  memory.fill(base, 0, state().carveNext - base)
+  return base
+}
+
+/** As `carve`, for what is written before it is read: left as it is, so that the emulator's host need not back it with pages. */
+export function carveBuffers(bytes: u32): u32 {
   const st = state()
   const base = st.carveNext
   const size = (bytes + 63) & ~63
   if (<u64>base + size > st.memoryBytes) panic(PANIC_MEMORY, bytes)
-  memory.fill(base, 0, size)
   st.carveNext = base + size
   return base
 }

@@ -1,6 +1,6 @@
 import { PANIC_POOL, panic } from '../hal/panic.ts'
 import { state } from '../state.ts'
-import { carve } from './carve.ts'
+import { carve, carveBuffers } from './carve.ts'
 
 /**
  * Chunks: the only buffers for queued data. A connection holds chunks only while it holds bytes. A chunk is named by its
@@ -30,7 +30,7 @@ export class ChunkMeta {
 export function chunkInitialize(bytes: u32): void {
   const st = state()
   const count = bytes / CHUNK_BYTES
-  st.chunkBase = carve((count + 1) * CHUNK_BYTES)
+  st.chunkBase = carveBuffers((count + 1) * CHUNK_BYTES)
   st.chunkMeta = carve((count + 1) * CHUNK_META_BYTES)
   st.chunkCount = count
   st.chunkFreeCount = count

@@ -3,6 +3,7 @@ import { random32 } from '../hal/random.ts'
 import { arpLookup } from '../net/arp.ts'
 import { ethernetHeader } from '../net/ethernet.ts'
 import { ipv4Header } from '../net/ipv4.ts'
+import { ipv4Send } from '../net/output.ts'
 import { nextHop, routeTo } from '../net/route.ts'
 import { counters, LOOPBACK_PORT, state } from '../state.ts'
 import { checksumAdd, checksumFinish, pseudoHeaderSum } from '../wire/checksum.ts'
@@ -30,6 +31,7 @@ import { F_ACK_NOW, Tcb, wantOutput } from './tcb.ts'
 /** Resets and challenge ACKs that one second may bring out, so that a flood does not make us one (RFC 5961 §7). */
 const RESETS_PER_SECOND: u32 = 1000
 const CHALLENGES_PER_SECOND: u32 = 100
+const TTL: u32 = 64
 
 /** Resets a connection whose application will not take what comes (RFC 9293 §3.6.1). */
 export function reset(tcb: Tcb): void {
@@ -91,7 +93,8 @@ export function replyReset(packet: u32, segment: u32, bytes: u32): void {
 }
 
 /**
- * Sends a segment without payload for which there is no TCB. Best effort: dropped if the ring is full or the neighbour unknown.
+ * Sends a segment without payload for which there is no TCB. Best effort: dropped if the ring is full. It may wait for its neighbour's
+ * address, as datagrams do.
  *
  * @param window as it stands in the header
  * @param tsValue with `tsEcho`, a timestamps option; both 0 = none
@@ -111,28 +114,36 @@ export function sendBare(
   const index = routeTo(remote, local)
   if (index < 0) return
   const arp = <u32>index == LOOPBACK_PORT ? 0 : arpLookup(index, nextHop(index, remote))
-  if (arp == 0 && <u32>index != LOOPBACK_PORT) return
-  const frame = transmitClaim(index)
-  if (!frame) return
-  const packet = frame + ETHERNET_HEADER_BYTES
-  const segment = packet + IPV4_HEADER_BYTES
+  const waits = arp == 0 && <u32>index != LOOPBACK_PORT
+  const frame = waits ? 0 : transmitClaim(index)
+  if (!frame && !waits) return
+  const segment = waits ? state().datagramBuffer : frame + ETHERNET_HEADER_BYTES + IPV4_HEADER_BYTES
   let headerBytes = TCP_HEADER_BYTES
   if ((tsValue | tsEcho) != 0) {
     tcpTimestamps(segment + headerBytes, tsValue, tsEcho)
     headerBytes += TIMESTAMPS_BYTES
   }
   tcpHeader(segment, localPort, remotePort, sequence, acknowledgement, headerBytes, flags, window)
-  finishBare(frame, index, arp, local, remote, headerBytes)
+  if (!waits) {
+    finishBare(frame, index, arp, local, remote, headerBytes)
+    return
+  }
+  segmentChecksum(segment, local, remote, headerBytes)
+  if (ipv4Send(index, local, remote, IPV4_PROTOCOL_TCP, TTL, segment, headerBytes)) counters().tcpOut++
 }
 
 /** Checksums, IP and Ethernet headers of a segment built in a claimed slot, and off it goes. */
 export function finishBare(frame: u32, interfaceIndex: u32, arp: u32, local: u32, remote: u32, headerBytes: u32): void {
   const packet = frame + ETHERNET_HEADER_BYTES
   const segment = packet + IPV4_HEADER_BYTES
-  const sum = checksumAdd(segment, headerBytes, pseudoHeaderSum(local, remote, IPV4_PROTOCOL_TCP, headerBytes))
-  store<u16>(segment + TCP_CHECKSUM, <u16>checksumFinish(sum))
-  ipv4Header(packet, IPV4_HEADER_BYTES + headerBytes, IPV4_PROTOCOL_TCP, local, remote, 64, true)
+  segmentChecksum(segment, local, remote, headerBytes)
+  ipv4Header(packet, IPV4_HEADER_BYTES + headerBytes, IPV4_PROTOCOL_TCP, local, remote, TTL, true)
   ethernetHeader(frame, interfaceIndex, arp, ETHERTYPE_IPV4)
   transmitCommit(interfaceIndex, ETHERNET_HEADER_BYTES + IPV4_HEADER_BYTES + headerBytes)
   counters().tcpOut++
+}
+
+function segmentChecksum(segment: u32, local: u32, remote: u32, bytes: u32): void {
+  const sum = checksumAdd(segment, bytes, pseudoHeaderSum(local, remote, IPV4_PROTOCOL_TCP, bytes))
+  store<u16>(segment + TCP_CHECKSUM, <u16>checksumFinish(sum))
 }

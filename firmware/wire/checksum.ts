@@ -62,6 +62,32 @@ export function checksumCopy(target: u32, source: u32, bytes: u32, initial: u32)
   return sumTail(sum, source, rest, initial)
 }
 
+/** Copies `bytes` bytes. The ranges do not overlap. Long copies cost a fraction of the fuel of `memory.copy`, which counts bytes. */
+export function copyBytes(target: u32, source: u32, bytes: u32): void {
+  for (const end = source + (bytes & ~255); source < end; source += 256) {
+    for (let i: u32 = 0; i < 256; i += 128) {
+      const a = v128.load(source + i)
+      const b = v128.load(source + i, 16)
+      const c = v128.load(source + i, 32)
+      const d = v128.load(source + i, 48)
+      v128.store(target + i, a)
+      v128.store(target + i, b, 16)
+      v128.store(target + i, c, 32)
+      v128.store(target + i, d, 48)
+      const e = v128.load(source + i, 64)
+      const f = v128.load(source + i, 80)
+      const g = v128.load(source + i, 96)
+      const h = v128.load(source + i, 112)
+      v128.store(target + i, e, 64)
+      v128.store(target + i, f, 80)
+      v128.store(target + i, g, 96)
+      v128.store(target + i, h, 112)
+    }
+    target += 256
+  }
+  memory.copy(target, source, bytes & 255)
+}
+
 function sumTail(lanes: v128, address: u32, bytes: u32, initial: u32): u32 {
   let sum: u64 = <u64>initial + <u32>i32x4.extract_lane(lanes, 0) + <u32>i32x4.extract_lane(lanes, 1)
   sum += <u64>(<u32>i32x4.extract_lane(lanes, 2)) + <u32>i32x4.extract_lane(lanes, 3)

@@ -136,7 +136,7 @@ const COMMITTED = {
   queued: u32(I.COMMITTED_QUEUED),
   stateBytes: u32(I.COMMITTED_STATE_BYTES),
   outOfOrder: u32(I.COMMITTED_OUT_OF_ORDER),
-  complete: u16(I.COMMITTED_COMPLETE),
+  flags: u16(I.COMMITTED_FLAGS),
 }
 const REFUSE = { reason: u16(I.REFUSE_REASON) }
 const RELEASE = {

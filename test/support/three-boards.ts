@@ -51,13 +51,16 @@ export class ThreeBoards {
   /** Both servers listen on port 80; `client` is connected to the first, which has read its greeting. Both ends are paused. */
   async pair(options: net.ServerOpts = {}): Promise<MovingPair> {
     const first = this.server1.net.createServer(options).listen(80)
-    const second = this.server2.net.createServer(options).on('migrate', () => {})
+    const second = this.server2.net.createServer(options).on('migrate', (socket) => socket.on('error', () => {}))
+    second.on('connection', (socket) => socket.on('error', () => {}))
     second.listen(80)
     await Promise.all([once(first, 'listening'), once(second, 'listening')])
     const client = this.client.net.connect({ port: 80, host: '10.0.0.1', allowHalfOpen: true })
     client.write('!')
     const [peer] = (await once(first, 'connection')) as [net.Socket]
     while (peer.read(1) === null) await once(peer, 'readable')
+    // A test that expects an error waits for it; the other end's is none of its business.
+    for (const socket of [client, peer]) socket.on('error', () => {})
     return { first, second, client, peer }
   }
 
@@ -90,11 +93,16 @@ export async function handedOver(server: net.Server): Promise<{ socket: net.Sock
   return { socket, state }
 }
 
-/** Reads `count` bytes, which must come. */
+/** Reads `count` bytes, which must come; they may be more than a window. */
 export async function readBytes(socket: net.Socket, count: number): Promise<Buffer> {
-  for (;;) {
-    const bytes = socket.read(count) as Buffer | null
-    if (bytes !== null) return bytes
-    await once(socket, 'readable')
+  const chunks: Buffer[] = []
+  for (let left = count; left > 0; ) {
+    const chunk = socket.read(Math.min(left, socket.readableLength || 1)) as Buffer | null
+    if (chunk === null) await once(socket, 'readable')
+    else {
+      chunks.push(chunk)
+      left -= chunk.length
+    }
   }
+  return Buffer.concat(chunks)
 }

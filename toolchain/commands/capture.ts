@@ -1,15 +1,20 @@
 import { once } from 'node:events'
 import { createWriteStream, type WriteStream } from 'node:fs'
+import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { type Command, InvalidArgumentError } from 'commander'
 import { type FarmSelection, withFarm } from '../control/client.ts'
 import { CommandError, errorCode, errorMessage, usageError } from '../errors.ts'
+import { packageRoot } from '../package-root.ts'
 import { note } from '../terminal.ts'
 
 interface CaptureCommandOptions extends FarmSelection {
   readonly output: string
   readonly seconds?: number
 }
+
+/** Wireshark's Lua script for ipOS. */
+const IPOS_DISSECTOR = join(packageRoot, 'toolchain/wireshark/ipos.lua')
 
 export function addCaptureCommand(program: Command): void {
   program
@@ -31,7 +36,10 @@ A network shows each frame once, as it enters the network. A link shows both dir
 Examples:
   inic capture lan-a -o lan-a.pcapng --seconds 10
   inic capture server1.0 -o - | tshark -r -
-  inic capture lan-a -o - | wireshark -k -i -`,
+  inic capture lan-a -o - | wireshark -k -i -
+  inic capture sync -o - | tshark -X lua_script:${IPOS_DISSECTOR} -r -
+
+With that script Wireshark knows ipOS, what INICs say to each other: docs/wireshark.md.`,
     )
     .action(async (target: string, options: CaptureCommandOptions) => {
       await withFarm(options, async (client) => {

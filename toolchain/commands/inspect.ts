@@ -33,7 +33,7 @@ export function addInspectCommand(program: Command): void {
       'after',
       `
   farm         servers, routers, networks, links and published ports
-  tables       the tables of FIG. 12: Temporary, Local, Listening Sockets
+  tables       the tables of FIG. 12: Forward; Local, Forward-Connect, Temporary; Server State; Listening Sockets; ...
   connections  every connection with its windows and times
   queues       virtqueues of the processes, and MAC ports
   memory       what INIC memory is used for, and the firmware's counters
@@ -100,8 +100,8 @@ async function dump(
 function printServer({ server, tables, remark }: ServerTables): void {
   if (remark) note(`${server}: ${remark}`)
   for (const table of tables) {
-    print(`${paint(process.stdout, 'cyan', `${server}: ${table.title}`)} (${table.total})`)
-    if (table.rows.length > 0) printRows(table)
+    print(`${paint(process.stdout, 'cyan', `${server}: ${table.title}`)} (${table.remark ?? table.total})`)
+    printRows(table)
     print('')
   }
 }
@@ -123,7 +123,13 @@ function describe({ server, tables, remark }: ServerTables): object {
   return {
     server,
     ...(remark !== undefined && { remark }),
-    tables: tables.map((table) => ({ title: table.title, total: table.total, rows: tableObjects(table) })),
+    tables: tables.map((table) => ({
+      title: table.title,
+      columns: table.columns,
+      total: table.total,
+      ...(table.remark !== undefined && { remark: table.remark }),
+      rows: tableObjects(table),
+    })),
   }
 }
 

@@ -1,4 +1,10 @@
 /** A farm as the toolchain works with it: every default filled in, every name resolved, every quantity in its base unit. */
+import {
+  PLACEMENT_LEAST_LOADED,
+  PLACEMENT_LOCAL_FIRST,
+  PLACEMENT_LOCAL_ONLY,
+  PLACEMENT_ROUND_ROBIN,
+} from '../../abi/boot.ts'
 import type { BootSettings } from '../../emulator/board.ts'
 import type { CpuKind } from '../../emulator/cpu/index.ts'
 import type { LinkAddress } from '../../emulator/link/address.ts'
@@ -141,3 +147,11 @@ export interface FarmConfig {
 }
 
 export const DEFAULT_MTU_BYTES = 1500
+
+/** Who serves a new connection: PLACEMENT_* (abi/boot.ts) by their names in farm files. */
+export const PLACEMENT_POLICIES = {
+  'least-loaded': PLACEMENT_LEAST_LOADED,
+  'local-first': PLACEMENT_LOCAL_FIRST,
+  'round-robin': PLACEMENT_ROUND_ROBIN,
+  'local-only': PLACEMENT_LOCAL_ONLY,
+} as const

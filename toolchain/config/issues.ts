@@ -11,26 +11,49 @@ export interface Issue {
   readonly hint: string | undefined
 }
 
-/** More than these are not read by anyone. */
+/** An issue with its place in the file: line and column from 1. */
+export interface Problem {
+  readonly file: string
+  readonly line: number
+  readonly column: number
+  readonly length: number
+  /** The line that it is in. */
+  readonly source: string
+  readonly message: string
+  readonly hint: string | undefined
+}
+
+/** More than these are not read by anyone who wanted to run a farm. */
 const MAXIMUM_SHOWN = 10
 
-/** One error that shows every issue with its line and a mark under the place. */
+/** The issues in the order of the file. */
+export function problemsOf(file: string, text: string, issues: readonly Issue[]): Problem[] {
+  return [...issues]
+    .sort((a, b) => a.offset - b.offset)
+    .map(({ offset, length, message, hint }) => ({ file, ...locate(text, offset), length, message, hint }))
+}
+
+/** One error that shows the first issues, each with its line and a mark under the place. */
 export function issuesError(file: string, text: string, issues: readonly Issue[]): CommandError {
-  const shown = [...issues].sort((a, b) => a.offset - b.offset).slice(0, MAXIMUM_SHOWN)
-  const parts = shown.map((issue) => formatIssue(file, text, issue))
-  if (issues.length > shown.length) parts.push(`… and ${issues.length - shown.length} more`)
+  return problemsError(problemsOf(file, text, issues), MAXIMUM_SHOWN)
+}
+
+/** One error that shows every problem with its line and a mark under the place; at most `limit` of them. */
+export function problemsError(problems: readonly Problem[], limit = Number.POSITIVE_INFINITY): CommandError {
+  const parts = problems.slice(0, limit).map(formatProblem)
+  const left = problems.length - parts.length
+  if (left > 0) parts.push(`… and ${left} more; inic check shows them all`)
   return new CommandError(parts.join('\n\n'), { exitCode: EXIT_USAGE })
 }
 
-function formatIssue(file: string, text: string, issue: Issue): string {
-  const { line, column, source } = locate(text, issue.offset)
+function formatProblem({ file, line, column, length, source, message, hint }: Problem): string {
   const number = String(line)
   const margin = ' '.repeat(number.length)
   // The mark stays on its line, and under tabs it keeps their width.
   const before = source.slice(0, column - 1).replace(/[^\t]/g, ' ')
-  const mark = '^'.repeat(Math.max(1, Math.min(issue.length, source.length - column + 1)))
-  const hint = issue.hint === undefined ? '' : `\n${margin} = ${issue.hint}`
-  return `${file}:${line}:${column}: ${issue.message}\n${number} | ${source}\n${margin} | ${before}${mark}${hint}`
+  const mark = '^'.repeat(Math.max(1, Math.min(length, source.length - column + 1)))
+  const advice = hint === undefined ? '' : `\n${margin} = ${hint}`
+  return `${file}:${line}:${column}: ${message}\n${number} | ${source}\n${margin} | ${before}${mark}${advice}`
 }
 
 /** Line and column, both from 1, of an offset in `text`, and that line. */

@@ -7,10 +7,6 @@ import {
   BOOT_FLAG_NO_WINDOW_SCALE,
   CONGESTION_CUBIC,
   CONGESTION_NEWRENO,
-  PLACEMENT_LEAST_LOADED,
-  PLACEMENT_LOCAL_FIRST,
-  PLACEMENT_LOCAL_ONLY,
-  PLACEMENT_ROUND_ROBIN,
 } from '../../abi/boot.ts'
 import { IPOS_HEADER_BYTES } from '../../abi/ipos.ts'
 import { DEFAULT_MEMORY_BYTES } from '../../abi/memory.ts'
@@ -25,6 +21,7 @@ import {
   type FarmConfig,
   type NetworkConfig,
   type PinnedState,
+  PLACEMENT_POLICIES,
   type RouterConfig,
   type ServerConfig,
 } from './farm-config.ts'
@@ -197,18 +194,17 @@ function resolveGateway(
   if (gateway !== undefined) {
     const named = here.find(({ name }) => name === gateway)
     if (named === undefined) {
-      const hint = suggest(gateway, names) ?? listKnown(names)
+      const hint = names.length > 0 ? listKnown(names) : `give it an interface on '${network}', or name its address`
       report([...at, 'gateway'], `there is no router '${gateway}' on '${network}'`, hint)
     }
     return named?.address
   }
-  if (here.length > 1)
-    report(
-      at,
-      `'${network}' has several routers`,
-      `choose one: "gateway": "${names[0]}", or ${names.slice(1).join(', ')}`,
-    )
-  return here[0]?.address
+  const reachable = here.filter((router) => sameNetwork(address, router.address) && router.address !== address.address)
+  if (reachable.length > 1) {
+    const [first, ...others] = reachable.map(({ name }) => `"${name}"`)
+    report(at, `'${network}' has several routers`, `choose one: "gateway": ${first}, or ${others.join(', ')}`)
+  }
+  return reachable[0]?.address
 }
 
 /** The MAC port of the interface by which replies leave. */
@@ -275,14 +271,8 @@ function mergePlacement(farm: PlacementFile = {}, server: PlacementFile = {}): P
 }
 
 function resolvePlacement({ policy, weights = {}, localLimit, loadLimit }: PlacementFile): ServerConfig['settings'] {
-  const policies = {
-    'least-loaded': PLACEMENT_LEAST_LOADED,
-    'local-first': PLACEMENT_LOCAL_FIRST,
-    'round-robin': PLACEMENT_ROUND_ROBIN,
-    'local-only': PLACEMENT_LOCAL_ONLY,
-  }
   return present({
-    placement: policy && policies[policy],
+    placement: policy && PLACEMENT_POLICIES[policy],
     weights: Object.keys(weights).length > 0 ? weights : undefined,
     localLimit,
     loadLimit,

@@ -1,7 +1,8 @@
-/** Local, Forward-Connect and Temporary table (FIG. 12): in INIC memory one pool of control blocks. */
+/** Local, Forward-Connect and Temporary table (FIG. 12): in INIC memory one pool of control blocks, and rows for UDP. */
 import { DIRECTORY_MIGRATIONS, DIRECTORY_TCBS } from '../../abi/memory.ts'
 import { TCP_CLOSED } from '../../abi/tcp.ts'
 import { formatIpv4 } from '../config/addresses.ts'
+import { udpConversations } from './forwards.ts'
 import type { InicMemoryReader, Row } from './inic-memory.ts'
 import { tcpStateName } from './names.ts'
 import { serverAddress } from './servers.ts'
@@ -32,18 +33,30 @@ export function readEndpointTables(memory: InicMemoryReader, limit: number): Tab
     else if (flags & attached) local.add(cells)
     else if (!(flags & active)) temporary.add(cells)
   }
+  for (const row of udpConversations(memory, 'FORWARD_LOCAL')) local.add(() => udpCells(row))
+  for (const row of udpConversations(memory, 'FORWARD_GUEST')) {
+    const entry = () => serverAddress(memory, row.number('peer'))
+    forwardConnect.add(() => [...udpCells(row), entry(), row.number('thread')])
+  }
   return [local.build(), forwardConnect.build(), temporary.build()]
 }
 
-function endpointCells(row: Row): Cell[] {
+function addressCells(row: Row): Cell[] {
   return [
     formatIpv4(row.number('remoteAddress')),
     row.number('remotePort'),
     formatIpv4(row.number('localAddress')),
     row.number('localPort'),
-    `0x${row.number('handle').toString(16)}`,
-    tcpStateName(row.number('state')),
   ]
+}
+
+function endpointCells(row: Row): Cell[] {
+  return [...addressCells(row), `0x${row.number('handle').toString(16)}`, tcpStateName(row.number('state'))]
+}
+
+/** UDP conversations are known by their addresses; the sockets are in `inspect connections`. */
+function udpCells(row: Row): Cell[] {
+  return [...addressCells(row), null, 'UDP', null, null]
 }
 
 /** What the ipOS layer knows of endpoints that move or have come from elsewhere. */

@@ -3,6 +3,7 @@
  * say what a row holds. Nothing here knows an offset, so it follows the firmware.
  */
 import {
+  DIRECTORY_APPLICATIONS,
   DIRECTORY_ARP,
   DIRECTORY_BASE,
   DIRECTORY_CHUNKS,
@@ -14,10 +15,14 @@ import {
   DIRECTORY_ENTRY_COUNT,
   DIRECTORY_ENTRY_KIND,
   DIRECTORY_ENTRY_STRIDE,
+  DIRECTORY_FORWARDS,
   DIRECTORY_INTERFACES,
   DIRECTORY_LISTENERS,
   DIRECTORY_MAGIC,
   DIRECTORY_MAXIMUM_ENTRIES,
+  DIRECTORY_MIGRATIONS,
+  DIRECTORY_SERVERS,
+  DIRECTORY_SERVICES,
   DIRECTORY_STATE,
   DIRECTORY_TCBS,
   DIRECTORY_TIME_WAITS,
@@ -43,6 +48,11 @@ const KINDS: ReadonlyMap<number, { readonly name: string; readonly className: st
   [DIRECTORY_INTERFACES, { name: 'interfaces', className: 'Interface' }],
   [DIRECTORY_CHUNKS, { name: 'buffers', className: undefined }],
   [DIRECTORY_COUNTERS, { name: 'counters', className: 'Counters' }],
+  [DIRECTORY_FORWARDS, { name: 'forwarded connections', className: 'Forward' }],
+  [DIRECTORY_MIGRATIONS, { name: 'endpoints that move or are guests', className: 'Migration' }],
+  [DIRECTORY_SERVERS, { name: 'servers', className: 'Server' }],
+  [DIRECTORY_APPLICATIONS, { name: 'applications', className: 'Application' }],
+  [DIRECTORY_SERVICES, { name: 'ports served in the farm', className: 'Service' }],
 ])
 
 export interface DirectoryEntry {

@@ -3,6 +3,8 @@ import {
   DIRECTORY_ARP,
   DIRECTORY_CHUNKS,
   DIRECTORY_COUNTERS,
+  DIRECTORY_FORWARDS,
+  DIRECTORY_MIGRATIONS,
   DIRECTORY_STATE,
   DIRECTORY_TCBS,
   DIRECTORY_TIME_WAITS,
@@ -17,6 +19,8 @@ const USED: ReadonlyMap<number, (state: Row) => number> = new Map([
   [DIRECTORY_TCBS, (state) => state.number('tcbUsed')],
   [DIRECTORY_TIME_WAITS, (state) => state.number('timeWaitUsed')],
   [DIRECTORY_ARP, (state) => state.number('arpUsed')],
+  [DIRECTORY_FORWARDS, (state) => state.number('forwardUsed')],
+  [DIRECTORY_MIGRATIONS, (state) => state.number('migrationUsed')],
   [DIRECTORY_CHUNKS, (state) => state.number('chunkCount') - state.number('chunkFreeCount')],
 ])
 

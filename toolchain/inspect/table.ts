@@ -9,6 +9,8 @@ export interface Table {
   readonly rows: readonly (readonly Cell[])[]
   /** Rows that there are; more than `rows` holds if they were limited. */
   readonly total: number
+  /** Why there is nothing in it; undefined if it is what it is. */
+  readonly remark?: string
 }
 
 /** Most rows of one table that are collected unless a caller asks for more. */

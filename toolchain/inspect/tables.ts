@@ -1,10 +1,5 @@
 /** The tables of FIG. 12 as they stand in one INIC, in the drawing's order and with its columns first. */
-import {
-  DIRECTORY_APPLICATIONS,
-  DIRECTORY_FORWARDS,
-  DIRECTORY_LISTENERS,
-  DIRECTORY_SERVERS,
-} from '../../abi/memory.ts'
+import { DIRECTORY_APPLICATIONS, DIRECTORY_FORWARDS, DIRECTORY_LISTENERS, DIRECTORY_SERVERS } from '../../abi/memory.ts'
 import { formatIpv4 } from '../config/addresses.ts'
 import { readEndpointTables } from './endpoints.ts'
 import { readForwards } from './forwards.ts'

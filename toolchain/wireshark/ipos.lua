@@ -57,7 +57,9 @@ local ABI = {
   BLOCK_VERSION = 0,
   BLOCK_VERSION_VALUE = 1,
   COMMITTED_BYTES = 40,
-  COMMITTED_COMPLETE = 38,
+  COMMITTED_FLAGS = 38,
+  COMMITTED_FLAG_COMPLETE = 1,
+  COMMITTED_FLAG_GAP = 2,
   COMMITTED_OUT_OF_ORDER = 34,
   COMMITTED_QUEUED = 26,
   COMMITTED_RECEIVED = 22,
@@ -420,7 +422,18 @@ local COMMITTED = piece('COMMITTED', {
   { 'COMMITTED_QUEUED', 'u32', 'Send queue complete up to' },
   { 'COMMITTED_STATE_BYTES', 'u32', 'Application state', { unit = 'bytes' } },
   { 'COMMITTED_OUT_OF_ORDER', 'u32', 'Received beyond a gap', { unit = 'bytes' } },
-  { 'COMMITTED_COMPLETE', 'u16', 'Complete' },
+  {
+    'COMMITTED_FLAGS',
+    'u16',
+    'Flags',
+    {
+      hex = true,
+      bits = {
+        { 'complete', 'Complete', ABI.COMMITTED_FLAG_COMPLETE },
+        { 'gap', 'Something came whose predecessor did not', ABI.COMMITTED_FLAG_GAP },
+      },
+    },
+  },
 })
 local REFUSE = piece('REFUSE', { { 'REFUSE_REASON', 'u16', 'Reason', { values = REFUSALS } } })
 local RELEASE = piece('RELEASE', {
@@ -594,6 +607,11 @@ local function add_ip(packet, at, wanted)
   return ' | ' .. text
 end
 
+-- Wireshark's Luas have no operator in common for it.
+local function is_set(flags, mask)
+  return flags % (2 * mask) >= mask
+end
+
 local function distance(from, to)
   return (to - from) % TWO_TO_32
 end
@@ -696,7 +714,7 @@ local function state(packet)
     'bandwidth ' .. share(values.STATE_BANDWIDTH_AVAILABLE, values.STATE_BANDWIDTH_TOTAL, 'kbit/s'),
     'serves ' .. (#services > 0 and table.concat(services, ' ') or 'nothing'),
   }
-  if values.STATE_FLAGS % (2 * ABI.STATE_FLAG_DRAINING) >= ABI.STATE_FLAG_DRAINING then
+  if is_set(values.STATE_FLAGS, ABI.STATE_FLAG_DRAINING) then
     info[#info + 1] = 'draining'
   end
   return table.concat(info, ', '), at + heard_bytes + service_bytes
@@ -716,8 +734,10 @@ local commit = piece_of(COMMIT, ABI.COMMIT_BYTES, 'A commit', function(values)
 end)
 
 local committed = piece_of(COMMITTED, ABI.COMMITTED_BYTES, 'A committed', function(values)
-  local missing = values.COMMITTED_COMPLETE == 0 and ', not complete' or ', complete'
-  return string.format(', has %d, queued %d%s', values.COMMITTED_RECEIVED, values.COMMITTED_QUEUED, missing)
+  local flags = values.COMMITTED_FLAGS
+  local missing = is_set(flags, ABI.COMMITTED_FLAG_COMPLETE) and ', complete' or ', not complete'
+  local gap = is_set(flags, ABI.COMMITTED_FLAG_GAP) and ', gap' or ''
+  return string.format(', has %d, queued %d%s%s', values.COMMITTED_RECEIVED, values.COMMITTED_QUEUED, missing, gap)
 end)
 
 local refuse = piece_of(REFUSE, ABI.REFUSE_BYTES, 'A refusal', function(values, items)
