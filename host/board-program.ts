@@ -6,8 +6,9 @@ import { createDgram, type Dgram } from './dgram.ts'
 import { Driver } from './driver/driver.ts'
 import { createNet, type Net } from './net.ts'
 import { LineSplitter } from './output.ts'
-import type { HostedProcess, ProcessExit, ProcessSettings } from './process.ts'
-import { NO_REFERENCES, type Stack } from './stack.ts'
+import type { HostedProcess, ProcessExit, ProcessReport, ProcessSettings } from './process.ts'
+import { ProcessAccount, type ProcessUsage } from './process-account.ts'
+import { NO_REFERENCES, nameTable, type Stack } from './stack.ts'
 
 /** Time of the board, as programs know it: milliseconds for timers. */
 export interface BoardClock {
@@ -26,6 +27,8 @@ export interface BoardApi {
   readonly env: Readonly<Record<string, string>>
   readonly net: Net
   readonly dgram: Dgram
+  /** Servers of the farm that connections can move to, and the IPv4 address that names each. */
+  readonly servers: Readonly<Record<string, string>>
   readonly clock: BoardClock
   /** The next number in [0, 1), the same in every run with the same seed. */
   readonly random: () => number
@@ -77,8 +80,11 @@ class BoardProgram implements HostedProcess {
   readonly #timers = new Set<number>()
   /** Intervals: the handle of the first turn names them all, and stands for that of the next. */
   readonly #repeats = new Map<number, number>()
+  readonly #account: ProcessAccount
   #exit!: (exit: ProcessExit) => void
   #ended = false
+  /** Set once somebody wants to know how busy it is: when that was, and how long it has been at work since. */
+  #busy: { sinceNs: number; ns: number } | null = null
 
   constructor(bus: Bus, clock: HostClock, settings: BoardProgramSettings) {
     this.name = settings.name
@@ -101,10 +107,12 @@ class BoardProgram implements HostedProcess {
         schedule: (delayNs, callback) => this.#schedule(delayNs, callback),
         clear: (handle) => this.#clear(handle),
       },
-      hosts: new Map(Object.entries(settings.hosts ?? {}).map(([name, address]) => [name.toLowerCase(), address])),
+      hosts: nameTable(settings.hosts),
+      servers: nameTable(settings.servers),
       references: NO_REFERENCES,
       ...(settings.firstSpeakers === undefined ? {} : { firstSpeakers: settings.firstSpeakers }),
     }
+    this.#account = new ProcessAccount(stack, settings.processId ?? 0, () => this.#usage())
     this.#splitters = (['stdout', 'stderr'] as const).map(
       (stream) => new LineSplitter((line) => settings.output?.(line, stream)),
     )
@@ -124,6 +132,7 @@ class BoardProgram implements HostedProcess {
       env: settings.env ?? {},
       net: createNet(stack),
       dgram: createDgram(stack),
+      servers: settings.servers ?? {},
       clock: {
         now: () => clock.now(),
         setTimeout: (callback, delayMs) => this.#schedule(delayMs * 1e6, callback),
@@ -164,14 +173,37 @@ class BoardProgram implements HostedProcess {
     return this.exited
   }
 
+  drain(to?: string): void {
+    this.#run(() => this.#account.drain.begin(to))
+  }
+
+  endDrain(): void {
+    this.#account.drain.end()
+  }
+
+  async report(): Promise<ProcessReport | undefined> {
+    return this.#ended ? undefined : this.#account.report()
+  }
+
   /** Runs code of the program; what it throws is its end. */
   #run(callback: () => void): void {
     if (this.#ended) return
+    const startNs = this.#busy === null ? 0 : this.#clock.now()
     try {
       callback()
     } catch (error) {
       this.#fail(error)
     }
+    if (this.#busy !== null && startNs > 0) this.#busy.ns += this.#clock.now() - startNs
+  }
+
+  /** It shares its heap with the farm. On the farm's clock no time passes while it works, if that is virtual. */
+  #usage(): ProcessUsage {
+    const nowNs = this.#clock.now()
+    const { sinceNs, ns } = this.#busy ?? { sinceNs: nowNs, ns: 0 }
+    this.#busy = { sinceNs: nowNs, ns: 0 }
+    const cpuPermille = nowNs > sinceNs ? Math.min(1000, Math.round((ns * 1000) / (nowNs - sinceNs))) : 0
+    return { memoryKib: 0, cpuPermille }
   }
 
   #schedule(delayNs: number, callback: () => void): number {
@@ -206,6 +238,7 @@ class BoardProgram implements HostedProcess {
   #end(code: number, error: Error | null): void {
     if (this.#ended) return
     this.#ended = true
+    this.#account.drain.end()
     for (const handle of this.#timers) this.#clock.clear(handle)
     for (const handle of this.#repeats.values()) this.#clock.clear(handle)
     for (const splitter of this.#splitters) splitter.end()

@@ -1,14 +1,15 @@
 import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { MessageChannel, Worker } from 'node:worker_threads'
+import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads'
 import type { Bus } from '../abi/bus.ts'
 import { layoutRam } from './driver/layout.ts'
 import { Ram } from './driver/ram.ts'
 import { queueIsIdle } from './driver/virtqueue.ts'
 import { LineSplitter } from './output.ts'
-import type { HostedProcess, ProcessExit, ProcessSettings } from './process.ts'
-import type { ProgramData, ProgramMessage } from './worker/bootstrap.ts'
+import type { HostedProcess, ProcessExit, ProcessReport, ProcessSettings } from './process.ts'
+import { nameTable } from './stack.ts'
+import type { ProgramAnswer, ProgramData, ProgramMessage } from './worker/bootstrap.ts'
 import { FarmBridge } from './worker/shared-bus.ts'
 
 export interface NodeProgramSettings extends ProcessSettings {
@@ -19,6 +20,8 @@ export interface NodeProgramSettings extends ProcessSettings {
 const DEFAULT_GRACE_MS = 1000
 /** What a program sent just before it ended still leaves the main board, if the card takes it within this. */
 const DRAIN_MS = 250
+/** A program that does not answer in this time is at work, or stuck. */
+const ANSWER_MS = 1000
 
 /**
  * Runs an unmodified Node program in a worker of its own, on `bus`, whose RAM must be shared. Throws TypeError if it is not, and Error if there
@@ -31,12 +34,15 @@ export function startNodeProgram(bus: Bus, settings: NodeProgramSettings): Hoste
   const bridge = new FarmBridge(bus, near)
   near.on('message', () => bridge.wake())
   near.unref()
+  const control = new ProgramControl()
   const data: ProgramData = {
     program,
     bus: bridge.parts,
     wake: far,
+    control: control.far,
     processId: settings.processId ?? 0,
-    hosts: Object.entries(settings.hosts ?? {}).map(([name, address]) => [name.toLowerCase(), address]),
+    hosts: [...nameTable(settings.hosts)],
+    servers: [...nameTable(settings.servers)],
     firstSpeakers: [...(settings.firstSpeakers ?? [])],
   }
   const worker = new Worker(new URL('./worker/bootstrap.js', import.meta.url), {
@@ -44,7 +50,7 @@ export function startNodeProgram(bus: Bus, settings: NodeProgramSettings): Hoste
     argv: [...(settings.args ?? [])],
     env: { ...settings.env },
     workerData: data,
-    transferList: [far],
+    transferList: [far, control.far],
     stdout: true,
     stderr: true,
     ...(settings.memoryMb === undefined ? {} : { resourceLimits: { maxOldGenerationSizeMb: settings.memoryMb } }),
@@ -66,6 +72,7 @@ export function startNodeProgram(bus: Bus, settings: NodeProgramSettings): Hoste
         for (const splitter of splitters) splitter.end()
         void drain(bus, bridge).then(() => {
           near.close()
+          control.close()
           // Ended because it was asked to, whatever number that has.
           done({ code: failure !== null ? code || 1 : asked ? 0 : code, error: failure })
         })
@@ -77,12 +84,54 @@ export function startNodeProgram(bus: Bus, settings: NodeProgramSettings): Hoste
     exited,
     async stop(graceMs = DEFAULT_GRACE_MS) {
       asked = true
-      worker.postMessage({ signal: 'SIGTERM' } satisfies ProgramMessage)
+      control.say({ signal: 'SIGTERM' })
       const timer = setTimeout(() => void worker.terminate(), graceMs)
       const exit = await exited
       clearTimeout(timer)
       return exit
     },
+    drain: (to) => control.say({ drain: to ?? null }),
+    endDrain: () => control.say({ endDrain: true }),
+    report: () => control.report(),
+  }
+}
+
+/** The farm's end of what is said between it and the code under a program, apart from all messages of the program's own. */
+class ProgramControl {
+  readonly far: MessagePort
+  readonly #near: MessagePort
+  readonly #waiting = new Map<number, (report: ProcessReport | undefined) => void>()
+  #lastId = 0
+
+  constructor() {
+    const { port1, port2 } = new MessageChannel()
+    this.far = port2
+    this.#near = port1
+    port1.on('message', ({ id, report }: ProgramAnswer) => this.#settle(id, report))
+    port1.unref()
+  }
+
+  say(message: ProgramMessage): void {
+    this.#near.postMessage(message)
+  }
+
+  report(): Promise<ProcessReport | undefined> {
+    const id = ++this.#lastId
+    const timer = setTimeout(() => this.#settle(id, undefined), ANSWER_MS).unref()
+    return new Promise<ProcessReport | undefined>((resolve) => {
+      this.#waiting.set(id, resolve)
+      this.say({ report: id })
+    }).finally(() => clearTimeout(timer))
+  }
+
+  close(): void {
+    this.#near.close()
+    for (const id of [...this.#waiting.keys()]) this.#settle(id, undefined)
+  }
+
+  #settle(id: number, report: ProcessReport | undefined): void {
+    this.#waiting.get(id)?.(report)
+    this.#waiting.delete(id)
   }
 }
 

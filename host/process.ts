@@ -13,6 +13,8 @@ export interface ProcessSettings {
   readonly env?: Readonly<Record<string, string>>
   /** Names that resolve, to IPv4 addresses. */
   readonly hosts?: Readonly<Record<string, string>>
+  /** Servers of the farm that connections can move to, and the IPv4 address that names each. */
+  readonly servers?: Readonly<Record<string, string>>
   /** Who speaks first on which port, for listeners that do not say so. */
   readonly firstSpeakers?: ReadonlyMap<number, FirstSpeaker>
   /** For the card's Listening Sockets table. */
@@ -28,6 +30,17 @@ export interface ProcessExit {
   readonly error: Error | null
 }
 
+/** How a process is. */
+export interface ProcessReport {
+  /** What its program uses of the main board. */
+  readonly memoryKib: number
+  /** Since the last report. */
+  readonly cpuPermille: number
+  /** Since `drain`: connections that have moved; and those of its servers that it has. */
+  readonly moved: number
+  readonly left: number
+}
+
 /** A process of a main board: a queue set, a driver, sockets, and an application. */
 export interface HostedProcess {
   readonly name: string
@@ -35,6 +48,11 @@ export interface HostedProcess {
   readonly exited: Promise<ProcessExit>
   /** Asks it to end, and ends it after `graceMs` (default 1000). */
   stop(graceMs?: number): Promise<ProcessExit>
+  /** Has its servers move their connections away, to server `to` or to whichever is best, until `endDrain`. */
+  drain(to?: string): void
+  endDrain(): void
+  /** Undefined if it has ended, or does not answer. */
+  report(): Promise<ProcessReport | undefined>
 }
 
 /** `server1/shop ended with code 1: TypeError: ...` and the stack, for people. */

@@ -27,6 +27,11 @@ export interface Stack {
 
 export type FirstSpeaker = 'auto' | 'client' | 'server'
 
+/** Names and addresses as a stack keeps them. */
+export function nameTable(names: Readonly<Record<string, string>> = {}): Map<string, string> {
+  return new Map(Object.entries(names).map(([name, address]) => [name.toLowerCase(), address]))
+}
+
 /** For processes that do not end by themselves. */
 export const NO_REFERENCES: References = { hold() {}, release() {} }
 

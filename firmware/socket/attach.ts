@@ -31,7 +31,7 @@ import { placementChoose } from '../ipos/placement.ts'
 import { inFarm, SELF } from '../ipos/server.ts'
 import { serviceElsewhere } from '../ipos/service.ts'
 import { chunkAddress, chunkMeta, chunkRelease } from '../mem/chunk.ts'
-import { counters, state } from '../state.ts'
+import { counters, LOOPBACK_PORT, state } from '../state.ts'
 import { tcpAbandon } from '../tcp/close.ts'
 import { deliverUnread } from '../tcp/rcv.ts'
 import {
@@ -88,7 +88,8 @@ export function attachByRequest(tcb: Tcb): bool {
 
 /** Decides who serves (FIG. 6), and sees to it. False if the endpoint is gone. */
 export function place(tcb: Tcb): bool {
-  if (inFarm() && (tcb.flags & F_ATTACH_WANTED) == 0) {
+  // What this board asks of itself it answers itself.
+  if (inFarm() && (tcb.flags & F_ATTACH_WANTED) == 0 && <u32>tcb.netInterface != LOOPBACK_PORT) {
     const row = placementChoose(tcb.localPort, IPOS_TCP, tcb.listener != 0, false, 0)
     if (row > <i32>SELF && giveByRequest(tcb, row)) return true
   }

@@ -431,7 +431,8 @@ export function udpInput(port: u32, packet: u32, datagram: u32, bytes: u32, broa
   const row = lookup(destination, localPort)
   const serves = row != 0 && isService(row)
   // A client's own port hears what it has asked for; what a port serves may be served elsewhere.
-  if ((row == 0 || serves) && port != LOOPBACK_PORT && flowPlaced(packet, localPort, udpSourcePort(datagram), serves)) return
+  if ((row == 0 || serves) && port != LOOPBACK_PORT && flowPlaced(packet, localPort, udpSourcePort(datagram), serves))
+    return
   if (row) {
     deliver(row, source, destination, datagram, length, transient)
     return

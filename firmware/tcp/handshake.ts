@@ -103,7 +103,9 @@ export function handshakeInput(
   const local = ipv4Destination(packet)
   let listener = listenerFind(local, tcpDestinationPort(segment))
   // Row 0 stands for what only other servers of the farm serve.
-  if (listener == null && serviceElsewhere(tcpDestinationPort(segment), IPOS_TCP) >= 0) listener = listenerAt(0)
+  const outside = interfaceIndex != LOOPBACK_PORT
+  if (listener == null && outside && serviceElsewhere(tcpDestinationPort(segment), IPOS_TCP) >= 0)
+    listener = listenerAt(0)
   if (listener == null) {
     replyReset(packet, segment, bytes)
     return

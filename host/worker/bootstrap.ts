@@ -3,8 +3,12 @@
  * then runs the program as `node PROGRAM` would.
  */
 import Module from 'node:module'
-import { isMainThread, type MessagePort, parentPort, workerData } from 'node:worker_threads'
+import { performance } from 'node:perf_hooks'
+import { getHeapStatistics } from 'node:v8'
+import { isMainThread, type MessagePort, workerData } from 'node:worker_threads'
 import { Driver } from '../driver/driver.ts'
+import type { ProcessReport } from '../process.ts'
+import { ProcessAccount, type ProcessUsage } from '../process-account.ts'
 import type { FirstSpeaker, References, Stack } from '../stack.ts'
 import { wallClock } from './clock.ts'
 import { patchNode } from './patch.ts'
@@ -15,14 +19,26 @@ export interface ProgramData {
   readonly program: string
   readonly bus: SharedBusParts
   readonly wake: MessagePort
+  /** Carries ProgramMessage and ProgramAnswer. */
+  readonly control: MessagePort
   readonly processId: number
   readonly hosts: [string, string][]
+  readonly servers: [string, string][]
   readonly firstSpeakers: [number, FirstSpeaker][]
 }
 
 /** What the farm says to the worker. */
-export interface ProgramMessage {
-  readonly signal: NodeJS.Signals
+export type ProgramMessage =
+  | { readonly signal: NodeJS.Signals }
+  /** Move connections away, to this server; null: to whichever is best. */
+  | { readonly drain: string | null }
+  | { readonly endDrain: true }
+  /** Answer with a ProgramAnswer of this id. */
+  | { readonly report: number }
+
+export interface ProgramAnswer {
+  readonly id: number
+  readonly report: ProcessReport
 }
 
 /** The program lives while it has sockets that count, as with handles of libuv: then, and only then, the port counts too. */
@@ -46,22 +62,44 @@ function runProgram(data: ProgramData): void {
     driver: new Driver(bus, { processId: data.processId }),
     clock: wallClock(),
     hosts: new Map(data.hosts),
+    servers: new Map(data.servers),
     references: references(data.wake),
     firstSpeakers: new Map(data.firstSpeakers),
     asyncContext: true,
   }
-  parentPort!.on('message', onMessage)
-  parentPort!.unref()
+  const account = new ProcessAccount(stack, data.processId, usageMeter())
+  data.control.on('message', (message: ProgramMessage) => onMessage(message, account, data.control))
+  data.control.unref()
   patchNode(stack)
   process.argv[1] = data.program
   // What `node PROGRAM` does: CommonJS or ES module, with `require.main` and `import.meta` as a program expects them.
   ;(Module as unknown as { runMain(): void }).runMain()
 }
 
+function onMessage(message: ProgramMessage, account: ProcessAccount, control: MessagePort): void {
+  if ('signal' in message) onSignal(message.signal)
+  else if ('report' in message)
+    control.postMessage({ id: message.report, report: account.report() } satisfies ProgramAnswer)
+  else if ('drain' in message) account.drain.begin(message.drain ?? undefined)
+  else account.drain.end()
+}
+
 /** Signals do not reach threads; the farm sends them by message, and they do here what they do to a process. */
-function onMessage({ signal }: ProgramMessage): void {
+function onSignal(signal: NodeJS.Signals): void {
   if (process.listenerCount(signal) > 0) process.emit(signal, signal)
   else process.exit(128 + (signal === 'SIGINT' ? 2 : 15))
+}
+
+/** Measures this thread: its heap, and the share of the time since the last call that its event loop has worked. */
+function usageMeter(): () => ProcessUsage {
+  let before = performance.eventLoopUtilization()
+  return () => {
+    const now = performance.eventLoopUtilization()
+    const { utilization } = performance.eventLoopUtilization(now, before)
+    before = now
+    const { used_heap_size: heap, external_memory: external } = getHeapStatistics()
+    return { memoryKib: Math.round((heap + external) / 1024), cpuPermille: Math.round(utilization * 1000) }
+  }
 }
 
 if (isMainThread) throw new Error('host/worker/bootstrap.ts runs in a worker only.')

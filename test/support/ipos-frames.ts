@@ -94,7 +94,7 @@ const BLOCK = {
   cwnd: u32(I.BLOCK_CWND),
   ssthresh: u32(I.BLOCK_SSTHRESH),
   cubicWmax: f32(I.BLOCK_CUBIC_WMAX),
-  retransmitLeft: u32(I.BLOCK_RETRANSMIT_LEFT),
+  persistLeft: u32(I.BLOCK_PERSIST_LEFT),
   keepAliveLeft: u32(I.BLOCK_KEEP_ALIVE_LEFT),
   keepAliveIdle: u32(I.BLOCK_KEEP_ALIVE_IDLE),
   stalledAge: u32(I.BLOCK_STALLED_AGE),

@@ -134,7 +134,10 @@ const networkInterface = object({
     name(),
     "the network by which packets leave that carry this address as their source, through that interface's gateway; this one if left out",
   ),
-  port: optional(integer(0, 2), 'the MAC port; the place in this list if left out, and 2 for the hub'),
+  port: optional(
+    integer(0, 2),
+    'the MAC port; the place in this list, the hub not counted, if left out, and 2 for the hub',
+  ),
   mac: optional(
     parsed(parseMac, 'MAC address', '02:00:00:00:00:01'),
     'the MAC address; derived from the server if left out',

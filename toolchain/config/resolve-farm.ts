@@ -146,7 +146,7 @@ function resolveServer(
   report: Report,
 ): ServerConfig {
   const cpu = raw.cpu ?? 'auto'
-  const ports = raw.interfaces.map((item, index) => portOf(item, index, networks))
+  const ports = portsOf(raw.interfaces, networks)
   return {
     name: raw.name,
     memoryBytes: raw.memory ?? DEFAULT_MEMORY_BYTES,
@@ -169,10 +169,14 @@ function resolveServer(
   }
 }
 
-/** The last port is the hub's on every board, so that a second LAN may be added without moving it. */
-function portOf(raw: InterfaceFile, index: number, networks: readonly NetworkConfig[]): number {
-  const kind = networks.find((network) => network.name === raw.network)?.kind
-  return raw.port ?? (kind === 'hub' ? MAC_PORTS - 1 : index)
+/** The last port is the hub's on every board, so that a second LAN may be added without moving it; the others follow the list. */
+function portsOf(interfaces: readonly InterfaceFile[], networks: readonly NetworkConfig[]): number[] {
+  let lans = 0
+  return interfaces.map(({ network: name, port }) => {
+    if (networks.find((network) => network.name === name)?.kind === 'hub') return port ?? MAC_PORTS - 1
+    const place = lans++
+    return port ?? place
+  })
 }
 
 /** A router's address on the interface's network: of the one that is named, or of the only one there. */

@@ -1,0 +1,506 @@
+import type net from 'node:net'
+import type { VirtualNode } from './virtual-farm.ts'
+
+/**
+ * Conversations of which both ends know every byte. A client asks by a line of text, `<conversation> <round>`, and sends so many bytes
+ * behind it; the server answers with so many. What each end gets is compared with what the plan says, wherever the server's end is at
+ * the time: it takes its place in the plan along when it moves.
+ */
+export interface Plan {
+  readonly port: number
+  readonly rounds: readonly Round[]
+  /** The client sends every round at once. */
+  readonly pipelined?: boolean
+  /** The client sends a round in pieces of so many bytes, so far apart. */
+  readonly pieceBytes?: number
+  readonly pieceMs?: number
+  /** The server's answer comes in pieces of so many bytes, so far apart. */
+  readonly writeBytes?: number
+  readonly writeMs?: number
+  /** Silence between two rounds. */
+  readonly pauseMs?: number
+  /** The client reads nothing for so long, once the first byte of each answer is there. */
+  readonly readPauseMs?: number
+  /** Who ends it, once all is said. */
+  readonly ends: 'client' | 'server' | 'client-reset' | 'server-reset'
+  /** In the order in which they come. */
+  readonly moves?: readonly PlannedMove[]
+}
+
+export interface Round {
+  readonly upload: number
+  readonly download: number
+}
+
+/** The server's end moves as soon as it is so far. */
+export interface PlannedMove {
+  readonly round: number
+  /** At the latest after so many bytes of the upload, or of the answer; 'between' is before the next round. */
+  readonly during: 'upload' | 'answer' | 'between'
+  readonly at?: number
+  /** Name of the server; none = the best. */
+  readonly to?: string
+  /** As a connection that no application hands over; between rounds alone. */
+  readonly asNew?: boolean
+}
+
+/** Ports of a farm's servers, by who speaks first. */
+export const PORT_CLIENT_FIRST = 80
+export const PORT_GREETING = 25
+export const PORT_SERVER_FIRST = 26
+const PORTS = [PORT_CLIENT_FIRST, PORT_GREETING, PORT_SERVER_FIRST]
+const GREETING_BYTES = 300
+const LONGEST_LINE = 40
+const DEFAULT_WRITE_BYTES = 16384
+
+// ── content ──
+
+/** A prime, so that no size of segment or buffer divides it. */
+const PERIOD = 65521
+const LONGEST_PIECE = 1 << 20
+const pattern = Buffer.alloc(PERIOD + LONGEST_PIECE)
+for (let i = 0; i < pattern.length; i++) pattern[i] = (Math.imul((i % PERIOD) + 1, 0x9e3779b1) >>> 13) & 0xff
+
+/** Bytes of one direction of one round, from `offset` on; `bytes` at most a megabyte. */
+function content(conversation: number, round: number, direction: number, offset: number, bytes: number): Buffer {
+  const at = (Math.imul(conversation, 7919) + round * 131 + direction * 31 + offset) % PERIOD
+  return pattern.subarray(at, at + bytes)
+}
+
+const UP = 0
+const DOWN = 1
+const GREETING = 2
+
+// ── the account ──
+
+/** What came to light, in the order of virtual time. */
+export interface Violation {
+  readonly ms: number
+  readonly what: string
+}
+
+/** Knows every conversation of a run, and what must not happen in it. */
+export class Ledger {
+  readonly violations: Violation[] = []
+  readonly conversations: Conversation[] = []
+  /** Live moves that succeeded and that were refused. */
+  moved = 0
+  stayed = 0
+  readonly #nowNs: () => number
+  readonly #begun = new Map<string, string>()
+  #ends = 0
+
+  constructor(nowNs: () => number) {
+    this.#nowNs = nowNs
+  }
+
+  get nowMs(): number {
+    return this.#nowNs() / 1e6
+  }
+
+  violate(what: string): void {
+    this.violations.push({ ms: this.nowMs, what })
+  }
+
+  /** Ends of conversations that applications on servers hold. */
+  get serverEnds(): number {
+    return this.#ends
+  }
+
+  /** An application begins to serve a round: that happens once, however often packets come. */
+  begin(conversation: number, round: number, node: VirtualNode): void {
+    const key = `${conversation} ${round}`
+    const before = this.#begun.get(key)
+    if (before !== undefined) this.violate(`round ${key} is served on ${node.name}, and was on ${before}`)
+    else this.#begun.set(key, node.name)
+  }
+
+  served(conversation: number, round: number): string | undefined {
+    return this.#begun.get(`${conversation} ${round}`)
+  }
+
+  opened(): void {
+    this.#ends++
+  }
+
+  closed(): void {
+    this.#ends--
+  }
+
+  plan(conversation: number): Plan | undefined {
+    return this.conversations[conversation]?.plan
+  }
+
+  /** Forgets conversations that are over, so that hours of them fit into memory. */
+  forget(): void {
+    for (const [n, conversation] of this.conversations.entries()) {
+      if (conversation === undefined || conversation.status === 'open') continue
+      for (let round = 0; round < conversation.plan.rounds.length; round++) this.#begun.delete(`${n} ${round}`)
+      delete this.conversations[n]
+    }
+  }
+}
+
+// ── the client's end ──
+
+/** How a conversation stands: `open`, `complete` = every byte and an orderly end, or the code of the error that the client saw. */
+export type Status = string
+
+export interface ConversationOptions {
+  /** Address of the entry server. */
+  readonly to: string
+  readonly localPort?: number
+}
+
+/** The client's end of a conversation. */
+export class Conversation {
+  readonly id: number
+  readonly plan: Plan
+  readonly startMs: number
+  status: Status = 'open'
+  endMs = 0
+  localPort = 0
+  readonly #ledger: Ledger
+  readonly #node: VirtualNode
+  readonly #socket: net.Socket
+  /** Rounds that were sent, the round that is answered, and bytes of it; -1 = the greeting. */
+  #sent = 0
+  #round: number
+  #got = 0
+  #ended = false
+  #finished = false
+  #error: string | undefined
+
+  constructor(ledger: Ledger, node: VirtualNode, plan: Plan, { to, localPort }: ConversationOptions) {
+    this.id = ledger.conversations.push(this) - 1
+    this.plan = plan
+    this.#ledger = ledger
+    this.#node = node
+    this.startMs = ledger.nowMs
+    this.#round = plan.port === PORT_CLIENT_FIRST ? 0 : -1
+    const socket = node.net.connect({
+      port: plan.port,
+      host: to,
+      keepAlive: true,
+      keepAliveInitialDelay: 10_000,
+      ...(localPort !== undefined && { localPort }),
+    })
+    this.#socket = socket
+    socket.on('connect', () => {
+      this.localPort = socket.localPort ?? 0
+      if (this.#round === 0) this.#ask()
+    })
+    socket.on('data', (data: Buffer) => this.#take(data))
+    socket.on('end', () => this.#end())
+    socket.on('error', (error: NodeJS.ErrnoException) => {
+      this.#error = error.code ?? error.message
+    })
+    socket.on('close', () => this.#close())
+  }
+
+  /** What a person may want to know of it. */
+  toString(): string {
+    return `conversation ${this.id} (port ${this.localPort}, round ${this.#round}, ${this.#got} bytes)`
+  }
+
+  /** Gives up, as a client that loses patience does. */
+  giveUp(): void {
+    this.#error ??= 'gave up'
+    this.#socket.resetAndDestroy()
+  }
+
+  #ask(): void {
+    const { plan } = this
+    do this.#send(this.#sent++)
+    while (plan.pipelined && this.#sent < plan.rounds.length)
+  }
+
+  #send(round: number): void {
+    const { upload } = this.plan.rounds[round]!
+    const bytes = [Buffer.from(`${this.id} ${round}\n`)]
+    for (let at = 0; at < upload; at += LONGEST_PIECE)
+      bytes.push(content(this.id, round, UP, at, Math.min(LONGEST_PIECE, upload - at)))
+    const all = bytes.length === 1 ? bytes[0]! : Buffer.concat(bytes)
+    const { pieceBytes = all.length, pieceMs = 0 } = this.plan
+    const clock = this.#node.board.hostClock
+    for (let at = 0, n = 0; at < all.length; at += pieceBytes, n++) {
+      const piece = all.subarray(at, at + pieceBytes)
+      if (n === 0 || pieceMs === 0) this.#socket.write(piece)
+      else clock.schedule(n * pieceMs * 1e6, () => this.#socket.writable && this.#socket.write(piece))
+    }
+  }
+
+  #take(data: Buffer): void {
+    while (data.length > 0) {
+      const isGreeting = this.#round < 0
+      const size = isGreeting ? GREETING_BYTES : (this.plan.rounds[this.#round]?.download ?? 0)
+      const expected = Math.min(size - this.#got, data.length)
+      if (expected === 0) {
+        this.#ledger.violate(`${this} got ${data.length} bytes that nobody sent`)
+        this.giveUp()
+        return
+      }
+      const right = isGreeting
+        ? content(0, 0, GREETING, this.#got, expected)
+        : content(this.id, this.#round, DOWN, this.#got, expected)
+      if (right.compare(data, 0, expected) !== 0) {
+        this.#ledger.violate(`${this} got wrong bytes${describeDifference(right, data)}`)
+        this.giveUp()
+        return
+      }
+      const first = this.#got === 0
+      this.#got += expected
+      data = data.subarray(expected)
+      if (first && this.plan.readPauseMs !== undefined) this.#rest(this.plan.readPauseMs)
+      if (this.#got === size) this.#answered()
+    }
+  }
+
+  #rest(ms: number): void {
+    this.#socket.pause()
+    this.#node.board.hostClock.schedule(ms * 1e6, () => this.#socket.resume())
+  }
+
+  #answered(): void {
+    this.#got = 0
+    this.#round++
+    const { rounds, ends, pauseMs, pipelined } = this.plan
+    if (this.#round === rounds.length) {
+      this.#finished = true
+      if (ends === 'client') this.#socket.end()
+      else if (ends === 'client-reset') this.#socket.resetAndDestroy()
+      return
+    }
+    if (pipelined && this.#round > 0) return
+    if (pauseMs === undefined) this.#ask()
+    else this.#node.board.hostClock.schedule(pauseMs * 1e6, () => this.#socket.writable && this.#ask())
+  }
+
+  #end(): void {
+    this.#ended = true
+    if (!this.#finished) this.#ledger.violate(`${this} was ended before all was said`)
+  }
+
+  #close(): void {
+    this.endMs = this.#ledger.nowMs
+    const { ends } = this.plan
+    const done =
+      this.#finished &&
+      (this.#ended || ends === 'client-reset' || (ends === 'server-reset' && this.#error === 'ECONNRESET'))
+    this.status = done && (this.#error === undefined || ends === 'server-reset') ? 'complete' : (this.#error ?? 'closed')
+  }
+}
+
+function describeDifference(right: Buffer, data: Buffer): string {
+  const at = right.findIndex((byte, n) => byte !== data[n])
+  const place = right.subarray(at).indexOf(data.subarray(at, at + 16))
+  return ` from byte ${at} of ${right.length} on${place > 0 ? `, which belong ${place} bytes later` : ''}`
+}
+
+// ── the server's end ──
+
+/** Where the server's end stands in the plan: it goes along when the connection moves. */
+interface Place {
+  greeted: number
+  /** What has come of the next line. */
+  line: string
+  conversation: number
+  round: number
+  uploaded: number
+  answered: number
+  moves: number
+}
+
+const BEGIN: Place = { greeted: 0, line: '', conversation: -1, round: -1, uploaded: 0, answered: 0, moves: 0 }
+
+/** Listens on every port of conversations. */
+export function serveConversations(node: VirtualNode, ledger: Ledger): net.Server[] {
+  return PORTS.map((port) => {
+    const server = node.net.createServer({ allowHalfOpen: true }, (socket) => {
+      new ServerEnd(node, ledger, socket, { ...BEGIN, greeted: port === PORT_CLIENT_FIRST ? GREETING_BYTES : 0 })
+    })
+    server.on('migrate', (socket, state) => {
+      new ServerEnd(node, ledger, socket, state as Place)
+    })
+    server.listen(port)
+    return server
+  })
+}
+
+class ServerEnd {
+  readonly #node: VirtualNode
+  readonly #ledger: Ledger
+  readonly #socket: net.Socket
+  readonly #place: Place
+  #moving = false
+  #ended = false
+  /** What has come and was not looked at: it belongs to a later round. */
+  #waiting: Buffer[] = []
+  #timer = false
+
+  constructor(node: VirtualNode, ledger: Ledger, socket: net.Socket, place: Place) {
+    this.#node = node
+    this.#ledger = ledger
+    this.#socket = socket
+    this.#place = place
+    ledger.opened()
+    socket.on('data', (data: Buffer) => {
+      if (this.#moving) ledger.violate(`${node.name} got bytes of ${place.conversation} while it moved`)
+      this.#waiting.push(data)
+      this.#go()
+    })
+    socket.on('drain', () => this.#go())
+    socket.on('end', () => {
+      this.#ended = true
+      this.#go()
+    })
+    socket.on('error', () => {})
+    socket.on('close', () => ledger.closed())
+    this.#go()
+  }
+
+  get #plan(): Plan | undefined {
+    return this.#ledger.plan(this.#place.conversation)
+  }
+
+  /** Goes on as far as it can. */
+  #go(): void {
+    while (!this.#moving && !this.#socket.destroyed && this.#step()) {}
+  }
+
+  /** One step; false if something has to come first. */
+  #step(): boolean {
+    const place = this.#place
+    const socket = this.#socket
+    if (this.#timer) return false
+    if (place.greeted < GREETING_BYTES) {
+      place.greeted = GREETING_BYTES
+      socket.write(content(0, 0, GREETING, 0, GREETING_BYTES))
+      return true
+    }
+    const plan = this.#plan
+    const round = plan?.rounds[place.round]
+    if (round === undefined) return this.#readLine()
+    if (this.#move(plan!)) return false
+    if (place.uploaded < round.upload) return this.#readUpload(round)
+    if (place.answered < round.download) return this.#answer(plan!, round)
+    return this.#roundOver(plan!)
+  }
+
+  #readLine(): boolean {
+    const place = this.#place
+    const data = this.#waiting.shift()
+    if (data === undefined) return this.#clientEnded()
+    const end = data.indexOf('\n')
+    place.line += data.toString('latin1', 0, end < 0 ? data.length : end)
+    if (end < 0) return true
+    if (end + 1 < data.length) this.#waiting.unshift(data.subarray(end + 1))
+    const [conversation = Number.NaN, round = Number.NaN] = place.line.split(' ').map(Number)
+    const known = place.conversation >= 0
+    const right = known ? conversation === place.conversation && round === place.round + 1 : round >= 0
+    if (place.line.length > LONGEST_LINE || !right || !this.#ledger.plan(conversation)?.rounds[round]) {
+      this.#ledger.violate(`${this.#node.name} was asked ${JSON.stringify(place.line)} after round ${place.round}`)
+      this.#socket.destroy()
+      return false
+    }
+    place.line = ''
+    place.conversation = conversation
+    place.round = round
+    place.uploaded = place.answered = 0
+    this.#ledger.begin(conversation, round, this.#node)
+    return true
+  }
+
+  #readUpload({ upload }: Round): boolean {
+    const place = this.#place
+    const data = this.#waiting.shift()
+    if (data === undefined) return this.#clientEnded()
+    const bytes = Math.min(data.length, upload - place.uploaded)
+    const right = content(place.conversation, place.round, UP, place.uploaded, bytes)
+    if (right.compare(data, 0, bytes) !== 0) {
+      this.#ledger.violate(
+        `${this.#node.name} got wrong bytes of ${place.conversation}${describeDifference(right, data)}, after ${place.uploaded}`,
+      )
+      this.#socket.destroy()
+      return false
+    }
+    place.uploaded += bytes
+    if (bytes < data.length) this.#waiting.unshift(data.subarray(bytes))
+    return true
+  }
+
+  #answer({ writeBytes = DEFAULT_WRITE_BYTES, writeMs = 0 }: Plan, { download }: Round): boolean {
+    const place = this.#place
+    const bytes = Math.min(writeBytes, download - place.answered)
+    const more = this.#socket.write(content(place.conversation, place.round, DOWN, place.answered, bytes))
+    place.answered += bytes
+    if (writeMs === 0) return more
+    this.#timer = true
+    this.#node.board.hostClock.schedule(writeMs * 1e6, () => {
+      this.#timer = false
+      this.#go()
+    })
+    return true
+  }
+
+  #roundOver({ rounds, ends }: Plan): boolean {
+    const last = this.#place.round === rounds.length - 1
+    if (!last) return this.#readLine()
+    if (ends === 'server') this.#socket.end()
+    else if (ends === 'server-reset' && this.#socket.writableLength === 0) this.#socket.resetAndDestroy()
+    if (this.#waiting.length > 0) {
+      this.#ledger.violate(`${this.#node.name} got more of ${this.#place.conversation} than there is`)
+      this.#socket.destroy()
+      return false
+    }
+    return this.#clientEnded()
+  }
+
+  #clientEnded(): boolean {
+    if (this.#ended && !this.#socket.writableEnded) this.#socket.end()
+    return false
+  }
+
+  /** Moves, if it is time to. True if it is on its way. */
+  #move(plan: Plan): boolean {
+    const place = this.#place
+    const next = plan.moves?.[place.moves]
+    if (next === undefined || place.round < next.round || (place.round === next.round && !isDue(next, place, plan)))
+      return false
+    place.moves++
+    const unread = this.#waiting
+    // Bytes that wait here are the application's: they go along as its state.
+    const state = { ...place, line: place.line + Buffer.concat(unread).toString('latin1') }
+    const asNew = next.asNew === true && place.line === '' && unread.length === 0 && isRoundOver(place, plan)
+    if (unread.length > 0 && !isRoundOver(place, plan)) return false
+    this.#moving = true
+    const moving = asNew
+      ? this.#socket.migrate(next.to, undefined, { asNew })
+      : this.#socket.migrate(next.to, state)
+    moving.then(
+      () => {
+        this.#ledger.moved++
+      },
+      () => {
+        this.#ledger.stayed++
+        this.#moving = false
+        this.#go()
+      },
+    )
+    return true
+  }
+}
+
+function isDue({ during, at = 0 }: PlannedMove, place: Place, plan: Plan): boolean {
+  if (during === 'between') return isRoundOver(place, plan)
+  if (during === 'upload') return place.uploaded >= at
+  return isUploaded(place, plan) && place.answered >= at
+}
+
+function isUploaded(place: Place, plan: Plan): boolean {
+  return place.uploaded === plan.rounds[place.round]?.upload
+}
+
+function isRoundOver(place: Place, plan: Plan): boolean {
+  return isUploaded(place, plan) && place.answered === plan.rounds[place.round]?.download
+}
