@@ -55,8 +55,10 @@ export class RealLoop implements Loop {
   #boards: (Board | null)[] = new Array(16).fill(null)
   #boardHead = 0
   #boardTail = 0
-  #lines: InterruptLine[] = []
-  #linesBeingServed: InterruptLine[] = []
+  #lines: (InterruptLine | null)[] = []
+  #linesBeingServed: (InterruptLine | null)[] = []
+  /** How many of #lines wait: to shorten an array costs more than to serve a line. */
+  #lineCount = 0
 
   // What is left of this turn of the event loop.
   #slicesLeft = SLICES_PER_TURN
@@ -107,7 +109,7 @@ export class RealLoop implements Loop {
   }
 
   interrupt(line: InterruptLine): void {
-    this.#lines.push(line)
+    this.#lines[this.#lineCount++] = line
     this.wake()
   }
 
@@ -232,7 +234,7 @@ export class RealLoop implements Loop {
         }
         this.#rest(board)
       }
-      if (this.#lines.length > 0) {
+      if (this.#lineCount > 0) {
         this.#serveLines()
         hostRounds++
       }
@@ -284,11 +286,16 @@ export class RealLoop implements Loop {
 
   #serveLines(): void {
     const lines = this.#lines
+    const count = this.#lineCount
     this.#lines = this.#linesBeingServed
     this.#linesBeingServed = lines
+    this.#lineCount = 0
     this.#hostRan = true
-    for (let n = 0; n < lines.length; n++) lines[n].fire()
-    lines.length = 0
+    for (let n = 0; n < count; n++) {
+      const line = lines[n]!
+      lines[n] = null
+      line.fire()
+    }
   }
 
   #nextBoard(): Board {
