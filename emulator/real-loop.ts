@@ -7,14 +7,14 @@ import type { Loop, RunResult } from './loop.ts'
 import type { InterruptLine } from './process.ts'
 
 /** Slices in one turn of the event loop, before sockets and timers of the process get theirs. */
-const SLICES_PER_TURN = 64
+const SLICES_PER_TURN = 256
 /** Time in one turn of the event loop, nanoseconds. */
 const TURN_NS = 1e6
 /**
  * Rounds of interrupt handlers in one turn, while boards have work, before the ticks and microtasks that the handlers left. They
  * see what they would see if one interrupt had brought it all.
  */
-const HOST_ROUNDS_PER_TURN = 8
+const HOST_ROUNDS_PER_TURN = 32
 /** A wire's frame due in less than this is waited for actively, nanoseconds: timers of the event loop count milliseconds. */
 const SPIN_NS = 1e6
 /** Longest sleep, milliseconds: what a timer of Node.js can hold. */
