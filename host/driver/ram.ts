@@ -1,3 +1,6 @@
+// The global Buffer is an accessor, asked at every use.
+import { Buffer } from 'node:buffer'
+
 /**
  * Main-board RAM of one process, seen through the views that the driver needs. Everything in it is little-endian (abi/), and so is every
  * machine that Node 20 supports but s390x; there the constructor throws rather than talk nonsense to the card.
@@ -25,7 +28,7 @@ export class Ram {
   /** A private copy of `length` bytes at `address`; short ones come from Node's pool. The card keeps writing to RAM, applications keep what they get. */
   copy(address: number, length: number): Buffer {
     const copy = Buffer.allocUnsafe(length)
-    this.buffer.copy(copy, 0, address, address + length)
+    copy.set(this.bytes.subarray(address, address + length))
     return copy
   }
 }
