@@ -233,11 +233,7 @@ export class Board implements DmaHost, Alarm {
     const cpu = this.#createCpu(image, memoryBytes)
     const memory = new InicMemory(cpu.memory)
     try {
-      writeBootInformation(
-        memory.bytes,
-        options.boot ?? this.#options.boot ?? {},
-        this.#seedBytes(),
-      )
+      writeBootInformation(memory.bytes, options.boot ?? this.#options.boot ?? {}, this.#seedBytes())
     } catch (error) {
       cpu.dispose()
       throw error

@@ -63,6 +63,7 @@ export class ProcessDrain {
 
   /** Begins, and goes on until `end`. `to`: name or address of a server; undefined: the card chooses. */
   begin(to?: string): void {
+    if (this.#timer !== null && this.#to === to) return
     this.end()
     this.#to = to
     this.#look()

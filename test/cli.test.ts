@@ -44,6 +44,10 @@ const REFUSED: Record<string, { args: string[]; code?: number; says: RegExp[] }>
     args: ['flash', 'package.json', '--flash', '/tmp/x'],
     says: [/package\.json is no image that boots: not an image/],
   },
+  'check: a farm file that is not there': {
+    args: ['check', 'no.json'],
+    says: [/no\.json is no farm file: there is no such file/],
+  },
   'run: a farm file that is not there': {
     args: ['run', 'no.json'],
     says: [/no\.json is no farm file: there is no such file/],
@@ -109,6 +113,64 @@ for (const [name, { args, code = 2, says }] of Object.entries(REFUSED)) {
     t.notRegex(result.stderr, /defect of inic|at .*\.js:\d+/)
   })
 }
+
+test('check shows what a farm is, for people and as JSON', async (t) => {
+  const shown = await inic(['check', 'examples/farm.json'])
+  t.is(shown.code, 0, shown.stderr)
+  t.is(shown.stderr, '')
+  t.regex(shown.stdout, /^ok examples\/farm\.json: farm farm, 3 servers, 2 routers, 4 networks, real time$/m)
+  t.regex(shown.stdout, /^internet +wan +1500 +router-a, router-b$/m)
+  t.regex(shown.stdout, /^sync +hub +1516 +server1, server2, server3$/m)
+  t.regex(shown.stdout, /^router-a +ISP1 +internet +198\.51\.100\.1\/24 +222\.222\.222\.0\/24 via 198\.51\.100\.2$/m)
+  t.regex(
+    shown.stdout,
+    /^server1 +0 +lan-a +123\.123\.123\.1\/24 +router-a +lan-b +server2, server3 +round-robin +shop$/m,
+  )
+  t.regex(shown.stdout, /^127\.0\.0\.1:8081 +server1 +222\.222\.222\.1:80 +internet +router-a$/m)
+  const { ok, farm } = JSON.parse((await inic(['check', 'examples/farm.json', '--json'])).stdout)
+  t.true(ok)
+  t.like(farm.servers[0].interfaces[0], {
+    network: 'lan-a',
+    address: '123.123.123.1/24',
+    gateway: '123.123.123.254',
+    router: 'router-a',
+    reply: 'lan-b',
+  })
+  t.deepEqual(farm.servers[2].peers, ['server1', 'server2'])
+  t.like(farm.published[0], { at: '127.0.0.1:8080', address: '123.123.123.1', from: 'internet', router: 'router-a' })
+})
+
+test('check without a file checks the farm that run runs without one', async (t) => {
+  const { code, stdout } = await inic(['check'])
+  t.is(code, 0)
+  t.regex(stdout, /^ok .*one-server\.json: farm one-server, 1 server, 0 routers, 2 networks/)
+})
+
+test('check shows every fault, with its place and what to write instead', async (t) => {
+  const file = join(await temporaryDirectory(), 'bad.json')
+  const servers = Array.from(
+    { length: 15 },
+    (_, n) => `{ "name": "server${n}", "interfaces": [{ "network": "lan-${n}", "address": "10.0.0.1/24" }] }`,
+  )
+  await writeFile(file, `{ "networks": [{ "name": "lan-x" }],\n  "servers": [\n${servers.join(',\n')}] }`)
+  const shown = await inic(['check', file])
+  t.is(shown.code, 2)
+  t.is(shown.stdout, '')
+  t.is(shown.stderr.match(/there is no network/g)?.length, 15)
+  t.regex(
+    shown.stderr,
+    /bad\.json:3:\d+: servers\[0\]\.interfaces\[0\]\.network: .*\n.*\n.*\^+\n.*= did you mean 'lan-x'\?/,
+  )
+  const told = await inic(['check', file, '--json'])
+  t.is(told.code, 2)
+  const { ok, problems } = JSON.parse(told.stdout)
+  t.false(ok)
+  t.is(problems.length, 15)
+  t.like(problems[1], { line: 4, column: 50, hint: "did you mean 'lan-x'?" })
+  t.regex(told.stderr, /bad\.json: 15 faults/)
+  const run = await inic(['run', file])
+  t.regex(run.stderr, /and 5 more; inic check shows them all/)
+})
 
 test('build tells what it made, and as JSON', async (t) => {
   const directory = await tinyFirmware()

@@ -5,6 +5,7 @@ import { addBenchCommand } from './commands/bench.ts'
 import { addBuildCommand } from './commands/build.ts'
 import { addCaptureCommand } from './commands/capture.ts'
 import { addCheckCommand } from './commands/check.ts'
+import { addDrainCommand } from './commands/drain.ts'
 import { addFlashCommand } from './commands/flash.ts'
 import { addInspectCommand } from './commands/inspect.ts'
 import { addRunCommand } from './commands/run.ts'
@@ -39,6 +40,7 @@ Exit codes: 0 done · 1 it failed · 2 wrong input · 3 the farm is, or is not, 
   addRunCommand(program)
   addInspectCommand(program)
   addCaptureCommand(program)
+  addDrainCommand(program)
   addBenchCommand(program)
   return program
 }

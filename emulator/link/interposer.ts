@@ -67,7 +67,8 @@ export class Interposer implements Port, Alarm {
   }
 
   fire(nowNs: number): void {
-    for (const { passage, frame } of this.#take((waiting) => waiting.dueNs <= nowNs)) this.#deliver(passage, frame, nowNs)
+    for (const { passage, frame } of this.#take((waiting) => waiting.dueNs <= nowNs))
+      this.#deliver(passage, frame, nowNs)
     this.#arm()
   }
 

@@ -62,12 +62,35 @@ export interface FarmStatus {
   readonly published: readonly { readonly address: string; readonly target: string }[]
 }
 
+/** How far the drain of a server has got. */
+export interface DrainStatus {
+  readonly server: string
+  /** False once it has been taken back. */
+  readonly draining: boolean
+  /** The server that the connections go to, if one was named. */
+  readonly to?: string
+  /** Connections that have moved, and those that are left. */
+  readonly moved: number
+  readonly left: number
+  /** `silent`: it is at work, or stuck, and does not answer. */
+  readonly processes: readonly {
+    readonly name: string
+    readonly moved?: number
+    readonly left?: number
+    readonly silent?: boolean
+  }[]
+}
+
 /** Methods with what they take and give. */
 export interface ControlMethods {
   status: { params: Record<string, never>; result: FarmStatus }
   inspect: { params: { what: Inspection; server?: string; limit?: number }; result: readonly ServerTables[] }
   /** Bytes of INIC memory, base64. */
   read: { params: { server?: string; address: number; length: number }; result: { server: string; bytes: string } }
+  /** Begins, and answers at once; `drainStatus` tells how it goes. Without `to` the INICs choose for each connection. */
+  drain: { params: { server: string; to?: string }; result: DrainStatus }
+  undrain: { params: { server: string }; result: DrainStatus }
+  drainStatus: { params: { server: string }; result: DrainStatus }
   /** `target`: a network or a link. */
   capture: { params: { target: string }; result: { readonly format: 'pcapng' } }
 }

@@ -16,6 +16,8 @@ export interface ApplicationOptions {
   readonly processId: number
   /** Names that the program may connect to, with their addresses. */
   readonly hosts: Readonly<Record<string, string>>
+  /** Servers that its connections can move to, with the address that names each. */
+  readonly servers: Readonly<Record<string, string>>
   /** Where a board program draws its random numbers. */
   readonly random: RandomStream
   /** Takes a line that the program wrote. */
@@ -31,7 +33,7 @@ const PASSED_ON = ['PATH', 'HOME', 'LANG', 'LC_ALL', 'TZ', 'TMPDIR', 'NODE_ENV']
  * @throws CommandError if it is a board program that cannot be loaded; whatever goes wrong later is how the process ends
  */
 export async function startApplication(options: ApplicationOptions): Promise<HostedProcess> {
-  const { board, application, processId, hosts, random, onLine } = options
+  const { board, application, processId, hosts, servers, random, onLine } = options
   const name = `${board.name}/${application.name}`
   const isNode = application.kind === 'node'
   const module = isNode ? undefined : await loadBoardModule(name, application.program, processId)
@@ -42,6 +44,7 @@ export async function startApplication(options: ApplicationOptions): Promise<Hos
     args: application.args,
     env: { ...(isNode && inheritedEnvironment()), INIC_SERVER: board.name, ...application.env },
     hosts,
+    servers,
     firstSpeakers: new Map(application.firstSpeakers),
     processId,
     output: (line) => onLine(name, line),

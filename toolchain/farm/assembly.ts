@@ -235,7 +235,7 @@ export class FarmAssembly {
 }
 
 /** By port of `server`: the address of `peer` on the network there, 0 = none. */
-function addressesByPort(server: ServerConfig, peer: ServerConfig): number[] {
+export function addressesByPort(server: ServerConfig, peer: ServerConfig): number[] {
   return Array.from({ length: MAC_PORTS }, (_, port) => {
     const network = server.interfaces.find((item) => item.port === port)?.network
     return peer.interfaces.find((item) => item.network === network)?.address?.address ?? 0

@@ -9,6 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { CARD_OFF, CARD_RUNNING } from '../../abi/virtio.ts'
 import { type Board, BootError, type CrashReport } from '../../emulator/board.ts'
 import type { CpuKind } from '../../emulator/cpu/index.ts'
+import { AGENT_RAM_BYTES, BoardAgent } from '../../host/board-agent.ts'
 import { Driver } from '../../host/driver/driver.ts'
 import { Gateway } from '../../host/gateway.ts'
 import { createNet, type Net } from '../../host/net.ts'
@@ -30,7 +31,10 @@ import { packageRoot } from '../package-root.ts'
 import type { FarmState } from '../state.ts'
 import { endedWell, startApplication } from './applications.ts'
 import { FarmAssembly } from './assembly.ts'
+import { BoardMeter } from './board-meter.ts'
 import { Captures } from './captures.ts'
+import { serversOnHub } from './directory.ts'
+import { type DrainedBoard, Drains } from './drains.ts'
 import { type LoadedImage, prepareFlash } from './firmware.ts'
 import { Inspector } from './inspection.ts'
 import { plugOutside } from './outside.ts'
@@ -74,6 +78,8 @@ const READY_TIMEOUT_MS = 5000
 const READY_POLL_MS = 2
 /** How long an application may take to end when it is asked to. */
 const STOP_GRACE_MS = 500
+/** How often a main board looks how loaded it is. */
+const MEASURE_PERIOD_NS = 500e6
 /** RAM of the process that carries published connections. */
 const GATEWAY_RAM_BYTES = 32 * 1024 * 1024
 
@@ -83,7 +89,10 @@ export class FarmSession extends EventEmitter<SessionEvents> {
   readonly published: PublishedPort[] = []
   /** Programs that ended with an error. */
   failedApplications = 0
-  readonly #applications = new Set<HostedProcess>()
+  /** With the server of each. */
+  readonly #applications = new Map<HostedProcess, string>()
+  readonly #mainBoards = new Map<string, DrainedBoard>()
+  readonly #drains: Drains
   readonly #options: SessionOptions
   readonly #captures: Captures
   readonly #boards = new Map<string, Board>()
@@ -97,6 +106,7 @@ export class FarmSession extends EventEmitter<SessionEvents> {
     this.assembly = new FarmAssembly(options.config, options.cpu)
     const { farm, networks } = this.assembly
     this.inspector = new Inspector(this.#boards, farm.boards, farm.routers, symbolFinder)
+    this.#drains = new Drains(options.config, this.#mainBoards)
     this.#captures = new Captures(farm, networks, (line) => this.emit('remark', line))
     farm.on('console', (board, line) => this.emit('console', board.name, line))
     farm.on('crash', (board, report) => this.emit('crash', board, report))
@@ -119,6 +129,7 @@ export class FarmSession extends EventEmitter<SessionEvents> {
       this.#powerOn()
       if (config.clock === 'real') this.assembly.farm.start()
       await this.#waitUntilServing(signal)
+      this.#startAgents()
       await this.#startApplications(signal)
       for (const item of config.publish) await this.#publish(item)
       signal.throwIfAborted()
@@ -211,19 +222,44 @@ export class FarmSession extends EventEmitter<SessionEvents> {
     for (const { name } of waiting()) this.emit('remark', `${name}: its firmware has not said that it serves`)
   }
 
+  /** Each main board tells its card how loaded it is, and whether it takes anything new. */
+  #startAgents(): void {
+    const { config: farm, servers } = this.assembly
+    for (const { config: server, board } of servers.values()) {
+      if (board.cardState !== CARD_RUNNING) continue
+      const processes = () => this.#processesOf(server.name)
+      const meter = new BoardMeter({ farm, server, board, processes })
+      const agent = new BoardAgent(board.attachProcess({ ramBytes: AGENT_RAM_BYTES }).bus, {
+        clock: board.hostClock,
+        ...(farm.clock === 'real' && { periodNs: MEASURE_PERIOD_NS }),
+        measure: () => meter.measure(),
+        onFault: (error) => this.emit('remark', `${server.name}: ${error.message}`),
+      })
+      this.#mainBoards.set(server.name, { agent, processes })
+    }
+  }
+
+  #processesOf(server: string): HostedProcess[] {
+    return [...this.#applications].filter(([, name]) => name === server).map(([process]) => process)
+  }
+
   async #startApplications(signal: AbortSignal): Promise<void> {
     const { config, servers, farm } = this.assembly
     const hosts = Object.fromEntries(config.servers.map((server) => [server.name, addressesOf(server)[0]]))
     let processId = 0
     for (const { config: server, board } of servers.values()) {
+      const targets = serversOnHub(config, server)
       for (const application of server.applications) {
         signal.throwIfAborted()
         processId++
         if (board.cardState !== CARD_RUNNING) continue
         const random = farm.randomStream(`program:${server.name}/${application.name}`)
         const onLine = (source: string, line: string) => this.emit('console', source, line)
-        const started = await startApplication({ board, application, processId, hosts, random, onLine })
-        this.#applications.add(started)
+        const started = await startApplication({
+          ...{ board, application, processId, hosts, servers: targets },
+          ...{ random, onLine },
+        })
+        this.#applications.set(started, server.name)
         void started.exited.then((exit) => this.#onExit(started, exit))
       }
     }
@@ -272,6 +308,9 @@ export class FarmSession extends EventEmitter<SessionEvents> {
       ['status', () => this.status()],
       ['inspect', (params) => this.inspector.inspect(params)],
       ['read', (params) => this.inspector.read(params)],
+      ['drain', ({ server, to }) => this.#drains.begin(String(server), to === undefined ? undefined : String(to))],
+      ['undrain', ({ server }) => this.#drains.end(String(server))],
+      ['drainStatus', ({ server }) => this.#drains.status(String(server))],
       [
         'capture',
         (params) => {
@@ -297,7 +336,7 @@ export class FarmSession extends EventEmitter<SessionEvents> {
 
   async #stopApplications(): Promise<void> {
     const { farm } = this.assembly
-    const stopped = Promise.all([...this.#applications].map((application) => application.stop(STOP_GRACE_MS)))
+    const stopped = Promise.all([...this.#applications.keys()].map((application) => application.stop(STOP_GRACE_MS)))
     // Their last words take time, and virtual time passes only while the farm runs.
     if (farm.virtual) await farm.run(() => this.#applications.size === 0)
     await stopped
@@ -307,6 +346,7 @@ export class FarmSession extends EventEmitter<SessionEvents> {
     await this.#control?.close()
     await Promise.all(this.published.map(({ gateway }) => gateway.close()))
     await this.#stopApplications()
+    for (const { agent } of this.#mainBoards.values()) agent.close()
     for (const board of this.assembly.farm.boards.values()) board.powerOff()
     await this.assembly.farm.stop()
   }

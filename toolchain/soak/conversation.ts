@@ -21,8 +21,13 @@ export interface Plan {
   readonly pauseMs?: number
   /** The client reads nothing for so long, once the first byte of each answer is there. */
   readonly readPauseMs?: number
-  /** Who ends it, once all is said. */
-  readonly ends: 'client' | 'server' | 'client-reset' | 'server-reset'
+  /**
+   * Who ends it, once all is said; `client-early`: the client's FIN comes right behind its last request. A server that resets may do so
+   * before everything is there.
+   */
+  readonly ends: 'client' | 'client-early' | 'server' | 'client-reset' | 'server-reset'
+  /** The client resets after so many bytes of the last answer. */
+  readonly resetAt?: number
   /** In the order in which they come. */
   readonly moves?: readonly PlannedMove[]
 }
@@ -217,16 +222,22 @@ export class Conversation {
 
   #send(round: number): void {
     const { upload } = this.plan.rounds[round]!
-    const bytes = [Buffer.from(`${this.id} ${round}\n`)]
+    const bytes: Buffer[] = [Buffer.from(`${this.id} ${round}\n`)]
     for (let at = 0; at < upload; at += LONGEST_PIECE)
       bytes.push(content(this.id, round, UP, at, Math.min(LONGEST_PIECE, upload - at)))
     const all = bytes.length === 1 ? bytes[0]! : Buffer.concat(bytes)
-    const { pieceBytes = all.length, pieceMs = 0 } = this.plan
+    const { pieceBytes = all.length, pieceMs = 0, rounds, ends } = this.plan
     const clock = this.#node.board.hostClock
     for (let at = 0, n = 0; at < all.length; at += pieceBytes, n++) {
       const piece = all.subarray(at, at + pieceBytes)
-      if (n === 0 || pieceMs === 0) this.#socket.write(piece)
-      else clock.schedule(n * pieceMs * 1e6, () => this.#socket.writable && this.#socket.write(piece))
+      const isLast = at + pieceBytes >= all.length && round === rounds.length - 1 && ends === 'client-early'
+      const write = () => {
+        if (!this.#socket.writable) return
+        if (isLast) this.#socket.end(piece)
+        else this.#socket.write(piece)
+      }
+      if (n === 0 || pieceMs === 0) write()
+      else clock.schedule(n * pieceMs * 1e6, write)
     }
   }
 
@@ -252,8 +263,17 @@ export class Conversation {
       this.#got += expected
       data = data.subarray(expected)
       if (first && this.plan.readPauseMs !== undefined) this.#rest(this.plan.readPauseMs)
+      if (this.#resets()) return
       if (this.#got === size) this.#answered()
     }
+  }
+
+  #resets(): boolean {
+    const { resetAt = Number.POSITIVE_INFINITY, rounds } = this.plan
+    if (this.#round !== rounds.length - 1 || this.#got < resetAt) return false
+    this.#finished = true
+    this.#socket.resetAndDestroy()
+    return true
   }
 
   #rest(ms: number): void {
@@ -278,16 +298,18 @@ export class Conversation {
 
   #end(): void {
     this.#ended = true
-    if (!this.#finished) this.#ledger.violate(`${this} was ended before all was said`)
+    if (!this.#finished && this.#error === undefined) this.#ledger.violate(`${this} was ended before all was said`)
   }
 
   #close(): void {
     this.endMs = this.#ledger.nowMs
-    const { ends } = this.plan
-    const done =
-      this.#finished &&
-      (this.#ended || ends === 'client-reset' || (ends === 'server-reset' && this.#error === 'ECONNRESET'))
-    this.status = done && (this.#error === undefined || ends === 'server-reset') ? 'complete' : (this.#error ?? 'closed')
+    const { ends, resetAt } = this.plan
+    if (ends === 'server-reset' && this.#error === 'ECONNRESET') this.status = 'complete'
+    else if (this.#error !== undefined) this.status = this.#error
+    else {
+      const orderly = this.#ended || ends === 'client-reset' || resetAt !== undefined
+      this.status = this.#finished && orderly ? 'complete' : 'closed'
+    }
   }
 }
 
@@ -334,9 +356,7 @@ class ServerEnd {
   readonly #place: Place
   #moving = false
   #ended = false
-  /** What has come and was not looked at: it belongs to a later round. */
-  #waiting: Buffer[] = []
-  #timer = false
+  #resting = false
 
   constructor(node: VirtualNode, ledger: Ledger, socket: net.Socket, place: Place) {
     this.#node = node
@@ -344,11 +364,8 @@ class ServerEnd {
     this.#socket = socket
     this.#place = place
     ledger.opened()
-    socket.on('data', (data: Buffer) => {
-      if (this.#moving) ledger.violate(`${node.name} got bytes of ${place.conversation} while it moved`)
-      this.#waiting.push(data)
-      this.#go()
-    })
+    // Bytes are taken as they are needed: what a move finds unread is the stream's.
+    socket.on('readable', () => this.#go())
     socket.on('drain', () => this.#go())
     socket.on('end', () => {
       this.#ended = true
@@ -359,50 +376,59 @@ class ServerEnd {
     this.#go()
   }
 
-  get #plan(): Plan | undefined {
-    return this.#ledger.plan(this.#place.conversation)
-  }
-
   /** Goes on as far as it can. */
   #go(): void {
-    while (!this.#moving && !this.#socket.destroyed && this.#step()) {}
+    while (!this.#moving && !this.#resting && !this.#socket.destroyed && this.#step()) {}
   }
 
   /** One step; false if something has to come first. */
   #step(): boolean {
     const place = this.#place
-    const socket = this.#socket
-    if (this.#timer) return false
     if (place.greeted < GREETING_BYTES) {
       place.greeted = GREETING_BYTES
-      socket.write(content(0, 0, GREETING, 0, GREETING_BYTES))
+      this.#socket.write(content(0, 0, GREETING, 0, GREETING_BYTES))
       return true
     }
-    const plan = this.#plan
+    const plan = this.#ledger.plan(place.conversation)
     const round = plan?.rounds[place.round]
-    if (round === undefined) return this.#readLine()
-    if (this.#move(plan!)) return false
-    if (place.uploaded < round.upload) return this.#readUpload(round)
-    if (place.answered < round.download) return this.#answer(plan!, round)
-    return this.#roundOver(plan!)
+    if (plan === undefined || round === undefined) return this.#readLine()
+    const move = plan.moves?.[place.moves]
+    if (move !== undefined && isDue(move, place, plan)) {
+      this.#move(move)
+      return false
+    }
+    if (place.uploaded < round.upload) return this.#readUpload(round, move)
+    if (place.answered < round.download) return this.#answer(plan, round, move)
+    return this.#roundOver(plan)
+  }
+
+  /** At most so many bytes, or null if none are there: then it goes on when some come, or the end. */
+  #read(bytes: number): Buffer | null {
+    const { readableLength } = this.#socket
+    const data = this.#socket.read(readableLength > 0 ? Math.min(bytes, readableLength) : undefined) as Buffer | null
+    if (data === null && this.#ended && !this.#socket.writableEnded) this.#socket.end()
+    return data
   }
 
   #readLine(): boolean {
     const place = this.#place
-    const data = this.#waiting.shift()
-    if (data === undefined) return this.#clientEnded()
-    const end = data.indexOf('\n')
-    place.line += data.toString('latin1', 0, end < 0 ? data.length : end)
-    if (end < 0) return true
-    if (end + 1 < data.length) this.#waiting.unshift(data.subarray(end + 1))
+    for (;;) {
+      const byte = this.#read(1)?.toString('latin1')
+      if (byte === undefined) return false
+      if (byte === '\n') break
+      place.line += byte
+      if (place.line.length > LONGEST_LINE) break
+    }
     const [conversation = Number.NaN, round = Number.NaN] = place.line.split(' ').map(Number)
-    const known = place.conversation >= 0
-    const right = known ? conversation === place.conversation && round === place.round + 1 : round >= 0
-    if (place.line.length > LONGEST_LINE || !right || !this.#ledger.plan(conversation)?.rounds[round]) {
-      this.#ledger.violate(`${this.#node.name} was asked ${JSON.stringify(place.line)} after round ${place.round}`)
-      this.#socket.destroy()
+    const plan = this.#ledger.plan(conversation)
+    const isNext = place.conversation < 0 || (conversation === place.conversation && round === place.round + 1)
+    if (!isNext || plan?.rounds[round] === undefined) {
+      this.#wrong(`was asked ${JSON.stringify(place.line)} after round ${place.round} of ${place.conversation}`)
       return false
     }
+    // One that came as new has made the moves that lie behind it.
+    if (place.conversation < 0) place.moves = (plan.moves ?? []).filter((move) => move.round < round).length
+    while (plan.moves?.[place.moves]?.asNew && plan.moves[place.moves]!.round < round) place.moves++
     place.line = ''
     place.conversation = conversation
     place.round = round
@@ -411,72 +437,59 @@ class ServerEnd {
     return true
   }
 
-  #readUpload({ upload }: Round): boolean {
+  #readUpload({ upload }: Round, move: PlannedMove | undefined): boolean {
     const place = this.#place
-    const data = this.#waiting.shift()
-    if (data === undefined) return this.#clientEnded()
-    const bytes = Math.min(data.length, upload - place.uploaded)
-    const right = content(place.conversation, place.round, UP, place.uploaded, bytes)
-    if (right.compare(data, 0, bytes) !== 0) {
-      this.#ledger.violate(
-        `${this.#node.name} got wrong bytes of ${place.conversation}${describeDifference(right, data)}, after ${place.uploaded}`,
-      )
-      this.#socket.destroy()
+    const stop = move?.round === place.round && move.during === 'upload' ? (move.at ?? 0) : upload
+    const data = this.#read(Math.min(stop, upload) - place.uploaded)
+    if (data === null) return false
+    const right = content(place.conversation, place.round, UP, place.uploaded, data.length)
+    if (!right.equals(data)) {
+      this.#wrong(`got wrong bytes${describeDifference(right, data)}, after ${place.uploaded} bytes of an upload`)
       return false
     }
-    place.uploaded += bytes
-    if (bytes < data.length) this.#waiting.unshift(data.subarray(bytes))
+    place.uploaded += data.length
     return true
   }
 
-  #answer({ writeBytes = DEFAULT_WRITE_BYTES, writeMs = 0 }: Plan, { download }: Round): boolean {
+  #answer({ writeBytes = DEFAULT_WRITE_BYTES, writeMs = 0 }: Plan, { download }: Round, move?: PlannedMove): boolean {
     const place = this.#place
-    const bytes = Math.min(writeBytes, download - place.answered)
-    const more = this.#socket.write(content(place.conversation, place.round, DOWN, place.answered, bytes))
+    if (this.#socket.writableNeedDrain) return false
+    const stop = move?.round === place.round && move.during === 'answer' ? (move.at ?? 0) : download
+    const bytes = Math.min(writeBytes, Math.min(stop, download) - place.answered)
+    this.#socket.write(content(place.conversation, place.round, DOWN, place.answered, bytes))
     place.answered += bytes
-    if (writeMs === 0) return more
-    this.#timer = true
-    this.#node.board.hostClock.schedule(writeMs * 1e6, () => {
-      this.#timer = false
-      this.#go()
-    })
+    if (writeMs > 0) {
+      this.#resting = true
+      this.#node.board.hostClock.schedule(writeMs * 1e6, () => {
+        this.#resting = false
+        this.#go()
+      })
+    }
     return true
   }
 
   #roundOver({ rounds, ends }: Plan): boolean {
-    const last = this.#place.round === rounds.length - 1
-    if (!last) return this.#readLine()
-    if (ends === 'server') this.#socket.end()
-    else if (ends === 'server-reset' && this.#socket.writableLength === 0) this.#socket.resetAndDestroy()
-    if (this.#waiting.length > 0) {
-      this.#ledger.violate(`${this.#node.name} got more of ${this.#place.conversation} than there is`)
-      this.#socket.destroy()
+    const place = this.#place
+    if (place.round < rounds.length - 1) return this.#readLine()
+    if (ends === 'server-reset') {
+      this.#socket.resetAndDestroy()
       return false
     }
-    return this.#clientEnded()
-  }
-
-  #clientEnded(): boolean {
-    if (this.#ended && !this.#socket.writableEnded) this.#socket.end()
+    if (ends === 'server' && !this.#socket.writableEnded) this.#socket.end()
+    if (this.#read(1) !== null) this.#wrong('got more than there is')
     return false
   }
 
-  /** Moves, if it is time to. True if it is on its way. */
-  #move(plan: Plan): boolean {
+  #wrong(what: string): void {
+    this.#ledger.violate(`${this.#node.name}, conversation ${this.#place.conversation}: ${what}`)
+    this.#socket.destroy()
+  }
+
+  #move({ to, asNew = false }: PlannedMove): void {
     const place = this.#place
-    const next = plan.moves?.[place.moves]
-    if (next === undefined || place.round < next.round || (place.round === next.round && !isDue(next, place, plan)))
-      return false
     place.moves++
-    const unread = this.#waiting
-    // Bytes that wait here are the application's: they go along as its state.
-    const state = { ...place, line: place.line + Buffer.concat(unread).toString('latin1') }
-    const asNew = next.asNew === true && place.line === '' && unread.length === 0 && isRoundOver(place, plan)
-    if (unread.length > 0 && !isRoundOver(place, plan)) return false
     this.#moving = true
-    const moving = asNew
-      ? this.#socket.migrate(next.to, undefined, { asNew })
-      : this.#socket.migrate(next.to, state)
+    const moving = asNew ? this.#socket.migrate(to, undefined, { asNew }) : this.#socket.migrate(to, place)
     moving.then(
       () => {
         this.#ledger.moved++
@@ -487,20 +500,13 @@ class ServerEnd {
         this.#go()
       },
     )
-    return true
   }
 }
 
-function isDue({ during, at = 0 }: PlannedMove, place: Place, plan: Plan): boolean {
-  if (during === 'between') return isRoundOver(place, plan)
+function isDue({ round, during, at = 0, asNew }: PlannedMove, place: Place, plan: Plan): boolean {
+  if (place.round !== round) return place.round > round && !asNew
+  const isUploaded = place.uploaded === plan.rounds[round]!.upload
   if (during === 'upload') return place.uploaded >= at
-  return isUploaded(place, plan) && place.answered >= at
-}
-
-function isUploaded(place: Place, plan: Plan): boolean {
-  return place.uploaded === plan.rounds[place.round]?.upload
-}
-
-function isRoundOver(place: Place, plan: Plan): boolean {
-  return isUploaded(place, plan) && place.answered === plan.rounds[place.round]?.download
+  if (during === 'answer') return isUploaded && place.answered >= at
+  return isUploaded && place.answered === plan.rounds[round]!.download && place.line === ''
 }

@@ -8,7 +8,7 @@ import type { WireOptions } from '../../emulator/link/wire.ts'
 import { createDgram, type Dgram } from '../../host/dgram.ts'
 import { Driver } from '../../host/driver/driver.ts'
 import { createNet, type Net } from '../../host/net.ts'
-import { NO_REFERENCES, type Stack } from '../../host/stack.ts'
+import { type FirstSpeaker, NO_REFERENCES, type Stack } from '../../host/stack.ts'
 import type { Layouts } from '../firmware/layouts.ts'
 import { InicMemoryReader, type Row } from '../inspect/inic-memory.ts'
 
@@ -44,6 +44,8 @@ export interface VirtualFarmOptions {
   readonly memoryBytes?: number
   /** RAM of a process on its main board. */
   readonly ramBytes?: number
+  /** Who speaks first on which port of the servers; 'auto' if it is not here. */
+  readonly firstSpeakers?: ReadonlyMap<number, FirstSpeaker>
   /** Sees every frame between a board and its switch. */
   readonly inspector?: Inspector
 }
@@ -83,7 +85,11 @@ export class VirtualNode {
   }
 
   /** Gives the board a process of its own, in place of the one that it had. */
-  startProcess(ramBytes: number, names: ReadonlyMap<string, string>): void {
+  startProcess(
+    ramBytes: number,
+    names: ReadonlyMap<string, string>,
+    firstSpeakers: ReadonlyMap<number, FirstSpeaker>,
+  ): void {
     if (this.#set >= 0) this.board.detachProcess(this.#set)
     const { bus, set } = this.board.attachProcess({ ramBytes })
     this.#set = set
@@ -92,6 +98,7 @@ export class VirtualNode {
       clock: this.board.hostClock,
       hosts: names,
       servers: names,
+      firstSpeakers,
       references: NO_REFERENCES,
     }
     this.net = createNet(this.stack)
@@ -181,9 +188,10 @@ export class VirtualFarm {
 
   #powerOn(node: VirtualNode, boot: BootSettings): void {
     const { wasm } = this.#firmware
+    const { ramBytes = DEFAULT_RAM_BYTES, firstSpeakers = new Map() } = this.#options
     node.board.powerOn({ wasm, boot })
     const names = new Map(this.servers.map(({ name, address }) => [name, address]))
-    node.startProcess(this.#options.ramBytes ?? DEFAULT_RAM_BYTES, names)
+    node.startProcess(ramBytes, names, firstSpeakers)
   }
 
   server(n: number): VirtualNode {
