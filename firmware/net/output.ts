@@ -8,10 +8,12 @@ import { udpSendFailed } from '../socket/udp.ts'
 import { port, state } from '../state.ts'
 import { ETHERNET_HEADER_BYTES, ETHERTYPE_IPV4 } from '../wire/ethernet.ts'
 import {
+  IPV4_DONT_FRAGMENT,
   IPV4_HEADER_BYTES,
   IPV4_MAXIMUM_BYTES,
   IPV4_MORE_FRAGMENTS,
   IPV4_OFFSET_MASK,
+  IPV4_PROTOCOL_TCP,
   IPV4_PROTOCOL_UDP,
   ipv4Fragment,
   ipv4Protocol,
@@ -64,14 +66,17 @@ export function ipv4Send(
     drop(DROP_NO_MEMORY, destination, bytes)
     return false
   }
-  const identification = ipv4Identify(source, destination, protocol)
+  // TCP's datagrams are atomic (RFC 6864 §4.1): of one address, several servers may send them.
+  const atomic = protocol == IPV4_PROTOCOL_TCP
+  const identification = atomic ? 0 : ipv4Identify(source, destination, protocol)
+  const flags = atomic ? IPV4_DONT_FRAGMENT : 0
   let offset: u32 = 0
   do {
     const piece = total <= mtu ? bytes : min<u32>(step, bytes - offset)
     const more = offset + piece < bytes ? IPV4_MORE_FRAGMENTS : 0
     const size = IPV4_HEADER_BYTES + piece
     const packet = resolved ? transmitClaim(interfaceIndex) + ETHERNET_HEADER_BYTES : pendingClaim(pending, size)
-    ipv4Write(packet, size, identification, more | (offset >>> 3), ttl, protocol, source, destination)
+    ipv4Write(packet, size, identification, flags | more | (offset >>> 3), ttl, protocol, source, destination)
     memory.copy(packet + IPV4_HEADER_BYTES, payload + offset, piece)
     if (resolved) {
       ethernetHeader(packet - ETHERNET_HEADER_BYTES, interfaceIndex, resolved, ETHERTYPE_IPV4)

@@ -344,6 +344,8 @@ export function serveConversations(node: VirtualNode, ledger: Ledger): net.Serve
     server.on('migrate', (socket, state) => {
       new ServerEnd(node, ledger, socket, state as Place)
     })
+    // The board is switched off: nobody to be told.
+    server.on('error', () => {})
     server.listen(port)
     return server
   })

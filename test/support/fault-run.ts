@@ -1,0 +1,314 @@
+/**
+ * One run of a scenario with faults at named places: frame k, counted from the first that any board sends once the scenario has begun, or
+ * slice k of a server. Runs are deterministic, so frame k of a run with a fault at k is frame k of the run without.
+ */
+
+import { DIRECTORY_STATE } from '../../abi/memory.ts'
+import { formatCrash } from '../../emulator/crash.ts'
+import type { Copy, Inspector, Interposer, Passage } from '../../emulator/link/interposer.ts'
+import {
+  Conversation,
+  type ConversationOptions,
+  Ledger,
+  type Plan,
+  PORT_CLIENT_FIRST,
+  PORT_SERVER_FIRST,
+  serveConversations,
+} from '../../toolchain/soak/conversation.ts'
+import { describeFrame, Monitor } from '../../toolchain/soak/monitor.ts'
+import { FarmKit, type FarmKitOptions, type Node } from './farm-kit.ts'
+
+// ── faults ──
+
+export type Fault =
+  | { readonly kind: 'drop' | 'twice' | 'swap' | 'corrupt'; readonly at: number }
+  /** The frame comes once more, or only, so much later. */
+  | { readonly kind: 'again' | 'delay'; readonly at: number; readonly ms: number }
+  /** From this frame on the hub carries nothing; `ms` absent: for ever. */
+  | { readonly kind: 'cut'; readonly at: number; readonly ms?: number }
+  /** The server is switched off after this slice of its own; `ms`: and on again. */
+  | { readonly kind: 'off'; readonly server: number; readonly at: number; readonly ms?: number }
+
+/** As in the replay command: `drop/17`, `delay300/17`, `cut/17`, `off2/33`, `off2-on1000/33`. */
+export function faultName(fault: Fault): string {
+  const { kind, at } = fault
+  if (kind === 'off') return `off${fault.server}${fault.ms === undefined ? '' : `-on${fault.ms}`}/${at}`
+  const ms = 'ms' in fault && fault.ms !== undefined ? fault.ms : ''
+  return `${kind}${ms}/${at}`
+}
+
+/** The opposite of `faultName`. Throws for what is no fault. */
+export function parseFault(text: string): Fault {
+  const off = /^off(\d+)(?:-on(\d+))?\/(\d+)$/.exec(text)
+  if (off) {
+    const ms = off[2] === undefined ? {} : { ms: Number(off[2]) }
+    return { kind: 'off', server: Number(off[1]), at: Number(off[3]), ...ms }
+  }
+  const other = /^(drop|twice|swap|corrupt|again|delay|cut)(\d+)?\/(\d+)$/.exec(text)
+  if (!other) throw new Error(`no fault: ${text}`)
+  const ms = other[2] === undefined ? {} : { ms: Number(other[2]) }
+  return { kind: other[1], at: Number(other[3]), ...ms } as Fault
+}
+
+/** True for a fault after which every conversation must come to its end all the same. */
+export function isHarmless(fault: Fault): boolean {
+  if (fault.kind === 'off') return false
+  return fault.kind !== 'cut' || (fault.ms !== undefined && fault.ms < LEASE_MS / 2)
+}
+
+// ── scenarios ──
+
+export interface Scenario {
+  readonly name: string
+  readonly options?: FarmKitOptions
+  /** Connections before: server n + 1 has the next turn. Default 1. */
+  readonly turns?: number
+  readonly plans: readonly (Plan & { readonly to?: string; readonly localPort?: number; readonly afterMs?: number })[]
+  /** What one who looks on makes sure of in the run without faults. */
+  readonly expect?: (outcome: Outcome) => string | undefined
+}
+
+export interface Outcome {
+  readonly violations: readonly string[]
+  /** Of each conversation. */
+  readonly statuses: readonly string[]
+  /** What was sent while the scenario lasted. */
+  readonly frames: readonly string[]
+  /** Of each server in that time. */
+  readonly slices: readonly number[]
+  readonly moved: number
+  readonly servedOn: readonly (string | undefined)[]
+  readonly virtualMs: number
+}
+
+const LEASE_MS = 2000
+const MEMORY_BYTES = 16 << 20
+const RAM_BYTES = 4 << 20
+/** A conversation is over by then whatever happens: keep-alive gives up after 10 s and nine intervals of 75 s. */
+const DEADLINE_MS = 800_000
+/** The last frames: release, TIME-WAIT. */
+const AFTERMATH_MS = 500
+/** By then the leases, the repetitions and two looks at each resting row are over. */
+const QUIET_MS = 200_000
+const POOLS = ['tcbUsed', 'forwardUsed', 'migrationUsed', 'timeWaitUsed', 'hostCount', 'synReceived']
+const ROUND_ROBIN = 3
+const SMALL_TALK: Plan = { port: PORT_CLIENT_FIRST, rounds: [{ upload: 0, download: 100 }], ends: 'client' }
+
+/** Runs a scenario with these faults in it. */
+export async function runCase(scenario: Scenario, faults: readonly Fault[]): Promise<Outcome> {
+  const run = new Run(scenario, faults)
+  try {
+    return await run.go()
+  } finally {
+    await run.close()
+  }
+}
+
+class Run implements Inspector {
+  readonly #scenario: Scenario
+  readonly #faults: readonly Fault[]
+  readonly #kit: FarmKit
+  readonly #ledger: Ledger
+  readonly #monitor: Monitor
+  readonly #frames: string[] = []
+  #armed = false
+  #expected = 0
+  #cut = false
+  #slicesBefore: number[] = []
+  #pending: Extract<Fault, { kind: 'off' }>[] = []
+
+  constructor(scenario: Scenario, faults: readonly Fault[]) {
+    this.#scenario = scenario
+    this.#faults = faults
+    const { boot, clientBoot, ...options } = scenario.options ?? {}
+    const small = { maximumConnections: 64, leaseMs: LEASE_MS, stateIntervalMs: 500 }
+    this.#kit = new FarmKit({
+      servers: 2,
+      memoryBytes: MEMORY_BYTES,
+      ramBytes: RAM_BYTES,
+      firstSpeakers: new Map([[PORT_SERVER_FIRST, 'server']]),
+      inspector: this,
+      ...options,
+      boot: { ...small, placement: ROUND_ROBIN, forwardEntries: 256, ...boot },
+      clientBoot: { ...small, ...clientBoot },
+    })
+    this.#ledger = new Ledger(() => this.#kit.farm.now())
+    this.#monitor = new Monitor(this.#kit.servers, this.#kit.clients, (what) => this.#ledger.violate(what))
+    this.#kit.farm.on('crash', (_board, report) => this.#ledger.violate(formatCrash(report).join('\n')))
+  }
+
+  async go(): Promise<Outcome> {
+    const kit = this.#kit
+    const ledger = this.#ledger
+    for (const server of kit.servers) serveConversations(server, ledger)
+    await kit.settle()
+    for (let n = 0; n < (this.#scenario.turns ?? 1); n++) await this.#smallTalk([kit.server(1)])
+    const before = pools(kit.server(1))
+    this.#slicesBefore = kit.servers.map(({ board }) => board.slices)
+    this.#pending = this.#faults.filter((fault) => fault.kind === 'off')
+    this.#armed = true
+    this.#expected = ledger.conversations.length + this.#scenario.plans.length
+    const first = ledger.conversations.length
+    for (const { to = kit.server(1).address, localPort, afterMs, ...plan } of this.#scenario.plans) {
+      const start = () => this.#converse(plan, { to, ...(localPort !== undefined && { localPort }) })
+      if (afterMs === undefined) start()
+      else kit.client().board.hostClock.schedule(afterMs * 1e6, start)
+    }
+    await this.#overWithin(DEADLINE_MS)
+    await this.#runFor(AFTERMATH_MS)
+    this.#armed = false
+    const slices = kit.servers.map(({ board }, n) => board.slices - this.#slicesBefore[n]!)
+    const virtualMs = ledger.nowMs
+    const own = ledger.conversations.slice(first)
+    for (const conversation of own) {
+      if (conversation.status === 'open') ledger.violate(`${conversation} hangs`)
+      else if (conversation.status !== 'complete' && this.#faults.every(isHarmless))
+        ledger.violate(`${conversation} ended with ${conversation.status}`)
+    }
+    const statuses = own.map(({ status }) => status)
+    const servedOn = own.map(({ id }) => ledger.served(id, 0))
+    await this.#afterwards(before)
+    return {
+      violations: ledger.violations.map(({ ms, what }) => `${ms.toFixed(3)} ms: ${what}`),
+      statuses,
+      frames: this.#frames,
+      slices,
+      moved: ledger.moved,
+      servedOn,
+      virtualMs,
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#kit.close()
+  }
+
+  /** Connections that must succeed, one to each of `servers`, all at once. */
+  async #smallTalk(servers: readonly Node[]): Promise<void> {
+    const talks = servers.map(({ address }) => this.#converse(SMALL_TALK, { to: address }))
+    await this.#overWithin(DEADLINE_MS)
+    for (const talk of talks)
+      if (talk.status !== 'complete') this.#ledger.violate(`${talk} without faults ended with ${talk.status}`)
+    await this.#runFor(AFTERMATH_MS)
+  }
+
+  #converse(plan: Plan, options: ConversationOptions): Conversation {
+    return new Conversation(this.#ledger, this.#kit.client(), plan, options)
+  }
+
+  /** Nothing is left, and everything works. */
+  async #afterwards(before: Record<string, number>): Promise<void> {
+    const ledger = this.#ledger
+    const alive = this.#kit.servers.filter(({ board }) => board.serving)
+    await this.#runFor(QUIET_MS)
+    if (this.#faults.some(({ kind }) => kind === 'cut' || kind === 'off')) {
+      await this.#smallTalk([...alive, ...alive])
+      await this.#runFor(QUIET_MS)
+    }
+    for (const node of alive) {
+      const after = pools(node)
+      for (const [name, value] of Object.entries(after))
+        if (value !== before[name]) ledger.violate(`${node.name} has ${name} ${value} left, and had ${before[name]}`)
+    }
+    if (ledger.serverEnds !== 0) ledger.violate(`applications hold ${ledger.serverEnds} connections`)
+  }
+
+  async #overWithin(ms: number): Promise<void> {
+    const end = this.#kit.farm.now() + ms * 1e6
+    const { conversations } = this.#ledger
+    const expected = this.#expected
+    await this.#until(
+      () => conversations.length >= expected && conversations.every(({ status }) => status !== 'open'),
+      end,
+    )
+  }
+
+  async #runFor(ms: number): Promise<void> {
+    await this.#until(() => false, this.#kit.farm.now() + ms * 1e6)
+  }
+
+  async #until(over: () => boolean, endNs: number): Promise<void> {
+    const { farm } = this.#kit
+    // An alarm at the end, so that the clock stops there.
+    this.#kit.client().board.hostClock.schedule(endNs - farm.now(), () => {})
+    await farm.run(() => {
+      this.#switchOff()
+      return over() || farm.now() >= endNs
+    })
+  }
+
+  /** Between two events: whose slice has come. */
+  #switchOff(): void {
+    for (const fault of this.#pending) {
+      const server = this.#kit.server(fault.server)
+      const { board } = server
+      if (board.busy || board.slices - this.#slicesBefore[fault.server - 1]! < fault.at) continue
+      this.#pending = this.#pending.filter((other) => other !== fault)
+      board.powerOff()
+      if (fault.ms !== undefined)
+        this.#kit.client().board.hostClock.schedule(fault.ms * 1e6, () => {
+          this.#kit.powerOnServer(server)
+          serveConversations(server, this.#ledger)
+        })
+    }
+  }
+
+  // ── frames ──
+
+  inspect(interposer: Interposer, passage: Passage, frame: Uint8Array): readonly Copy[] | null {
+    const isHub = interposer.name.endsWith('.hub')
+    if (passage === 'in') {
+      if (isHub) this.#monitor.hub(frame)
+      else this.#monitor.lan(frame)
+      if (this.#armed) {
+        const at = this.#frames.push(`${isHub ? 'hub' : 'lan'} ${describeFrame(frame)}`) - 1
+        const copies = this.#faultsAt(at, frame)
+        if (copies !== null) return copies
+      }
+    }
+    return isHub && this.#cut ? [] : null
+  }
+
+  #faultsAt(at: number, frame: Uint8Array): readonly Copy[] | null {
+    for (const fault of this.#faults) {
+      if (fault.kind === 'off' || fault.at !== at) continue
+      if (fault.kind === 'cut') this.#cutHub(fault.ms)
+      else return copiesOf(fault, frame)
+    }
+    return null
+  }
+
+  #cutHub(ms: number | undefined): void {
+    this.#cut = true
+    if (ms !== undefined)
+      this.#kit.client().board.hostClock.schedule(ms * 1e6, () => {
+        this.#cut = false
+      })
+  }
+}
+
+function copiesOf(fault: Exclude<Fault, { kind: 'off' | 'cut' }>, frame: Uint8Array): readonly Copy[] {
+  switch (fault.kind) {
+    case 'drop':
+      return []
+    case 'twice':
+      return [{}, {}]
+    case 'swap':
+      return [{ afterNext: true, delayNs: 1e9 }]
+    case 'corrupt':
+      return [{ flip: HEADER_BITS + ((fault.at * 7919) % (frame.length * 8 - HEADER_BITS)) }]
+    case 'again':
+      return [{}, { delayNs: fault.ms * 1e6 }]
+    case 'delay':
+      return [{ delayNs: fault.ms * 1e6 }]
+  }
+}
+
+/** What comes before is covered by no checksum but the wire's own. */
+const HEADER_BITS = 14 * 8
+
+/** What is in use of a card's pools. */
+function pools(node: Node): Record<string, number> {
+  const [state] = node.rows(DIRECTORY_STATE)
+  return Object.fromEntries([...POOLS, 'chunkFreeCount'].map((name) => [name, state!.number(name)]))
+}
