@@ -59,7 +59,10 @@ export const BOOT_INTERFACE_ADDRESS = 4 // u32 IPv4, 0 = none
 export const BOOT_INTERFACE_PREFIX = 8 // u32 bits
 export const BOOT_INTERFACE_GATEWAY = 12 // u32 IPv4, 0 = none
 export const BOOT_INTERFACE_MTU = 16 // u32 bytes of IP packet, 0 = 1500
-/** u32: packets that carry this interface's address as their source leave by port n - 1, and by its gateway; 0 = by this one. */
+/**
+ * u32: packets that carry this interface's address as their source leave by port n - 1, and by its gateway; 0 = by this one. Neighbours on the
+ * interface's own link are reached there, and so is everybody while the other link is down.
+ */
 export const BOOT_INTERFACE_REPLY = 20
 export const INTERFACE_ENABLED = 1
 export const INTERFACE_HUB = 2 // the synchronization hub: ipOS frames only

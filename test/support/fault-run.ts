@@ -58,12 +58,18 @@ export function isHarmless(fault: Fault): boolean {
 
 // ── scenarios ──
 
+export interface ScenarioPlan extends Plan {
+  readonly localPort?: number
+  /** It begins when that one is over. */
+  readonly after?: number
+}
+
 export interface Scenario {
   readonly name: string
   readonly options?: FarmKitOptions
   /** Connections before: server n + 1 has the next turn. Default 1. */
   readonly turns?: number
-  readonly plans: readonly (Plan & { readonly to?: string; readonly localPort?: number; readonly afterMs?: number })[]
+  readonly plans: readonly ScenarioPlan[]
   /** What one who looks on makes sure of in the run without faults. */
   readonly expect?: (outcome: Outcome) => string | undefined
 }
@@ -149,11 +155,7 @@ class Run implements Inspector {
     this.#armed = true
     this.#expected = ledger.conversations.length + this.#scenario.plans.length
     const first = ledger.conversations.length
-    for (const { to = kit.server(1).address, localPort, afterMs, ...plan } of this.#scenario.plans) {
-      const start = () => this.#converse(plan, { to, ...(localPort !== undefined && { localPort }) })
-      if (afterMs === undefined) start()
-      else kit.client().board.hostClock.schedule(afterMs * 1e6, start)
-    }
+    for (const [n, { after }] of this.#scenario.plans.entries()) if (after === undefined) this.#begin(n)
     await this.#overWithin(DEADLINE_MS)
     await this.#runFor(AFTERMATH_MS)
     this.#armed = false
@@ -190,6 +192,16 @@ class Run implements Inspector {
     for (const talk of talks)
       if (talk.status !== 'complete') this.#ledger.violate(`${talk} without faults ended with ${talk.status}`)
     await this.#runFor(AFTERMATH_MS)
+  }
+
+  /** Conversation n of the scenario. */
+  #begin(n: number): void {
+    const { plans } = this.#scenario
+    const { localPort, after: _, ...plan } = plans[n]!
+    const options = { to: this.#kit.server(1).address, ...(localPort !== undefined && { localPort }) }
+    this.#converse(plan, options).onClose = () => {
+      for (const [next, { after }] of plans.entries()) if (after === n) this.#begin(next)
+    }
   }
 
   #converse(plan: Plan, options: ConversationOptions): Conversation {

@@ -165,6 +165,7 @@ export class Conversation {
   status: Status = 'open'
   endMs = 0
   localPort = 0
+  onClose: (() => void) | undefined
   readonly #ledger: Ledger
   readonly #node: VirtualNode
   readonly #socket: net.Socket
@@ -310,6 +311,7 @@ export class Conversation {
       const orderly = this.#ended || ends === 'client-reset' || resetAt !== undefined
       this.status = this.#finished && orderly ? 'complete' : 'closed'
     }
+    this.onClose?.()
   }
 }
 
