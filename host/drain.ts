@@ -189,14 +189,13 @@ class ServerDrain implements DrainObserver {
     const server = this.#http!
     const close = (Object.getPrototypeOf(server) as http.Server).closeIdleConnections
     const idle = new Set(collectDestroyed(() => close.call(server)))
-    // It takes those on which no request has come yet for busy.
-    for (const socket of this.#sockets()) if (socket.bytesRead === 0) idle.add(socket)
+    // It takes those on which no request has come yet for busy. Without a parser they are not HTTP's, but the application's own.
+    for (const socket of this.#sockets()) if (socket.bytesRead === 0 && httpOf(socket).parser) idle.add(socket)
     for (const socket of idle) this.#move(socket)
   }
 
   #move(socket: Socket): void {
-    const { _httpMessage: response } = socket as unknown as { _httpMessage?: object | null }
-    if (socket.destroyed || socket.writableEnded || socket[kEndpoint].moving || response) return
+    if (socket.destroyed || socket.writableEnded || socket[kEndpoint].moving || httpOf(socket)._httpMessage) return
     socket.migrate(this.#to, undefined, { asNew: true }).catch(() => this.#sweepLater())
   }
 
@@ -224,6 +223,11 @@ export function expectRequest(server: net.Server, socket: net.Socket): void {
 /** Sockets of `stack` that are connected. */
 function socketsOf(stack: Stack): Socket[] {
   return stack.driver.connections().flatMap(({ owner }) => (owner.endpoint as StreamEndpoint | undefined)?.socket ?? [])
+}
+
+/** What Node's HTTP keeps at a socket that it is in charge of: its parser, and the response that is being sent. */
+function httpOf(socket: net.Socket): { readonly parser?: object | null; readonly _httpMessage?: object | null } {
+  return socket as object
 }
 
 /** A server of plain HTTP/1: the bytes of its sockets are those that its parser sees, and it knows which are idle. */

@@ -185,6 +185,37 @@ boardsTest('a drained connection can be drained again, before its next request',
   t.is(await get(), 'server1 200 hello')
 })
 
+boardsTest(
+  'a connection that an HTTP server was handed is its application’s, until that gives it to HTTP',
+  async (t, boards) => {
+    const responses: http.ServerResponse[] = []
+    const [first, second] = await webServers(boards, (_request, response) => responses.push(response))
+    const handler = handedOver(second)
+    await boards.settle()
+    const { socket: client, get } = browser(boards)
+    const served = get()
+    while (responses.length === 0) await boards.settle()
+    responses[0]!.writeHead(200, { 'content-length': 8 }).write('half')
+    await responses[0]!.socket!.migrate('server2', 4)
+    const { socket } = await handler
+    const asked = once(second, 'drain')
+    const draining = second.drain()
+    t.deepEqual(await asked, [socket, undefined])
+    await boards.settle()
+    t.false(socket.destroyed)
+    socket.write('done')
+    t.is(await served, 'server1 200 halfdone')
+    second.emit('connection', socket)
+    const next = get()
+    await once(second, 'request')
+    responses[1]!.end('here')
+    t.is(await next, 'server2 200 here')
+    t.deepEqual(await draining, { moved: 1, left: 0 })
+    client.destroy()
+    first.close()
+  },
+)
+
 boardsTest('an idle connection that has moved is closed after the keep-alive timeout', async (t, boards) => {
   const [first, second] = await webServers(boards)
   second.keepAliveTimeout = 50

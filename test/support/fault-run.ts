@@ -11,7 +11,6 @@ import {
   type ConversationOptions,
   Ledger,
   type Plan,
-  PORT_CLIENT_FIRST,
   PORT_SERVER_FIRST,
   serveConversations,
 } from '../../toolchain/soak/conversation.ts'
@@ -92,13 +91,15 @@ const MEMORY_BYTES = 16 << 20
 const RAM_BYTES = 4 << 20
 /** A conversation is over by then whatever happens: keep-alive gives up after 10 s and nine intervals of 75 s. */
 const DEADLINE_MS = 800_000
+/** A port that was used a moment ago is asked for again. */
+const PORT_RETRY_MS = 20
 /** The last frames: release, TIME-WAIT. */
 const AFTERMATH_MS = 500
 /** By then the leases, the repetitions and two looks at each resting row are over. */
 const QUIET_MS = 200_000
 const POOLS = ['tcbUsed', 'forwardUsed', 'migrationUsed', 'timeWaitUsed', 'hostCount', 'synReceived']
 const ROUND_ROBIN = 3
-const SMALL_TALK: Plan = { port: PORT_CLIENT_FIRST, rounds: [{ upload: 0, download: 100 }], ends: 'client' }
+const SMALL_TALK = { rounds: [{ upload: 0, download: 100 }], ends: 'client' } as const
 
 /** Runs a scenario with these faults in it. */
 export async function runCase(scenario: Scenario, faults: readonly Fault[]): Promise<Outcome> {
@@ -118,7 +119,8 @@ class Run implements Inspector {
   readonly #monitor: Monitor
   readonly #frames: string[] = []
   #armed = false
-  #expected = 0
+  /** By their plans. */
+  readonly #own: Conversation[] = []
   #cut = false
   #slicesBefore: number[] = []
   #pending: Extract<Fault, { kind: 'off' }>[] = []
@@ -153,15 +155,14 @@ class Run implements Inspector {
     this.#slicesBefore = kit.servers.map(({ board }) => board.slices)
     this.#pending = this.#faults.filter((fault) => fault.kind === 'off')
     this.#armed = true
-    this.#expected = ledger.conversations.length + this.#scenario.plans.length
-    const first = ledger.conversations.length
     for (const [n, { after }] of this.#scenario.plans.entries()) if (after === undefined) this.#begin(n)
-    await this.#overWithin(DEADLINE_MS)
+    const own = this.#own
+    const isOver = ({ status }: Conversation) => status !== 'open' && status !== 'EADDRINUSE'
+    await this.#within(DEADLINE_MS, () => own.length === this.#scenario.plans.length && own.every(isOver))
     await this.#runFor(AFTERMATH_MS)
     this.#armed = false
     const slices = kit.servers.map(({ board }, n) => board.slices - this.#slicesBefore[n]!)
     const virtualMs = ledger.nowMs
-    const own = ledger.conversations.slice(first)
     for (const conversation of own) {
       if (conversation.status === 'open') ledger.violate(`${conversation} hangs`)
       else if (conversation.status !== 'complete' && this.#faults.every(isHarmless))
@@ -187,8 +188,9 @@ class Run implements Inspector {
 
   /** Connections that must succeed, one to each of `servers`, all at once. */
   async #smallTalk(servers: readonly Node[]): Promise<void> {
-    const talks = servers.map(({ address }) => this.#converse(SMALL_TALK, { to: address }))
-    await this.#overWithin(DEADLINE_MS)
+    const { port } = this.#scenario.plans[0]!
+    const talks = servers.map(({ address }) => this.#converse({ ...SMALL_TALK, port }, { to: address }))
+    await this.#within(DEADLINE_MS, () => talks.every(({ status }) => status !== 'open'))
     for (const talk of talks)
       if (talk.status !== 'complete') this.#ledger.violate(`${talk} without faults ended with ${talk.status}`)
     await this.#runFor(AFTERMATH_MS)
@@ -199,9 +201,16 @@ class Run implements Inspector {
     const { plans } = this.#scenario
     const { localPort, after: _, ...plan } = plans[n]!
     const options = { to: this.#kit.server(1).address, ...(localPort !== undefined && { localPort }) }
-    this.#converse(plan, options).onClose = () => {
-      for (const [next, { after }] of plans.entries()) if (after === n) this.#begin(next)
+    const conversation = this.#converse(plan, options)
+    this.#own[n] = conversation
+    conversation.onClose = () => {
+      if (conversation.status === 'EADDRINUSE') this.#later(PORT_RETRY_MS, () => this.#begin(n))
+      else for (const [next, { after }] of plans.entries()) if (after === n) this.#begin(next)
     }
+  }
+
+  #later(ms: number, callback: () => void): void {
+    this.#kit.client().board.hostClock.schedule(ms * 1e6, callback)
   }
 
   #converse(plan: Plan, options: ConversationOptions): Conversation {
@@ -225,27 +234,19 @@ class Run implements Inspector {
     if (ledger.serverEnds !== 0) ledger.violate(`applications hold ${ledger.serverEnds} connections`)
   }
 
-  async #overWithin(ms: number): Promise<void> {
-    const end = this.#kit.farm.now() + ms * 1e6
-    const { conversations } = this.#ledger
-    const expected = this.#expected
-    await this.#until(
-      () => conversations.length >= expected && conversations.every(({ status }) => status !== 'open'),
-      end,
-    )
-  }
-
   async #runFor(ms: number): Promise<void> {
-    await this.#until(() => false, this.#kit.farm.now() + ms * 1e6)
+    await this.#within(ms, () => false)
   }
 
-  async #until(over: () => boolean, endNs: number): Promise<void> {
+  /** Until it is over, and so long at most. */
+  async #within(ms: number, isOver: () => boolean): Promise<void> {
     const { farm } = this.#kit
-    // An alarm at the end, so that the clock stops there.
-    this.#kit.client().board.hostClock.schedule(endNs - farm.now(), () => {})
+    const endNs = farm.now() + ms * 1e6
+    // The clock stops there, whatever else happens.
+    this.#later(ms, () => {})
     await farm.run(() => {
       this.#switchOff()
-      return over() || farm.now() >= endNs
+      return isOver() || farm.now() >= endNs
     })
   }
 
@@ -258,7 +259,7 @@ class Run implements Inspector {
       this.#pending = this.#pending.filter((other) => other !== fault)
       board.powerOff()
       if (fault.ms !== undefined)
-        this.#kit.client().board.hostClock.schedule(fault.ms * 1e6, () => {
+        this.#later(fault.ms, () => {
           this.#kit.powerOnServer(server)
           serveConversations(server, this.#ledger)
         })
@@ -293,7 +294,7 @@ class Run implements Inspector {
   #cutHub(ms: number | undefined): void {
     this.#cut = true
     if (ms !== undefined)
-      this.#kit.client().board.hostClock.schedule(ms * 1e6, () => {
+      this.#later(ms, () => {
         this.#cut = false
       })
   }
