@@ -133,6 +133,7 @@ class Run {
     const [other] = this.#farm.servers.filter((server) => server !== node)
     const leaveNs = clock.now() + PAUSE_NS + this.#random.below(PAUSE_NS)
     socket.on('error', (error) => this.#fail(error))
+    socket.resume()
     const turn = () => {
       socket.write(Uint8Array.of(n++))
       if (clock.now() < leaveNs || this.#begun === this.#migrations) clock.schedule(WRITE_NS, turn)

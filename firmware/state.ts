@@ -139,7 +139,7 @@ export class State {
   /** Server State table, and how many rows it has; 1 = no peers. */
   serverBase: u32
   serverCount: u32
-  /** Port on the synchronization hub; MAC_PORTS = none. */
+  /** Port on the synchronization hub; 0xff = none. */
   hubPort: u32
   forwardBase: u32
   forwardCount: u32

@@ -12,7 +12,15 @@ const RETRY_NS = 200e6
 /** How often a process that is being drained looks for servers with connections. */
 const LOOK_NS = 100e6
 
+// What Node's HTTP publishes (node:diagnostics_channel).
+const requestStarted = 'http.server.request.start'
 const responseFinished = 'http.server.response.finish'
+
+interface HttpMessage {
+  readonly server: net.Server
+  readonly socket: net.Socket
+  readonly response: http.ServerResponse
+}
 
 /** The stack that a server listens on, or has listened on. */
 const stacks = new WeakMap<net.Server, Stack>()
@@ -98,9 +106,18 @@ class ServerDrain implements DrainObserver {
   readonly #account: ServerAccount
   readonly #stack: Stack
   readonly #http: http.Server | null
-  readonly #asked = new WeakSet<Socket>()
+  /** What the application was asked about: connections, and responses of HTTP. */
+  readonly #asked = new WeakSet<object>()
+  readonly #onStart = (message: unknown) => {
+    const { server, socket, response } = message as HttpMessage
+    if (server !== this.#server || server.listenerCount('drain') === 0) return
+    // Once its handler has run.
+    process.nextTick(() => {
+      if (this.#account[kDrain] === this && httpOf(socket)._httpMessage === response) this.#ask(socket as Socket)
+    })
+  }
   readonly #onFinish = (message: unknown) => {
-    if ((message as { server: unknown }).server === this.#server) this.#sweepSoon()
+    if ((message as HttpMessage).server === this.#server) this.#sweepSoon()
   }
   #to: string | undefined
   #holders = 0
@@ -129,6 +146,7 @@ class ServerDrain implements DrainObserver {
     this.#account[kDrain] = undefined
     if (this.#timer !== null) this.#stack.clock.clear(this.#timer)
     if (this.#http === null) return
+    diagnostics.unsubscribe(requestStarted, this.#onStart)
     diagnostics.unsubscribe(responseFinished, this.#onFinish)
     Reflect.deleteProperty(this.#http, 'closeIdleConnections')
   }
@@ -159,6 +177,7 @@ class ServerDrain implements DrainObserver {
   #begin(): void {
     this.#account[kDrain] = this
     if (this.#http !== null) {
+      diagnostics.subscribe(requestStarted, this.#onStart)
       diagnostics.subscribe(responseFinished, this.#onFinish)
       // Node itself calls it too, from `close`: what would be closed for being idle can move as well.
       Object.defineProperty(this.#http, 'closeIdleConnections', { value: () => this.#sweep(), configurable: true })
@@ -167,10 +186,11 @@ class ServerDrain implements DrainObserver {
     for (const socket of this.#sockets()) this.#ask(socket)
   }
 
-  /** Asks the application to hand `socket` over. */
+  /** Asks the application to hand `socket` over: once, or once for each response that is being sent. */
   #ask(socket: Socket): void {
-    if (socket.destroyed || socket[kEndpoint].moving || this.#asked.has(socket)) return
-    this.#asked.add(socket)
+    const about = httpOf(socket)._httpMessage ?? socket
+    if (socket.destroyed || socket[kEndpoint].moving || this.#asked.has(about)) return
+    this.#asked.add(about)
     this.#server.emit('drain', socket, this.#to)
   }
 

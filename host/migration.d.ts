@@ -43,7 +43,8 @@ declare module 'net' {
   interface Server {
     /**
      * Moves this server's connections to other servers, and those that it accepts meanwhile. An http.Server's move by themselves, each as
-     * soon as it is between two requests; of the others the application hears by 'drain'. Resolves when no connection is left.
+     * soon as it is between two requests. Of the others, and of responses that are being sent, the application hears by 'drain'. Resolves
+     * when no connection is left.
      */
     drain(options?: DrainOptions): Promise<DrainResult>
 

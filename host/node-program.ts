@@ -102,6 +102,7 @@ class ProgramControl {
   readonly #near: MessagePort
   readonly #waiting = new Map<number, (report: ProcessReport | undefined) => void>()
   #lastId = 0
+  #closed = false
 
   constructor() {
     const { port1, port2 } = new MessageChannel()
@@ -115,7 +116,8 @@ class ProgramControl {
     this.#near.postMessage(message)
   }
 
-  report(): Promise<ProcessReport | undefined> {
+  async report(): Promise<ProcessReport | undefined> {
+    if (this.#closed) return undefined
     const id = ++this.#lastId
     const timer = setTimeout(() => this.#settle(id, undefined), ANSWER_MS).unref()
     return new Promise<ProcessReport | undefined>((resolve) => {
@@ -125,6 +127,7 @@ class ProgramControl {
   }
 
   close(): void {
+    this.#closed = true
     this.#near.close()
     for (const id of [...this.#waiting.keys()]) this.#settle(id, undefined)
   }

@@ -10,7 +10,7 @@ import { packageVersion } from '../toolchain/package-root.ts'
 import { inic } from './support/cli.ts'
 import { temporaryDirectory, tinyFirmware } from './support/tiny-firmware.ts'
 
-const COMMANDS = ['build', 'flash', 'check', 'run', 'inspect', 'capture', 'bench']
+const COMMANDS = ['build', 'flash', 'check', 'run', 'inspect', 'capture', 'drain', 'bench']
 
 test('--version and --help', async (t) => {
   t.like(await inic(['--version']), { code: 0, stdout: `${packageVersion}\n` })
@@ -89,6 +89,20 @@ const REFUSED: Record<string, { args: string[]; code?: number; says: RegExp[] }>
   'inspect: an address of no form': { args: ['inspect', 'memory', '--at', 'x'], says: [/Write an address/] },
   'inspect: no farm is running': {
     args: ['inspect', 'tables', '--state', '/nonexistent'],
+    code: 3,
+    says: [/no farm is running/, /inic run/],
+  },
+  'drain: no server': { args: ['drain'], says: [/missing required argument 'server'/] },
+  'drain: a time of no form': {
+    args: ['drain', 'server1', '--timeout', '30'],
+    says: [/Write a time with its unit, as in 30s/],
+  },
+  'drain: to take back what is asked for': {
+    args: ['drain', 'server1', '--undo', '--to', 'server2'],
+    says: [/--undo goes without --to and --timeout/],
+  },
+  'drain: no farm is running': {
+    args: ['drain', 'server1', '--state', '/nonexistent'],
     code: 3,
     says: [/no farm is running/, /inic run/],
   },

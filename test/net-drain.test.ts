@@ -100,6 +100,32 @@ boardsTest('a busy connection moves right after its response', async (t, boards)
   socket.destroy()
 })
 
+boardsTest('of a response that begins while draining the application is asked too', async (t, boards) => {
+  const responses: http.ServerResponse[] = []
+  const [first] = await webServers(boards, (_request, response) => responses.push(response))
+  const { get } = browser(boards)
+  const served = get()
+  while (responses.length === 0) await boards.settle()
+  boards.network.holdsMoves = true
+  const asked: net.Socket[] = []
+  first.on('drain', (socket) => asked.push(socket))
+  const draining = first.drain()
+  responses[0]!.end('one')
+  await served
+  await boards.settle()
+  // It could not move, and the next request is here.
+  boards.network.moves[0]!.finish(STATUS_ECONNREFUSED)
+  boards.network.holdsMoves = false
+  const next = get()
+  await once(first, 'request')
+  await boards.settle()
+  t.is(asked.length, 2)
+  t.is(asked[0], asked[1])
+  responses[1]!.end('two')
+  t.is(await next, 'server1 200 two')
+  t.deepEqual(await draining, { moved: 1, left: 0 })
+})
+
 boardsTest('a request that is half here is served here first', async (t, boards) => {
   const [first] = await webServers(boards)
   const { socket, get, answer } = browser(boards)

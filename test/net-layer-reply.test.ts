@@ -1,4 +1,5 @@
 import test from 'ava'
+import { BOOT_FLAG_ALWAYS_COOKIES, BOOT_FLAG_NO_TAIL_PROBES } from '../abi/boot.ts'
 import { EVENT_UDP_BOUND, FIRST_SPEAKER_CLIENT, OP_LISTEN, OP_UDP_BIND, OP_UDP_SEND } from '../abi/messages.ts'
 import { BareCard, type CardSettings, command, DEFAULT_INTERFACES, type EventRecord } from './support/bare-card.ts'
 import {
@@ -23,6 +24,9 @@ import {
   tcpFrame,
   udpFrame,
 } from './support/packets.ts'
+import { tcpTest } from './support/tcp-net.ts'
+import type { Seen } from './support/tcp-script.ts'
+import { established } from './support/tcp-states.ts'
 
 /** FIG. 2: what clients send comes in by port 0, what goes to them leaves by port 1. */
 const CLIENT = '203.0.113.7'
@@ -67,7 +71,7 @@ for (const [title, frame, answer] of [
 }
 
 test('a SYN-ACK with a cookie leaves by the reply port', (t) => {
-  const card = listeningCard({ flags: 8 })
+  const card = listeningCard({ flags: BOOT_FLAG_ALWAYS_COOKIES })
   card.receive(0, tcpFrame({ ...FROM_CLIENT, ...SYN }))
   expectFrames(t, card.run(), [{ ...TO_CLIENT, tcp: { flags: 'SA' } }])
 })
@@ -141,6 +145,25 @@ test('while the link of the reply port is down, the own port serves, for connect
   )
 })
 
+tcpTest(
+  'a conversation outlives the link that its replies took: what was lost is repeated over the other',
+  (net) => {
+    const c = established(net, { peer: { ...GATEWAY, ip: CLIENT } })
+    const way = ({ packet }: Seen) => packet.destinationMac
+    c.write('by the reply port')
+    const first = c.expect({ flags: 'PA' })
+    if (way(first) !== GATEWAY_B.mac) net.fail(`sent to ${way(first)}`)
+    net.card.setLink(1, false)
+    const again = c.expect({ flags: 'PA', seq: 1, payload: 'by the reply port', after: 200 })
+    if (way(again) !== GATEWAY.mac) net.fail(`repeated to ${way(again)}`)
+    c.send({ flags: 'A' })
+    c.write('and on')
+    if (way(c.expect({ flags: 'PA', payload: 'and on' })) !== GATEWAY.mac) net.fail('not by the link that is up')
+    c.send({ flags: 'A' })
+  },
+  { ...replySettings(), flags: BOOT_FLAG_NO_TAIL_PROBES },
+)
+
 test('the MSS that is offered fits the way in, that of what is sent the way out', (t) => {
   const [first, second, hub] = DEFAULT_INTERFACES
   for (const [inMtu, outMtu, offered] of [
@@ -149,7 +172,7 @@ test('the MSS that is offered fits the way in, that of what is sent the way out'
     [1500, 1500, 1460],
   ] as const) {
     const interfaces = [{ ...first, mtu: inMtu, reply: 1 }, { ...second, mtu: outMtu }, hub!]
-    for (const flags of [0, 8]) {
+    for (const flags of [0, BOOT_FLAG_ALWAYS_COOKIES]) {
       const card = listen(settledCard({ memoryBytes: 0x1000000, interfaces, flags }))
       card.receive(0, tcpFrame({ ...FROM_CLIENT, ...SYN, options: { mss: 1460 } }))
       t.is(parse(card.run()[0]!.frame).tcp?.options.mss, offered, `${inMtu} in, ${outMtu} out, flags ${flags}`)

@@ -71,6 +71,9 @@ export class Server {
   servicesMissing: u16
 }
 
+/** `hubPort` of a card without one: no port's number, nor that of the loopback. */
+const NO_PORT: u32 = 0xff
+
 /** The row of this server. */
 export const SELF: u32 = 0
 /** Stride of the table, bytes. */
@@ -89,7 +92,7 @@ export function serversInitialize(): void {
   st.serverCount = 1 + min<u32>(load<u32>(BOOT_BASE + BOOT_PEER_COUNT), MAXIMUM_PEERS)
   st.serverBase = carve(st.serverCount * SERVER_BYTES)
   directoryAdd(DIRECTORY_SERVERS, st.serverBase, SERVER_BYTES, st.serverCount)
-  st.hubPort = MAC_PORTS
+  st.hubPort = NO_PORT
   const self = serverAt(SELF)
   self.index = load<u32>(BOOT_BASE + BOOT_SERVER_INDEX)
   // Places of all servers fit; without peers there is nobody to tell apart.

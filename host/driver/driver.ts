@@ -33,9 +33,6 @@ import {
   OP_UNLISTEN,
   RX_DATA,
   RX_DATAGRAM,
-  RX_DATAGRAM_HEADER_BYTES,
-  RX_DATAGRAM_REMOTE_ADDRESS,
-  RX_DATAGRAM_REMOTE_PORT,
   RX_FLAG_END,
   RX_FLAGS,
   RX_HEADER_BYTES,
@@ -65,7 +62,8 @@ import {
 } from './board-commands.ts'
 import { type ConnectionHost, type ConnectionOwner, TcpConnection } from './connection.ts'
 import { ControlQueue } from './control.ts'
-import { failConnect, loseEndpoint, NO_DATAGRAMS, NOBODY, resetConnection, runAll } from './endings.ts'
+import { Datagrams } from './datagrams.ts'
+import { failConnect, loseEndpoint, NOBODY, resetConnection, runAll } from './endings.ts'
 import { HandleTable } from './handle-table.ts'
 import { Intake, RECORD_NONE, RECORD_RX } from './intake.ts'
 import { EVENT_STRIDE, layoutRam, type RamLayout, RX_BUFFER_BYTES } from './layout.ts'
@@ -125,14 +123,14 @@ export class Driver implements ConnectionHost, DatagramHost, ListenerHost {
   readonly #connecting = new HandleTable<TcpConnection>()
   readonly #connections = new HandleTable<TcpConnection>()
   readonly #listeners = new HandleTable<TcpListener>()
-  readonly #binding = new HandleTable<UdpEndpoint>()
-  readonly #endpoints = new HandleTable<UdpEndpoint>()
+  readonly #datagrams: Datagrams
   readonly #arrivals = new Arrivals()
 
   /** Takes the queue set over. Throws RangeError if its RAM is too small. */
   constructor(bus: Bus, options: DriverOptions = {}) {
     this.#bus = bus
     this.ram = new Ram(bus.ram)
+    this.#datagrams = new Datagrams(this.ram, this)
     this.#layout = layoutRam(bus.ram.byteLength)
     this.#processId = options.processId ?? 0
     this.#onFault =
@@ -164,9 +162,7 @@ export class Driver implements ConnectionHost, DatagramHost, ListenerHost {
 
   /** Sockets of all kinds that the driver knows. */
   get sockets(): number {
-    return (
-      this.#connecting.size + this.#connections.size + this.#listeners.size + this.#binding.size + this.#endpoints.size
-    )
+    return this.#connecting.size + this.#connections.size + this.#listeners.size + this.#datagrams.size
   }
 
   /** True once the card has taken everything that was sent, or will take nothing more. */
@@ -230,10 +226,10 @@ export class Driver implements ConnectionHost, DatagramHost, ListenerHost {
   bind(owner: DatagramOwner, address: number, port: number, flags: number): UdpEndpoint {
     const cookie = this.#nextCookie()
     const endpoint = new UdpEndpoint(this, owner, cookie)
-    this.#binding.set(cookie, endpoint)
+    this.#datagrams.add(endpoint)
     if (!this.#command(OP_UDP_BIND, cookie, address, port | (flags << 16))) {
       process.nextTick(() => {
-        if (this.#binding.delete(cookie)) owner.onBound(this.#downStatus, address, port)
+        if (this.#datagrams.remove(endpoint)) owner.onBound(this.#downStatus, address, port)
       })
     }
     return endpoint
@@ -278,8 +274,7 @@ export class Driver implements ConnectionHost, DatagramHost, ListenerHost {
   }
 
   unbind(endpoint: UdpEndpoint): void {
-    this.#binding.delete(endpoint.cookie)
-    this.#endpoints.delete(endpoint.handle)
+    this.#datagrams.remove(endpoint)
   }
 
   setOption(handle: number, option: number, value: number): void {
@@ -325,7 +320,7 @@ export class Driver implements ConnectionHost, DatagramHost, ListenerHost {
       this.#lastCookie === 0 ||
       this.#listeners.has(this.#lastCookie) ||
       this.#connecting.has(this.#lastCookie) ||
-      this.#binding.has(this.#lastCookie)
+      this.#datagrams.hasCookie(this.#lastCookie)
     )
     return this.#lastCookie
   }
@@ -363,16 +358,15 @@ export class Driver implements ConnectionHost, DatagramHost, ListenerHost {
       ...this.#connecting.values().map((c) => () => failConnect(c, status)),
       ...this.#connections.values().map((c) => () => resetConnection(c, status)),
       ...this.#listeners.values().map((l) => () => l.owner.onListenerLost(status)),
-      ...this.#binding.values().map((e) => () => loseEndpoint(e, status)),
-      ...this.#endpoints.values().map((e) => () => loseEndpoint(e, status)),
+      ...this.#datagrams.takeAll().map((e) => () => loseEndpoint(e, status)),
     ]
     this.#forgetAll()
     runAll(victims)
   }
 
   #forgetAll(): void {
-    for (const table of [this.#connecting, this.#connections, this.#listeners, this.#binding, this.#endpoints])
-      table.clear()
+    for (const table of [this.#connecting, this.#connections, this.#listeners]) table.clear()
+    this.#datagrams.takeAll()
     this.#arrivals.clear()
   }
 
@@ -494,20 +488,7 @@ export class Driver implements ConnectionHost, DatagramHost, ListenerHost {
     }
     if ((kind & 0xffff) !== RX_DATAGRAM)
       throw new QueueFault(`The card delivered an RX record of type ${kind & 0xffff}.`)
-    if (bytes < RX_DATAGRAM_HEADER_BYTES || length > bytes - RX_DATAGRAM_HEADER_BYTES) {
-      throw new QueueFault(`The card delivered a datagram of ${length} bytes in a record of ${bytes}.`)
-    }
-    const endpoint = this.#endpoints.get(handle)
-    if (endpoint === undefined) {
-      this.staleRecords++
-      return
-    }
-    const data = this.ram.copy(address + RX_DATAGRAM_HEADER_BYTES, length)
-    const remoteAddress = words[(address + RX_DATAGRAM_REMOTE_ADDRESS) >>> 2]!
-    const remotePort = words[(address + RX_DATAGRAM_REMOTE_PORT) >>> 2]! & 0xffff
-    if (!endpoint.deliver(data, remoteAddress, remotePort)) {
-      throw new QueueFault(`The card delivered a datagram of ${length} bytes that socket ${handle} had no credit for.`)
-    }
+    if (!this.#datagrams.receive(address, bytes, handle, length)) this.staleRecords++
   }
 
   /** `at`: word index of the event. */
@@ -584,37 +565,15 @@ export class Driver implements ConnectionHost, DatagramHost, ListenerHost {
       case EVENT_UNLISTENED:
         return
       case EVENT_UDP_BOUND:
-        this.#bound(at, status, handle, cookie)
+        if (status === STATUS_OK && this.#datagrams.hasCookie(cookie)) this.#checkHandle(handle)
+        this.#datagrams.bound(at, status, handle, cookie)
         return
-      case EVENT_UDP_ERROR: {
-        const endpoint = this.#endpoints.get(handle)
-        if (endpoint === undefined) this.staleRecords++
-        else
-          endpoint.owner.onDatagramError(
-            status,
-            words[at + (EVENT_REMOTE_ADDRESS >>> 2)]!,
-            this.#port(at, EVENT_REMOTE_PORT),
-          )
+      case EVENT_UDP_ERROR:
+        if (!this.#datagrams.failed(at, status, handle)) this.staleRecords++
         return
-      }
       default:
         throw new QueueFault(`The card sent an event of type ${type}, which this driver does not know.`)
     }
-  }
-
-  #bound(at: number, status: number, handle: number, cookie: number): void {
-    const endpoint = this.#binding.get(cookie)
-    if (endpoint === undefined) {
-      // Closed while the card's answer was on its way.
-      if (status === STATUS_OK) new UdpEndpoint(this, NO_DATAGRAMS, 0).open(handle, 0).close()
-      return
-    }
-    this.#binding.delete(cookie)
-    if (status === STATUS_OK) {
-      this.#checkHandle(handle)
-      this.#endpoints.set(handle, endpoint.open(handle, this.ram.words[at + (EVENT_VALUE2 >>> 2)]!))
-    } else endpoint.kill()
-    endpoint.owner.onBound(status, this.ram.words[at + (EVENT_LOCAL_ADDRESS >>> 2)]!, this.#port(at, EVENT_LOCAL_PORT))
   }
 
   /** Takes handle, addresses and credit of a new connection from the event at word `at`. */
@@ -636,7 +595,7 @@ export class Driver implements ConnectionHost, DatagramHost, ListenerHost {
   }
 
   #checkHandle(handle: number): void {
-    if (handle === 0 || this.#connections.has(handle) || this.#endpoints.has(handle)) {
+    if (handle === 0 || this.#connections.has(handle) || this.#datagrams.hasHandle(handle)) {
       throw new QueueFault(`The card named socket ${handle}, which is ${handle === 0 ? 'none' : 'taken'}.`)
     }
   }

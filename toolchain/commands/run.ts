@@ -84,6 +84,7 @@ export function addRunCommand(program: Command): void {
       `
 Examples:
   inic run                                          the example shop, at http://127.0.0.1:8080
+  inic run examples/farm.json                       FIG. 3: two routers, two LANs, three servers
   inic run examples/echo.json --virtual             a farm of board programs, in virtual time
   inic run --publish 0.0.0.0:80:server1:80          for everybody on your network
   sudo inic run --tap lan-a=inic0,123.123.123.9/24  the kernel as a peer on lan-a

@@ -10,6 +10,8 @@ import { serversOnHub } from './directory.ts'
 /** A server's main board, as far as a drain has to do with it. */
 export interface DrainedBoard {
   readonly agent: BoardAgent
+  /** Its INIC runs. */
+  readonly runs: () => boolean
   /** Those that run. */
   readonly processes: () => Iterable<HostedProcess>
 }
@@ -91,7 +93,7 @@ export class Drains {
 
   #board(name: string): DrainedBoard {
     const board = this.#boards.get(name)
-    if (board !== undefined) return board
+    if (board?.runs()) return board
     throw new CommandError(`the INIC of ${name} does not run`, { exitCode: EXIT_BOARD })
   }
 }

@@ -235,7 +235,7 @@ export class FarmSession extends EventEmitter<SessionEvents> {
         measure: () => meter.measure(),
         onFault: (error) => this.emit('remark', `${server.name}: ${error.message}`),
       })
-      this.#mainBoards.set(server.name, { agent, processes })
+      this.#mainBoards.set(server.name, { agent, processes, runs: () => board.cardState === CARD_RUNNING })
     }
   }
 

@@ -1,0 +1,2 @@
+// At work for ever.
+for (;;) Math.random()
