@@ -104,6 +104,8 @@ export interface BoardStatistics {
   fuel: number
   ports: MacStatistics[]
   dma: DmaStatistics
+  /** Interrupts of each process of the main board, by queue set. */
+  interrupts: Record<number, number>
 }
 
 /** What a board needs from its farm. */
@@ -293,6 +295,7 @@ export class Board implements DmaHost, Alarm {
       fuel: this.fuel,
       ports: this.ports.map((port) => port.statistics()),
       dma: this.#dma.statistics(),
+      interrupts: Object.fromEntries([...this.#lines].map(([set, { count }]) => [set, count])),
     }
   }
 
@@ -328,6 +331,7 @@ export class Board implements DmaHost, Alarm {
   raise(line: InterruptLine): void {
     if (line.raised) return
     line.raised = true
+    line.count++
     this.#host.interrupt(line)
   }
 

@@ -26,6 +26,8 @@ export class InterruptLine implements Alarm {
   readonly precise = false
   /** True from the raise to the handler. */
   raised = false
+  /** How often it was raised. */
+  count = 0
   readonly #set: QueueSet
   readonly #runner: HostRunner
 

@@ -218,7 +218,7 @@ class ListenHandle implements ListenerOwner {
   onArrival(connection: TcpConnection, bytes: Buffer | null): void {
     const server = this.#server
     if (bytes === null) {
-      const socket = this.#socketOf(connection)
+      const socket = this.#arrived(connection)
       server.emit('connection', socket)
       expectRequest(server, socket)
       this.#internals[kDrain]?.joined(socket)
@@ -237,9 +237,20 @@ class ListenHandle implements ListenerOwner {
       process.emitWarning(`A connection was handed over with a state that cannot be read: ${(error as Error).message}`)
       return
     }
-    const socket = this.#socketOf(connection)
+    const socket = this.#arrived(connection)
     server.emit('migrate', socket, state)
     this.#internals[kDrain]?.joined(socket)
+  }
+
+  /** As `#socketOf`. What the card does on its own for a listener's new connections, it does not for one that has its settings already. */
+  #arrived(connection: TcpConnection): Socket {
+    const { noDelay, keepAlive, keepAliveInitialDelay } = this.#internals
+    const socket = this.#socketOf(connection)
+    const endpoint = socket[kEndpoint]
+    endpoint.noDelay = endpoint.keepAlive = false
+    endpoint.setNoDelay(noDelay)
+    endpoint.setKeepAlive(keepAlive, keepAliveInitialDelay)
+    return socket
   }
 
   /** The socket of a connection that the card has brought. */

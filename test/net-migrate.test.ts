@@ -275,6 +275,22 @@ boardsTest('servers say whether they take hand-overs, and when that changes', as
   t.is(boards.server2.card.listeners.size, 0)
 })
 
+boardsTest('the new server’s settings are added to those that came along', async (t, boards) => {
+  const { second, peer } = await boards.pair({ noDelay: true, keepAlive: true, keepAliveInitialDelay: 30_000 })
+  const arrived = handedOver(second)
+  await peer.migrate('server2', 'x')
+  await arrived
+  await boards.settle()
+  const [end] = boards.server2.card.ends.values()
+  t.deepEqual(
+    [...(end!.options ?? [])],
+    [
+      [M.OPTION_KEEP_ALIVE, 30],
+      [M.OPTION_NO_DELAY, 1],
+    ],
+  )
+})
+
 boardsTest('connections are counted where they are', async (t, boards) => {
   const { first, second, client, peer } = await boards.pair()
   const count = (server: net.Server) =>

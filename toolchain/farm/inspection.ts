@@ -15,7 +15,7 @@ import type { SymbolFinder } from '../image/boot-loader.ts'
 import { readConnections } from '../inspect/connections.ts'
 import { InicMemoryReader } from '../inspect/inic-memory.ts'
 import { readCounters, readPools } from '../inspect/memory.ts'
-import { readPorts, readQueues } from '../inspect/queues.ts'
+import { readInterrupts, readPorts, readQueues } from '../inspect/queues.ts'
 import { readRouter } from '../inspect/routers.ts'
 import { DEFAULT_ROW_LIMIT, type Table } from '../inspect/table.ts'
 import { readTables } from '../inspect/tables.ts'
@@ -100,7 +100,7 @@ export class Inspector {
   #inspectBoard(board: Board, what: BoardInspection, limit: number): ServerTables {
     const reader = this.reader(board)
     if (reader === undefined) return { server: board.name, tables: [], remark: 'it has not been switched on' }
-    const tables = collect(what, reader, memoryOf(board), limit)
+    const tables = collect(what, reader, board, limit)
     return { server: board.name, tables, ...(!reader.knowsRows && { remark: explainMissing(reader) }) }
   }
 
@@ -116,14 +116,14 @@ export class Inspector {
   }
 }
 
-function collect(what: BoardInspection, reader: InicMemoryReader, memory: DataView, limit: number): Table[] {
+function collect(what: BoardInspection, reader: InicMemoryReader, board: Board, limit: number): Table[] {
   switch (what) {
     case 'tables':
       return readTables(reader, limit)
     case 'connections':
       return [readConnections(reader, limit)]
     case 'queues':
-      return [readQueues(memory), readPorts(memory)]
+      return [readQueues(memoryOf(board)), readInterrupts(board.statistics().interrupts), readPorts(memoryOf(board))]
     case 'memory':
       return [readPools(reader), readCounters(reader)]
   }

@@ -45,6 +45,13 @@ export function readQueues(memory: DataView): Table {
   return table.build()
 }
 
+/** How often each process of the main board was interrupted. @param interrupts by queue set */
+export function readInterrupts(interrupts: Readonly<Record<number, number>>): Table {
+  const table = new TableBuilder('Interrupts', ['set', 'raised'])
+  for (const [set, raised] of Object.entries(interrupts)) table.add(() => [Number(set), raised])
+  return table.build()
+}
+
 /** MAC ports with their counters. */
 export function readPorts(memory: DataView): Table {
   const table = new TableBuilder('MAC ports', ['port', 'link', 'received', 'dropped', 'sent', 'refused'])
