@@ -11,6 +11,7 @@ import {
   IPOS_TYPE,
 } from '../../abi/ipos.ts'
 import { checksumAdd, checksumFinish, checksumFold } from './checksum.ts'
+import { storeWords } from './order.ts'
 
 /**
  * ipOS frames (abi/ipos.ts). `header` is the address of the ipOS header. Accessors read unchecked: lengths and the
@@ -79,13 +80,8 @@ export function iposHeader(
   destination: u32,
   thread: u32,
 ): void {
-  iposStore32(header, IPOS_SOURCE_ADDRESS, source)
-  iposStore16(header, IPOS_SOURCE_PORT, sourcePort)
-  iposStore32(header, IPOS_DESTINATION_ADDRESS, destination)
-  iposStore16(header, IPOS_DESTINATION_PORT, thread)
-  store<u8>(header + IPOS_TYPE, <u8>type)
-  store<u8>(header + IPOS_PROTOCOL, <u8>protocol)
-  store<u16>(header + IPOS_CHECKSUM, 0)
+  const ports = (destination << 16) | thread
+  storeWords(header, source, (sourcePort << 16) | (destination >>> 16), ports, (type << 24) | (protocol << 16))
 }
 
 /** Fills in the checksum. @param payloadSum unfolded sum of what follows the header */

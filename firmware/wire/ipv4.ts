@@ -1,4 +1,5 @@
 import { checksumAdd, checksumFinish, checksumFold } from './checksum.ts'
+import { storeWords } from './order.ts'
 
 /**
  * IPv4 header (RFC 791 §3.1).
@@ -110,12 +111,7 @@ export function ipv4Write(
   source: u32,
   destination: u32,
 ): void {
-  store<u16>(packet, 0x0045)
-  store<u16>(packet, bswap<u16>(<u16>totalBytes), 2)
-  store<u16>(packet, bswap<u16>(<u16>identification), 4)
-  store<u16>(packet, bswap<u16>(<u16>fragment), 6)
-  store<u32>(packet, ttl | (protocol << 8), 8)
-  store<u32>(packet, bswap<u32>(source), 12)
+  storeWords(packet, 0x45000000 | totalBytes, (identification << 16) | fragment, (ttl << 24) | (protocol << 16), source)
   store<u32>(packet, bswap<u32>(destination), 16)
   store<u16>(packet, <u16>checksumFinish(fixedSum(packet)), 10)
 }

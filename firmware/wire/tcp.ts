@@ -1,3 +1,5 @@
+import { storeWords } from './order.ts'
+
 /**
  * TCP header (RFC 9293 §3.1).
  *
@@ -71,13 +73,9 @@ export function tcpHeader(
   flags: u32,
   window: u32,
 ): void {
-  store<u16>(segment, bswap<u16>(<u16>sourcePort))
-  store<u16>(segment + 2, bswap<u16>(<u16>destinationPort))
-  store<u32>(segment + 4, bswap<u32>(sequence))
-  store<u32>(segment + 8, bswap<u32>(acknowledgement))
-  store<u16>(segment + 12, <u16>((headerBytes << 2) | (flags << 8)))
-  store<u16>(segment + 14, bswap<u16>(<u16>window))
-  store<u32>(segment + 16, 0)
+  const ports = (sourcePort << 16) | destinationPort
+  storeWords(segment, ports, sequence, acknowledgement, (headerBytes << 26) | (flags << 16) | window)
+  store<u32>(segment, 0, 16)
 }
 
 /** NOP NOP TSopt. */
