@@ -87,3 +87,24 @@ test.serial('64 connections of wrk by TAP, without an error', async (t) => {
   t.notRegex(stdout, /Socket errors|Non-2xx/, stdout)
   t.true(Number(/(\d+) requests in/.exec(stdout)?.[1]) > 100, stdout)
 })
+
+test.serial('the kernel downloads and uploads over a connection that moves round three servers', async (t) => {
+  const namespace = await makeNamespace(t, ['curl', 'sha256sum'])
+  if ('reason' in namespace) {
+    t.log(`skipped: ${namespace.reason}`)
+    t.pass()
+    return
+  }
+  const directory = await temporaryDirectory()
+  const file = join(packageRoot, 'examples/roaming.json')
+  const options = ['--tap', `lan-a=inic0,${KERNEL}/24`, '--publish', '0:server1:80', '--state', directory]
+  const farm = startInic(t, ['run', file, ...options], { prefix: namespace.prefix })
+  for (const server of ['server1', 'server2', 'server3']) await farm.until(new RegExp(`${server}: listening`))
+  const bytes = 200_000_000
+  const path = join(directory, 'file')
+  await namespace.run('curl', '-sf', '--max-time', '60', '-o', path, `http://${SERVER}/${bytes}/100`)
+  const { stdout: wanted } = await namespace.run('curl', '-sf', `http://${SERVER}/${bytes}/sha256`)
+  t.is((await namespace.run('sha256sum', path)).stdout.slice(0, 64), wanted.trim())
+  const { stdout } = await namespace.run('curl', '-sf', '--max-time', '60', '-T', path, `http://${SERVER}/${bytes}/100`)
+  t.is(stdout, `${bytes} bytes, all right\n`)
+})
