@@ -94,10 +94,11 @@ export function timeWaitRestart(index: u32): void {
 /** Ends the TIME-WAIT: its time is over, or a new connection takes its place. The entry INIC of one that served for it is told. */
 export function timeWaitRemove(index: u32): void {
   const record = timeWaitAt(index)
+  const thread = record.thread
   timeWaitForget(index)
-  if (!record.thread) return
+  if (!thread) return
   const local = record.localAddress
-  releaseStart(local, record.remoteAddress, record.localPort, record.remotePort, record.entry, record.thread)
+  releaseStart(local, record.remoteAddress, record.localPort, record.remotePort, record.entry, thread)
 }
 
 /** Ends the TIME-WAIT without a word to anybody. */
@@ -106,6 +107,8 @@ export function timeWaitForget(index: u32): void {
   const record = timeWaitAt(index)
   tableRemoveTimeWait(index)
   unlink(record)
+  // A free record is nobody's (ipos/loss.ts goes through all of them).
+  record.thread = 0
   record.newer = st.timeWaitFree
   st.timeWaitFree = index
   st.timeWaitUsed--

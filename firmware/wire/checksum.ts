@@ -39,10 +39,12 @@ function sum16(address: u32): v128 {
 }
 
 /** Sixteen bytes of ones, then as many of zeros: 16 - n bytes further on stands a mask that keeps the first n. */
-const MASKS: u32 = memory.data<u8>([
-  255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-  0, 0,
-])
+const MASKS: u32 = <u32>(
+  memory.data<u8>([
+    255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0,
+  ])
+)
 
 /** Sum of the `bytes` bytes, fewer than 16, at `address`; those behind them are loaded and do not count. */
 function sumRest(address: u32, bytes: u32): v128 {

@@ -1,4 +1,4 @@
-import { swapWords } from './order.ts'
+import { storeWords14 } from './order.ts'
 
 /**
  * Ethernet II header.
@@ -30,15 +30,8 @@ export function ethernetType(frame: u32): u32 {
 
 /** Writes the 14 bytes. @param type EtherType, host order */
 export function ethernetWrite(frame: u32, destination: u64, source: u64, type: u32): void {
-  let words = i32x4.splat(<u32>(destination >> 16))
-  words = i32x4.replace_lane(words, 1, <u32>((destination << 16) | (source >> 32)))
-  words = i32x4.replace_lane(words, 2, <u32>source)
-  words = i32x4.replace_lane(words, 3, type << 16)
-  // Not 16 bytes: the packet may stand behind it already.
-  words = swapWords(words)
-  v128.store64_lane(frame, words, 0)
-  v128.store32_lane(frame, words, 2, 8)
-  v128.store16_lane(frame, words, 6, 12)
+  const middle = <u32>((destination << 16) | (source >> 32))
+  storeWords14(frame, <u32>(destination >> 16), middle, <u32>source, type << 16)
 }
 
 /** The MAC address in the 6 bytes at `address`. */

@@ -42,7 +42,9 @@ export class Arrivals {
     if (arrival === undefined) return false
     const { connection, listener, state } = arrival
     if (data.length > state.length - arrival.bytes || last !== (arrival.bytes + data.length === state.length))
-      throw new QueueFault(`The card delivered another length of state for socket ${handle} than it announced.`)
+      throw new QueueFault(
+        `The card announced ${state.length} bytes of state for socket ${handle}, and delivered ${arrival.bytes + data.length}${last ? ' in all' : ' so far'}.`,
+      )
     state.set(data, arrival.bytes)
     arrival.bytes += data.length
     if (!last) return true

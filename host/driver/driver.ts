@@ -585,7 +585,9 @@ export class Driver implements ConnectionHost, DatagramHost, ListenerHost {
     connection.remoteAddress = words[at + (EVENT_REMOTE_ADDRESS >>> 2)]!
     connection.localPort = this.#port(at, EVENT_LOCAL_PORT)
     connection.remotePort = this.#port(at, EVENT_REMOTE_PORT)
-    connection.begin(handle, words[at + (EVENT_VALUE >>> 2)]!, words[at + (EVENT_VALUE2 >>> 2)]!)
+    // Below 0 if its host has overdrawn it, elsewhere, before it moved here.
+    const sendCredit = words[at + (EVENT_VALUE >>> 2)]! | 0
+    connection.begin(handle, sendCredit, words[at + (EVENT_VALUE2 >>> 2)]!)
     this.#connections.set(handle, connection)
     return connection
   }

@@ -104,9 +104,8 @@ export class FakeMoves {
     there.inboxBytes = lengthOf(there.inbox)
     there.finReceived = end.finReceived
     there.finSent = end.finSent
-    // What was overdrawn is not returned as credit once more.
-    there.sendCredit = Math.max(0, end.sendCredit)
-    there.creditOwed = end.creditOwed + Math.min(0, end.sendCredit)
+    there.sendCredit = end.sendCredit
+    there.creditOwed = end.creditOwed
     const state = Buffer.concat(move.state)
     card.tcp.announce(there, M.EVENT_ARRIVED, listener.cookie, state.length)
     for (let at = 0; at < state.length; at += STATE_PIECE) {

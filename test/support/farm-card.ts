@@ -57,7 +57,7 @@ export class Peer {
     this.card = card
     this.row = row
     this.mac = peerMac(row)
-    this.address = peerAddress(row)
+    this.address = peerAddressOf(row)
     this.incarnation = 0x1000 + row
   }
 
@@ -78,7 +78,7 @@ export class Peer {
 }
 
 const peerMac = (row: number) => `02:00:00:00:01:${row.toString(16).padStart(2, '0')}`
-const peerAddress = (row: number) => `192.0.2.${101 + row}`
+export const peerAddressOf = (row: number) => `192.0.2.${101 + row}`
 
 /** The entry that tells a card that its message was heard. */
 export function heardOf({ incarnation, sequence }: StateMessage): Heard {
@@ -98,7 +98,7 @@ export class FarmCard extends BareCard {
 
   constructor({ count = 2, ...settings }: FarmSettings) {
     const rows = Array.from({ length: count }, (_, n) => n + 1)
-    const peers = rows.map((row) => ({ mac: peerMac(row), index: row, addresses: [peerAddress(row)] }))
+    const peers = rows.map((row) => ({ mac: peerMac(row), index: row, addresses: [peerAddressOf(row)] }))
     super({ interfaces: DEFAULT_INTERFACES, memoryBytes: 0x2000000, peers, ...settings })
     for (const row of rows) this.hub.push(new Peer(this, row))
   }
