@@ -95,6 +95,26 @@ test('what is written in one tick costs one doorbell', async (t) => {
   t.is(world.client.driver.state, 'running')
 })
 
+test('a buffer goes back to the card only when its record has been worked off', async (t) => {
+  const world = new Stepped()
+  const { client } = await world.pair()
+  const { card } = world.client
+  const rx = card.queues[QUEUE_RX]!
+  const [end] = card.ends.values()
+  const offered = rx.available
+  const records = 40
+  const seen: number[] = []
+  client.on('data', () => seen.push(rx.available))
+  await world.settle()
+  for (let i = 0; i < records; i++) card.rawRx(M.RX_DATA, end!.handle, 1, Buffer.from('x'))
+  await world.settle()
+  t.is(seen.length, records)
+  seen.forEach((available, i) => {
+    t.true(available - (offered - records) <= i, `while record ${i} is being read, ${available} buffers are the card's`)
+  })
+  t.is(rx.available, offered)
+})
+
 test('a full TX queue is waited for, in order', async (t) => {
   const world = new Stepped({ ramBytes: 2 << 20, creditBytes: 8 << 20 })
   const { client, peer } = await world.pair()

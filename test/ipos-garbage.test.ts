@@ -18,6 +18,7 @@ import {
   tcp,
   udp,
 } from './support/packets.ts'
+import { noise, type Random, randomFrom } from './support/random.ts'
 
 /** Frames in CI; INIC_FUZZ_FRAMES asks for more. */
 const FRAMES = Number(process.env.INIC_FUZZ_FRAMES ?? 24_000)
@@ -29,21 +30,7 @@ const UDP_PORT = 53
 const ALL_OVER_MS = 900_000
 const BASE = 0x10000000
 
-/** xorshift32: quick, and the same everywhere. */
-function randomFrom(seed: number): (below: number) => number {
-  let x = seed | 1
-  return (below) => {
-    x ^= x << 13
-    x ^= x >>> 17
-    x ^= x << 5
-    return (x >>> 0) % below
-  }
-}
-
-type Random = ReturnType<typeof randomFrom>
-
 const pick = <T>(random: Random, values: readonly T[]): T => values[random(values.length)]!
-const noise = (random: Random, length: number) => Uint8Array.from({ length }, () => random(256))
 /** Sequence numbers that lie near each other, so that some fit. */
 const near = (random: Random) => (BASE + random(4) * random(3000)) >>> 0
 

@@ -15,28 +15,12 @@ import {
   tcp,
   udp,
 } from './support/packets.ts'
+import { noise, type Random, randomFrom } from './support/random.ts'
 
 /** Frames in CI; INIC_FUZZ_FRAMES asks for more. */
 const FRAMES = Number(process.env.INIC_FUZZ_FRAMES ?? 100000)
 const SEED = Number(process.env.INIC_FUZZ_SEED ?? 1)
 const BATCH = 64
-
-/** xorshift32: quick, and the same everywhere. */
-function randomFrom(seed: number): (below: number) => number {
-  let x = seed | 1
-  return (below) => {
-    x ^= x << 13
-    x ^= x >>> 17
-    x ^= x << 5
-    return (x >>> 0) % below
-  }
-}
-
-type Random = ReturnType<typeof randomFrom>
-
-function noise(random: Random, length: number): Uint8Array {
-  return Uint8Array.from({ length }, () => random(256))
-}
 
 const PORTS = { sourcePort: 4000, destinationPort: 5000 }
 const TEMPLATES: Uint8Array[] = [

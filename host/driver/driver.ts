@@ -438,9 +438,10 @@ export class Driver implements ConnectionHost, DatagramHost, ListenerHost {
           if (this.#state !== 'running' || !intake.requestInterrupt()) break
           continue
         }
-        if ((++records & (PUBLISH_EVERY - 1)) === 0) intake.publish()
         if (kind === RECORD_RX) this.#receive(intake.address, intake.bytes)
         else this.#event(intake.address >>> 2)
+        // Not before: the card, on a thread of its own, may write to the buffer at once.
+        if ((++records & (PUBLISH_EVERY - 1)) === 0) intake.publish()
       }
       finished = true
     } catch (error) {
