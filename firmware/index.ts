@@ -201,9 +201,11 @@ export function poll(irqs: u32): u32 {
   const st = state()
   timerLatch()
   deliverBegin()
-  // Before any frame is looked at: what we hold on a lease that has run out while we slept speaks no more.
-  stateTimers()
-  lossServe()
+  if (st.farm) {
+    // Before any frame is looked at: what we hold on a lease that has run out while we slept speaks no more.
+    stateTimers()
+    lossServe()
+  }
   if (irqs & IRQ_LINK) netLinkChanged()
   if (irqs & IRQ_QUEUE) queueSetsChanged()
   answersServe()
@@ -253,7 +255,7 @@ function receive(index: u32): bool {
 function timers(): void {
   netTimers()
   timeWaitServe()
-  forwardServe()
+  if (state().farm) forwardServe()
   for (let n: u32 = 0; n < TIMERS_PER_POLL; n++) {
     const index = wheelTake()
     if (!index) break
@@ -263,7 +265,8 @@ function timers(): void {
 
 /** Milliseconds to the next timer, those set in this poll included, or FOREVER. */
 function nextTimerMs(): u32 {
-  let next = min<u32>(min<u32>(netTimers(), stateTimers()), forwardNextMs())
+  let next = netTimers()
+  if (state().farm) next = min<u32>(next, min<u32>(stateTimers(), forwardNextMs()))
   const wheel = wheelNextMs()
   if (wheel >= 0) next = min<u32>(next, wheel)
   const timeWait = timeWaitServe()

@@ -139,6 +139,8 @@ export class State {
   /** Server State table, and how many rows it has; 1 = no peers. */
   serverBase: u32
   serverCount: u32
+  /** 1 = there are other servers, and a hub to reach them by. */
+  farm: u32
   /** Port on the synchronization hub; 0xff = none. */
   hubPort: u32
   forwardBase: u32

@@ -106,6 +106,7 @@ export function serversInitialize(): void {
     st.hubPort = i
     self.mac = ni.mac
   }
+  st.farm = st.serverCount > 1 && st.hubPort < <u32>MAC_PORTS ? 1 : 0
   for (let row: u32 = 1; row < st.serverCount; row++) {
     const block = BOOT_BASE + BOOT_PEERS + (row - 1) * BOOT_PEER_BYTES
     const server = serverAt(row)
@@ -127,8 +128,7 @@ export function serverAt(row: u32): Server {
 
 /** True if there are other servers and a hub to reach them by. */
 export function inFarm(): bool {
-  const st = state()
-  return st.serverCount > 1 && st.hubPort < <u32>MAC_PORTS
+  return state().farm != 0
 }
 
 /** True if server `row` can be given new work: each of us hears the other, and it is not draining. */

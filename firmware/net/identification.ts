@@ -1,6 +1,6 @@
 import { sipHash } from '../hal/random.ts'
-import { carve } from '../mem/carve.ts'
 import { SELF, serverAt } from '../ipos/server.ts'
+import { carve } from '../mem/carve.ts'
 import { state } from '../state.ts'
 
 /**
