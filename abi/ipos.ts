@@ -88,7 +88,9 @@ export const BLOCK_KEEP_ALIVE_PROBES = 125 // u8
 export const BLOCK_SOCKET_OPTIONS = 126 // u16, SOCKET_OPTION_* (abi/messages.ts)
 /** Bytes of application state that follow in IPOS_APPLICATION packets. */
 export const BLOCK_STATE_BYTES = 128 // u32
-export const BLOCK_RESERVED = 132 // 8 bytes, 0
+/** Incarnation of the receiver (STATE_INCARNATION): what was sent to it before it was switched off is late, and not for it. */
+export const BLOCK_RECEIVER = 132 // u32
+export const BLOCK_RESERVED = 136 // 4 bytes, 0
 
 export const BLOCK_VERSION_VALUE = 1
 export const BLOCK_FLAG_SACK = 1
@@ -126,9 +128,9 @@ export const IPOS_RELEASED = 0x85
 export const IPOS_CANCEL = 0x86
 /** A piece of the state that the application hands over. */
 export const IPOS_APPLICATION = 0x87
-/** To the entry INIC: the endpoint has moved on; forward straight to where it is now. */
+/** From the taking INIC to the entry INIC, where that is not who gave: the endpoint is here now; forward to me. */
 export const IPOS_MOVED = 0x88
-/** Answer to IPOS_MOVED. */
+/** Answer to IPOS_MOVED: it is forwarded. Otherwise the answer is IPOS_RELEASE. */
 export const IPOS_MOVED_HEARD = 0x89
 
 export const COMMIT_RECEIVE_END = 22 // u32, RCV.NXT, FIN not counted
@@ -154,6 +156,7 @@ export const REFUSE_NO_MEMORY = 3
 export const REFUSE_WINDOW = 4 // the advertised window is larger than what can be reserved
 export const REFUSE_BLOCK = 5 // the control block is not one
 export const REFUSE_DRAINING = 6
+export const REFUSE_NO_LEASE = 7 // the entry INIC is not heard
 
 export const RELEASE_REASON = 22 // u16, RELEASE_*
 /** Initial sequence number of a new connection at least (RFC 1122 §4.2.2.13), if a SYN is handed back; 0 = any. */
@@ -161,14 +164,14 @@ export const RELEASE_FLOOR = 24 // u32
 export const RELEASE_PACKET_BYTES = 28 // u16, bytes of the IP packet that follows, 0 = none
 export const RELEASE_PACKET = 30
 export const RELEASE_ENDED = 1 // the client knows
-export const RELEASE_UNKNOWN = 2 // no such endpoint: the client may have to be reset
+export const RELEASE_UNKNOWN = 2 // no such endpoint, or it is lost: the client may have to be reset
 
 export const APPLICATION_OFFSET = 22 // u32
 export const APPLICATION_BYTES = 26 // u16
 export const APPLICATION_DATA = 28
 
 export const MOVED_MOVES = 22 // u32, BLOCK_MOVES of the move that it tells of
-export const MOVED_ADDRESS = 26 // u32, of the server where it is now
+export const MOVED_ADDRESS = 26 // u32, of the server where it is now: the sender
 export const MOVED_THREAD = 30 // u16
 export const MOVED_BYTES = 32
 export const MOVED_HEARD_MOVES = 22 // u32

@@ -50,6 +50,7 @@ import { flowInitialize } from './ipos/flow.ts'
 import { forwardInitialize, forwardNextMs } from './ipos/forward.ts'
 import { lossServe } from './ipos/loss.ts'
 import { migrationInitialize } from './ipos/migration.ts'
+import { pastInitialize } from './ipos/past.ts'
 import { forwardServe } from './ipos/serve.ts'
 import { serversInitialize } from './ipos/server.ts'
 import { serviceInitialize } from './ipos/service.ts'
@@ -121,6 +122,7 @@ export function reset(): void {
   flowInitialize()
   migrationInitialize()
   threadInitialize()
+  pastInitialize()
   directoryAdd(DIRECTORY_TCBS, st.tcbBase, TCB_BYTES, st.tcbCount + 1)
   directoryAdd(DIRECTORY_TIME_WAITS, st.timeWaitBase, TIME_WAIT_BYTES, st.timeWaitCount + 1)
   // All the rest holds data.

@@ -156,6 +156,9 @@ export class State {
   connectBuckets: u32
   connectMask: u32
   threadBase: u32
+  /** Thread ports that are past (ipos/past.ts). */
+  pastBase: u32
+  pastMask: u32
   flowBuckets: u32
   flowMask: u32
   flowUsed: u32
@@ -177,6 +180,9 @@ export class State {
   stateNextMs: u32
   /** BOARD_STATE_CONNECTIONS */
   connectionsPinned: u32
+  /** 1 = we were switched on less than a lease ago, which ends then. */
+  newcomer: u32
+  newcomerEndMs: u32
   /** Endpoints in ESTABLISHED or CLOSE-WAIT (RFC 4022: tcpCurrEstab). */
   established: u32
 

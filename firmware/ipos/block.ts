@@ -26,6 +26,7 @@ import {
   BLOCK_RCV_NXT,
   BLOCK_RCV_READ,
   BLOCK_RCV_SCALE,
+  BLOCK_RECEIVER,
   BLOCK_RESERVED,
   BLOCK_RTO,
   BLOCK_RTTVAR,
@@ -156,7 +157,8 @@ export function blockWrite(block: u32, tcb: Tcb, m: Migration): void {
   const options = bit(f, F_NO_DELAY, SOCKET_OPTION_NO_DELAY) | bit(f, F_KEEP_ALIVE, SOCKET_OPTION_KEEP_ALIVE)
   iposStore16(block, BLOCK_SOCKET_OPTIONS, options)
   iposStore32(block, BLOCK_STATE_BYTES, m.stateBytes)
-  store<u64>(block + BLOCK_RESERVED, 0)
+  iposStore32(block, BLOCK_RECEIVER, m.peerIncarnation)
+  store<u32>(block + BLOCK_RESERVED, 0)
 }
 
 /**
@@ -198,7 +200,7 @@ export function blockRead(block: u32, tcb: Tcb, m: Migration): void {
   let f = bit(flags, BLOCK_FLAG_SACK, F_SACK) | bit(flags, BLOCK_FLAG_TIMESTAMPS, F_TIMESTAMPS)
   f |= bit(flags, BLOCK_FLAG_FIN_QUEUED, F_FIN_QUEUED) | bit(flags, BLOCK_FLAG_FIN_SENT, F_FIN_SENT)
   f |= bit(flags, BLOCK_FLAG_FIN_SEEN, F_FIN_SEEN) | bit(flags, BLOCK_FLAG_LOSS, F_LOSS)
-  m.flags |= <u8>(
+  m.flags |= <u16>(
     (bit(flags, BLOCK_FLAG_FIN_RECEIVED, MOVE_FIN_RECEIVED) | bit(flags, BLOCK_FLAG_HANDED_OVER, MOVE_HANDED_OVER))
   )
   m.moves = iposLoad32(block, BLOCK_MOVES)

@@ -59,12 +59,12 @@ export const FORWARD_FREE: u32 = 0
 export const FORWARD_RESERVED: u32 = 1
 /** We are the entry INIC, and the endpoint is on `peer`. */
 export const FORWARDING: u32 = 2
-/** The endpoint was here and is on `peer` now; the entry INIC is told, and what still comes here is sent on. */
+/** The endpoint was here and is on `peer` now: what still comes here is sent on. */
 export const FORWARD_MOVED: u32 = 3
-/** As MOVED, replaced in the table by a newer word about the same connection; only the telling is left. */
-export const FORWARD_TELLING: u32 = 4
 /** The endpoint ended here: `peer`, its entry INIC, is told until it has heard. */
-export const FORWARD_RELEASING: u32 = 5
+export const FORWARD_RELEASING: u32 = 4
+/** As RELEASING, and the client does not know: the entry INIC is to reset it. */
+export const FORWARD_LOST: u32 = 5
 /** UDP, entry INIC: the other server has been asked. */
 export const FORWARD_ASKING: u32 = 6
 /** UDP, serving INIC: datagrams of this client come through `peer`, and answers carry its address. */

@@ -34,15 +34,7 @@ import { tableInsertForward, tableRemoveTcb } from '../tcp/table.ts'
 import { F_ATTACHED, F_FROZEN, F_GUEST, F_HOST, F_QUIET, Tcb, tcbRelease, wantHost, wantOutput } from '../tcp/tcb.ts'
 import { timersResume } from '../tcp/timer.ts'
 import { blockStateMoves, blockWrite, firstUnread, receivedEnd } from './block.ts'
-import {
-  FORWARD_MOVED,
-  FORWARDING,
-  forwardAllocate,
-  forwardAt,
-  forwardList,
-  LIST_REPEAT,
-  LIST_REST,
-} from './forward.ts'
+import { FORWARD_MOVED, FORWARDING, forwardAllocate, forwardAt, forwardList, LIST_REST } from './forward.ts'
 import { iposBegin, iposCommit } from './frame.ts'
 import { heldRelay, heldReplay } from './held.ts'
 import {
@@ -55,18 +47,20 @@ import {
   migrationRest,
   migrationTake,
   OFFERS,
+  PHASE_ARRIVED,
   PHASE_ARRIVING,
   PHASE_COMMITTED,
   PHASE_OFFERED,
   PHASE_PREPARED,
   PHASE_RESTING,
+  repeatIn,
   threadInsert,
   threadRemove,
 } from './migration.ts'
 import { placementChoose } from './placement.ts'
-import { movedSend } from './release.ts'
+import { endpointLost } from './release.ts'
 import { SELF, SERVER_UP, serverAt, serverOfAddress } from './server.ts'
-import { arrivalTimeout } from './take.ts'
+import { arrivalTimer } from './take.ts'
 import { threadChoose } from './thread.ts'
 import { namesOf, roundAnswered, roundsSend, roundsStart, sendCommit } from './transfer.ts'
 
@@ -75,17 +69,14 @@ import { namesOf, roundAnswered, roundsSend, roundsStart, sendCommit } from './t
  * nothing, and the client's packets are kept. Until the other side has acknowledged it may be taken back; afterwards never.
  */
 
-/** First wait for an answer, milliseconds; it doubles. */
-const RETRY_MS: u32 = 3
 /** Connection packets that are sent in vain before another server is asked. */
 const OFFER_TRIES: u32 = 5
-const RETRY_MAXIMUM_MS: u32 = 250
 
 /** Moves an endpoint whose request has come to server `row`. False if it must stay here: a table is full, or the server does not answer. */
 export function giveByRequest(tcb: Tcb, row: u32): bool {
   const m = migrationTake(tcb)
   if (m == null) return false
-  m.flags = <u8>MOVE_ANYWHERE
+  m.flags = <u16>MOVE_ANYWHERE
   if (offer(tcb, m, row)) return true
   migrationRest(tcb)
   return false
@@ -112,11 +103,11 @@ export function giveByHost(tcb: Tcb, address: u32, flags: u32): void {
     return
   }
   takeBack(tcb, m)
-  m.flags = <u8>(MOVE_BY_HOST | (flags & MIGRATE_FLAG_HANDED_OVER ? MOVE_HANDED_OVER : 0))
+  m.flags = <u16>(MOVE_BY_HOST | (flags & MIGRATE_FLAG_HANDED_OVER ? MOVE_HANDED_OVER : 0))
   const named = serverOfAddress(address)
   if (!blockStateMoves(tcb.state)) giveFailed(tcb, m, STATUS_ENOTCONN)
   else if (address == 0) {
-    m.flags |= <u8>MOVE_ANYWHERE
+    m.flags |= <u16>MOVE_ANYWHERE
     elsewhere(tcb, m, STATUS_EHOSTUNREACH)
   } else if (named <= <i32>SELF) giveFailed(tcb, m, STATUS_EINVAL)
   else if (!offer(tcb, m, named)) giveFailed(tcb, m, STATUS_EHOSTUNREACH)
@@ -154,7 +145,7 @@ function offer(tcb: Tcb, m: Migration, row: u32): bool {
   enter(tcb, m, PHASE_OFFERED)
   tcb.flags |= F_FROZEN
   // At the end of this poll, when all that came with the request is taken in.
-  m.flags |= <u8>MOVE_SENDING
+  m.flags |= <u16>MOVE_SENDING
   wantOutput(tcb)
   repeatIn(tcb, m)
   counters().migrationsOffered++
@@ -166,11 +157,6 @@ function enter(tcb: Tcb, m: Migration, phase: u32): void {
   trace(TRACE_MIGRATE, phase | ((<u32>m.peer) << 8), tcb.handle, m.offered)
 }
 
-function repeatIn(tcb: Tcb, m: Migration): void {
-  m.dueMs = state().nowMs + min<u32>(RETRY_MS << min<u32>(m.tries - 1, 8), RETRY_MAXIMUM_MS)
-  timerArm(tcb, m.dueMs)
-}
-
 /** Sends what the phase wants to have sent. False if the transmit ring is full. */
 export function giveOutput(tcb: Tcb): bool {
   const m = migrationOf(tcb)
@@ -178,7 +164,7 @@ export function giveOutput(tcb: Tcb): bool {
   let done = true
   if (m.phase == PHASE_OFFERED) done = sendConnect(tcb, m)
   else if (m.phase == PHASE_COMMITTED) done = roundsSend(tcb, m)
-  if (done) m.flags &= <u8>~MOVE_SENDING
+  if (done) m.flags &= <u16>~MOVE_SENDING
   return done
 }
 
@@ -197,8 +183,8 @@ export function moveTimer(tcb: Tcb): void {
     timerArm(tcb, m.dueMs)
     return
   }
-  if (m.phase == PHASE_PREPARED || m.phase == PHASE_ARRIVING) {
-    arrivalTimeout(tcb, m)
+  if (m.phase == PHASE_PREPARED || m.phase == PHASE_ARRIVING || m.phase == PHASE_ARRIVED) {
+    arrivalTimer(tcb, m)
     return
   }
   if (m.phase == PHASE_OFFERED && m.tries >= OFFER_TRIES) {
@@ -208,7 +194,7 @@ export function moveTimer(tcb: Tcb): void {
   }
   m.tries++
   if (m.phase == PHASE_OFFERED) {
-    m.flags |= <u8>MOVE_SENDING
+    m.flags |= <u16>MOVE_SENDING
     wantOutput(tcb)
   } else if ((m.flags & MOVE_SENDING) == 0) {
     // Rounds or answers were lost: the answer to this tells what is missing.
@@ -229,7 +215,7 @@ export function giveAcknowledged(tcb: Tcb, m: Migration): void {
   m.tries = 1
   enter(tcb, m, PHASE_COMMITTED)
   roundsStart(m, firstUnread(tcb), tcb.sndUna, 0)
-  m.flags |= <u8>MOVE_SENDING
+  m.flags |= <u16>MOVE_SENDING
   wantOutput(tcb)
   repeatIn(tcb, m)
 }
@@ -255,7 +241,7 @@ export function giveProgress(tcb: Tcb, m: Migration, received: u32, queued: u32,
     return
   m.tries = 1
   if (gap || !roundAnswered(tcb, m)) roundsStart(m, received, queued, bytes)
-  m.flags |= <u8>MOVE_SENDING
+  m.flags |= <u16>MOVE_SENDING
   wantOutput(tcb)
   repeatIn(tcb, m)
 }
@@ -280,7 +266,7 @@ function finish(tcb: Tcb, m: Migration): void {
   row.peer = m.peer
   row.entry = m.entry
   row.thread = m.offered
-  row.incarnation = serverAt(m.peer).incarnation
+  row.incarnation = m.peerIncarnation
   row.moves = m.moves + 1
   row.sequence = tcb.rcvNxt
   row.acknowledgement = tcb.sndUna
@@ -292,11 +278,7 @@ function finish(tcb: Tcb, m: Migration): void {
   tableInsertForward(index)
   tcb.flags &= ~F_HOST
   tcbRelease(tcb)
-  if (row.kind == FORWARD_MOVED && row.peer != row.entry) {
-    // Chains collapse: the entry INIC forwards straight to where it is now.
-    movedSend(row)
-    forwardList(row, LIST_REPEAT)
-  } else forwardList(row, LIST_REST)
+  forwardList(row, LIST_REST)
   heldRelay(held, row)
 }
 
@@ -363,11 +345,9 @@ export function giveReleased(tcb: Tcb, m: Migration, ended: bool): void {
   } else giveLost(tcb)
 }
 
-/** The server that an endpoint was committed to is gone, and the endpoint with it: the client is reset. */
+/** The server that an endpoint was committed to is gone, and the endpoint with it. */
 export function giveLost(tcb: Tcb): void {
-  counters().migrationsLost++
-  tcb.flags &= ~F_FROZEN
-  sendReset(tcb)
+  endpointLost(tcb)
   tcpFail(tcb, STATUS_ECONNRESET)
 }
 
@@ -386,6 +366,6 @@ export function giveAbort(tcb: Tcb): void {
     tcpAbandon(tcb, true)
   } else if (m.phase == PHASE_COMMITTED) {
     tcb.flags &= ~F_HOST
-    m.flags &= <u8>~MOVE_BY_HOST
+    m.flags &= <u16>~MOVE_BY_HOST
   }
 }

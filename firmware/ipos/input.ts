@@ -28,12 +28,10 @@ import {
   IPOS_STATE,
   IPOS_TCP,
   IPOS_UDP,
-  MOVED_ADDRESS,
   MOVED_BYTES,
   MOVED_HEARD_BYTES,
   MOVED_HEARD_MOVES,
   MOVED_MOVES,
-  MOVED_THREAD,
   REFUSE_BYTES,
   REFUSE_REASON,
   RELEASE_ENDED,
@@ -48,9 +46,9 @@ import { drop } from '../hal/trace.ts'
 import { ipv4Deliver } from '../net/ipv4.ts'
 import { reassemblyInput } from '../net/reassembly.ts'
 import { counters, state } from '../state.ts'
-import { tableFind, tableRemoveForward } from '../tcp/table.ts'
+import { tableFind } from '../tcp/table.ts'
 import { F_FROZEN, Tcb, tcbAt } from '../tcp/tcb.ts'
-import { TIME_WAIT_TAG } from '../tcp/timewait.ts'
+import { TIME_WAIT_TAG, timeWaitAt, timeWaitForget } from '../tcp/timewait.ts'
 import { ETHERNET_HEADER_BYTES, ethernetSource } from '../wire/ethernet.ts'
 import {
   iposDestination,
@@ -82,16 +80,7 @@ import {
 } from '../wire/ipv4.ts'
 import { tcpDestinationPort, tcpSourcePort } from '../wire/tcp.ts'
 import { flowError, flowInput } from './flow.ts'
-import {
-  FORWARD_MOVED,
-  FORWARD_RELEASING,
-  FORWARD_TAG,
-  FORWARDING,
-  forwardAt,
-  forwardFree,
-  forwardList,
-  LIST_REST,
-} from './forward.ts'
+import { FORWARD_MOVED, FORWARD_TAG, FORWARDING, forwardAt } from './forward.ts'
 import { iposBegin, iposCommit, namesIn, naming } from './frame.ts'
 import { giveAcknowledged, giveComplete, giveProgress, giveRefused, giveReleased } from './give.ts'
 import { forwardReset } from './loss.ts'
@@ -106,10 +95,19 @@ import {
   threadFind,
 } from './migration.ts'
 import { relay } from './relay.ts'
-import { movedSend, releaseHear, releaseSend } from './release.ts'
-import { peerOfMac, portOfServer, SELF, serverAt, serverOfAddress } from './server.ts'
+import { forwardEvict, isReleasing, releaseHear, releaseReason, releaseSend } from './release.ts'
+import { peerOfMac, portOfServer, SELF, serverAt } from './server.ts'
 import { stateInput } from './state.ts'
-import { committedWhole, takeCommit, takeCommitted, takeConnect, takeForget, takeProgress } from './take.ts'
+import {
+  committedWhole,
+  takeCommit,
+  takeCommitted,
+  takeConnect,
+  takeForget,
+  takeHeard,
+  takeProgress,
+  takeRefused,
+} from './take.ts'
 import { stateTake, transferTake } from './transfer.ts'
 
 /** Takes one ipOS frame of the synchronization hub. @param bytes of the frame */
@@ -160,11 +158,11 @@ function tcpMessage(from: u32, type: u32, header: u32, size: u32): bool {
   } else if (type == IPOS_RELEASE) return releaseInput(from, header, size)
   else if (type == IPOS_RELEASED) releasedInput(from, header)
   else if (type == IPOS_CANCEL) {
-    const tcb = connected(header)
-    if (tcb != null && migrationOf(tcb).phase == PHASE_PREPARED) takeForget(tcb)
-  } else if (type == IPOS_APPLICATION) applicationInput(header, size)
+    const tcb = connectedTo(header)
+    if (tcb != null && migrationOf(tcb).phase == PHASE_PREPARED && comesFrom(from, migrationOf(tcb))) takeForget(tcb)
+  } else if (type == IPOS_APPLICATION) applicationInput(from, header, size)
   else if (type == IPOS_MOVED) movedInput(from, header)
-  else movedHeardInput(header)
+  else movedHeardInput(from, header)
   return true
 }
 
@@ -185,6 +183,13 @@ function leastBytes(type: u32): u32 {
 /** The endpoint of the Forward-Connect table that the header names. */
 function connected(header: u32): Tcb | null {
   return threadFind(CONNECTED, iposSource(header), iposSourcePort(header), iposThread(header))
+}
+
+/** As `connected`, of the server's address and port in the connection information. */
+function connectedTo(header: u32): Tcb | null {
+  const tcb = connected(header)
+  if (tcb == null || tcb.localAddress != iposServer(header) || <u32>tcb.localPort != iposServerPort(header)) return null
+  return tcb
 }
 
 /** The endpoint that is on offer under the header's names. */
@@ -246,7 +251,8 @@ function dataInput(from: u32, header: u32, size: u32): bool {
   const tcb = iposProtocol(header) == IPOS_TCP && !fragment ? connected(header) : null
   if (tcb != null && (tcb.flags & F_FROZEN) != 0 && ipv4Protocol(packet) == IPV4_PROTOCOL_TCP) {
     const m = migrationOf(tcb)
-    if (m.phase == PHASE_PREPARED || m.phase == PHASE_ARRIVING) {
+    // Once it knows, the entry INIC sends the client's packets here while the rest of the transfer is still coming from another one.
+    if (comesFrom(from, m)) {
       if (!belongs(tcb, packet)) return false
       takeCommitted(tcb, m)
       transferTake(tcb, packet)
@@ -254,6 +260,8 @@ function dataInput(from: u32, header: u32, size: u32): bool {
       return true
     }
   }
+  // Of a transfer, and late.
+  if (ipv4Protocol(packet) == IPV4_PROTOCOL_TCP && ipv4Source(packet) != iposSource(header)) return true
   const st = state()
   st.dataFrom = from
   st.dataThread = iposThread(header)
@@ -261,6 +269,11 @@ function dataInput(from: u32, header: u32, size: u32): bool {
   if (fragment) reassemblyInput(st.hubPort, packet)
   else ipv4Deliver(st.hubPort, packet, false)
   return true
+}
+
+/** True if what `from` sends of the endpoint belongs to its transfer. */
+function comesFrom(from: u32, m: Migration): bool {
+  return <u32>m.peer == from && (m.phase == PHASE_PREPARED || m.phase == PHASE_ARRIVING)
 }
 
 /** True if the packet is one between the endpoint's two addresses. */
@@ -273,35 +286,38 @@ function belongs(tcb: Tcb, packet: u32): bool {
   )
 }
 
-function applicationInput(header: u32, size: u32): void {
-  const tcb = connected(header)
+function applicationInput(from: u32, header: u32, size: u32): void {
+  const tcb = connectedTo(header)
   if (tcb == null) return
   const m = migrationOf(tcb)
-  if (m.phase != PHASE_PREPARED && m.phase != PHASE_ARRIVING) return
+  if (!comesFrom(from, m)) return
   takeCommitted(tcb, m)
   stateTake(m, header, size)
   takeProgress(tcb, m)
 }
 
 function commitInput(from: u32, header: u32): void {
-  const tcb = connected(header)
-  if (tcb != null && migrationOf(tcb).phase != PHASE_PREPARED && tcb.localAddress != iposServer(header)) return
+  const tcb = connectedTo(header)
   if (tcb != null) {
-    takeCommit(from, tcb, migrationOf(tcb), header)
+    const m = migrationOf(tcb)
+    if (comesFrom(from, m)) takeCommit(tcb, m, header)
+    else committedWhole(from, header)
     return
   }
   const entry = entryOf(header)
-  const kind: u32 = entry & FORWARD_TAG ? forwardAt(entry & ~FORWARD_TAG).kind : 0
-  if (entry == 0 || kind == FORWARD_RELEASING) {
-    releaseSend(from, namesIn(header), entry ? RELEASE_ENDED : RELEASE_UNKNOWN, 0, 0)
+  if (entry == 0) {
+    releaseSend(from, namesIn(header), RELEASE_UNKNOWN, 0, 0)
     return
+  }
+  if (entry & FORWARD_TAG) {
+    const row = forwardAt(entry & ~FORWARD_TAG)
+    if (isReleasing(row)) {
+      releaseSend(from, namesIn(header), releaseReason(row), 0, 0)
+      return
+    }
   }
   // It came here, and is here in another shape or has moved on.
   committedWhole(from, header)
-  if (kind == FORWARD_MOVED) {
-    const row = forwardAt(entry & ~FORWARD_TAG)
-    if (<u32>row.entry == from && row.peer != row.entry) movedSend(row)
-  }
 }
 
 // ── about endpoints that are elsewhere ──
@@ -321,15 +337,11 @@ function releaseInput(from: u32, header: u32, size: u32): bool {
     if (<u32>row.peer != from || row.thread != <u16>iposThread(header)) return true
     if (row.kind != FORWARDING) {
       // It went on from here: what we had to say of it is said by where it went.
-      if (row.kind == FORWARD_MOVED) {
-        tableRemoveForward(index)
-        forwardFree(index)
-      }
+      if (row.kind == FORWARD_MOVED) forwardEvict(index)
       return true
     }
-    tableRemoveForward(index)
     if (bytes == 0 && !ended) forwardReset(row)
-    forwardFree(index)
+    forwardEvict(index)
     if (bytes == 0) return true
     // The packet that found nothing there is served here: a SYN opens a new connection, anything else is answered by a reset.
     const st = state()
@@ -343,33 +355,44 @@ function releaseInput(from: u32, header: u32, size: u32): bool {
   if ((tcb.flags & F_FROZEN) == 0) return true
   const m: Migration = migrationOf(tcb)
   if (<u32>m.peer == from && <u32>m.offered == iposThread(header)) giveReleased(tcb, m, ended)
+  else if (<u32>m.entry == from && <u32>m.thread == iposThread(header)) takeRefused(tcb, m)
   return true
 }
 
 function releasedInput(from: u32, header: u32): void {
   const entry = entryOf(header)
+  if (entry & TIME_WAIT_TAG) {
+    // It has yielded to a new connection.
+    const index = entry & ~TIME_WAIT_TAG
+    const record = timeWaitAt(index)
+    if (<u32>record.entry == from && record.thread != 0 && <u32>record.thread == iposThread(header))
+      timeWaitForget(index)
+    return
+  }
   if ((entry & FORWARD_TAG) == 0) return
   const index = entry & ~FORWARD_TAG
   const row = forwardAt(index)
-  if (row.kind != FORWARD_RELEASING || <u32>row.peer != from || row.thread != <u16>iposThread(header)) return
-  tableRemoveForward(index)
-  forwardFree(index)
+  if (isReleasing(row) && <u32>row.peer == from && row.thread == <u16>iposThread(header)) forwardEvict(index)
 }
 
+/**
+ * IPOS_MOVED: an endpoint that we have forwarded is at `from` now. Which of two servers is its owner is decided here, by whose word comes
+ * first: once we forward there the loss of the one before means nothing; once we have reset the client nobody else is to speak.
+ */
 function movedInput(from: u32, header: u32): void {
   const moves = iposLoad32(header, MOVED_MOVES)
   finishIfPassed(entryOf(header), moves)
   const entry = entryOf(header)
-  const index = entry & FORWARD_TAG ? entry & ~FORWARD_TAG : 0
-  if (index) {
-    const row = forwardAt(index)
-    const now = serverOfAddress(iposLoad32(header, MOVED_ADDRESS))
-    if (row.kind == FORWARDING && now > <i32>SELF && <i32>(moves - row.moves) > 0) {
-      row.peer = <u8>now
-      row.thread = <u16>iposLoad16(header, MOVED_THREAD)
-      row.moves = moves
-      row.incarnation = serverAt(now).incarnation
-    }
+  const row = forwardAt(entry & FORWARD_TAG ? entry & ~FORWARD_TAG : 0)
+  if ((entry & FORWARD_TAG) == 0 || row.kind != FORWARDING) {
+    releaseSend(from, namesIn(header), RELEASE_UNKNOWN, 0, 0)
+    return
+  }
+  if (<i32>(moves - row.moves) > 0) {
+    row.peer = <u8>from
+    row.thread = <u16>iposThread(header)
+    row.moves = moves
+    row.incarnation = serverAt(from).incarnation
   }
   const answer = iposBegin(IPOS_MOVED_HEARD, from, namesIn(header))
   if (!answer) return
@@ -377,23 +400,22 @@ function movedInput(from: u32, header: u32): void {
   iposCommit(answer, from, MOVED_HEARD_BYTES)
 }
 
-function movedHeardInput(header: u32): void {
-  const entry = entryOf(header)
-  const index = entry & FORWARD_TAG ? entry & ~FORWARD_TAG : 0
-  if (!index) return
-  const row = forwardAt(index)
-  if (row.kind == FORWARD_MOVED && row.moves == iposLoad32(header, MOVED_HEARD_MOVES)) forwardList(row, LIST_REST)
+function movedHeardInput(from: u32, header: u32): void {
+  const tcb = connectedTo(header)
+  if (tcb == null) return
+  const m = migrationOf(tcb)
+  if (<u32>m.entry == from && m.moves == iposLoad32(header, MOVED_HEARD_MOVES)) takeHeard(tcb, m)
 }
 
 /** The connection table has a Forward row for a client's packet: it goes on to where the endpoint is. @param packet checked */
 export function forwardedInput(index: u32, packet: u32): void {
   const row = forwardAt(index)
-  if (row.kind == FORWARD_RELEASING) forwardedUnknown(packet, true)
+  if (isReleasing(row)) forwardedUnknown(packet, releaseReason(row))
   else relay(row, packet)
 }
 
-/** A packet came over the hub for an endpoint that is not here: back to who sent it. @param ended it was here */
-export function forwardedUnknown(packet: u32, ended: bool): void {
+/** A packet came over the hub for an endpoint that is not here: back to who sent it. @param reason RELEASE_* */
+export function forwardedUnknown(packet: u32, reason: u32): void {
   const st = state()
   const segment = packet + ipv4HeaderBytes(packet)
   const n = naming(
@@ -404,7 +426,7 @@ export function forwardedUnknown(packet: u32, ended: bool): void {
     st.dataThread,
     IPOS_TCP,
   )
-  releaseSend(st.dataFrom, n, ended ? RELEASE_ENDED : RELEASE_UNKNOWN, packet, 0)
+  releaseSend(st.dataFrom, n, reason, packet, 0)
 }
 
 /** An ICMP error quotes a packet of a connection or conversation that is elsewhere: sends it on, and returns true. */
@@ -421,6 +443,6 @@ export function forwardedError(
   const entry = tableFind(local, remote, localPort, remotePort)
   if ((entry & FORWARD_TAG) == 0) return false
   const row = forwardAt(entry & ~FORWARD_TAG)
-  if (row.kind != FORWARD_RELEASING) relay(row, packet)
+  if (!isReleasing(row)) relay(row, packet)
   return true
 }

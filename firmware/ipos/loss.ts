@@ -4,7 +4,6 @@ import { TCP_CLOSED, TCP_TIME_WAIT } from '../../abi/tcp.ts'
 import { counters, state } from '../state.ts'
 import { tcpFail } from '../tcp/close.ts'
 import { sendBare } from '../tcp/reset.ts'
-import { tableRemoveForward } from '../tcp/table.ts'
 import { F_FROZEN, F_GUEST, Tcb, tcbAt } from '../tcp/tcb.ts'
 import { timeWaitAt, timeWaitForget } from '../tcp/timewait.ts'
 import { TCP_ACK, TCP_RST } from '../wire/tcp.ts'
@@ -14,14 +13,20 @@ import {
   FORWARD_GUEST,
   FORWARD_LOCAL,
   FORWARD_RESERVED,
-  FORWARD_TELLING,
   FORWARDING,
   Forward,
   forwardAt,
-  forwardFree,
 } from './forward.ts'
 import { givePeerGone } from './give.ts'
-import { migrationOf, PHASE_ARRIVING, PHASE_COMMITTED, PHASE_OFFERED, PHASE_PREPARED } from './migration.ts'
+import {
+  migrationOf,
+  PHASE_ARRIVED,
+  PHASE_ARRIVING,
+  PHASE_COMMITTED,
+  PHASE_OFFERED,
+  PHASE_PREPARED,
+} from './migration.ts'
+import { forwardEvict } from './release.ts'
 import { SERVER_KNOWN, SERVER_LEASED, serverAt } from './server.ts'
 import { arrivalLost, takeForget } from './take.ts'
 
@@ -96,7 +101,8 @@ function endpoint(tcb: Tcb): bool {
     }
     return false
   }
-  if (lives(m.peer, m.peerIncarnation)) return false
+  // Whether one that is all here is ours is the entry INIC's word.
+  if (m.phase == PHASE_ARRIVED || lives(m.peer, m.peerIncarnation)) return false
   if (m.phase == PHASE_PREPARED) takeForget(tcb)
   else if (m.phase == PHASE_ARRIVING) {
     arrivalLost(tcb)
@@ -128,8 +134,7 @@ function forward(index: u32): bool {
     counters().migrationsLost++
     forwardReset(row)
   }
-  if (kind != FORWARD_TELLING) tableRemoveForward(index)
-  forwardFree(index)
+  forwardEvict(index)
   return kind == FORWARDING
 }
 

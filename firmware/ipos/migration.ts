@@ -3,10 +3,12 @@ import { PANIC_POOL, panic } from '../hal/panic.ts'
 import { carve } from '../mem/carve.ts'
 import { chunkMeta, chunkReleaseList } from '../mem/chunk.ts'
 import { directoryAdd } from '../mem/directory.ts'
+import { timerArm } from '../mem/wheel.ts'
 import { counters, state } from '../state.ts'
 import { tablePorts } from '../tcp/table.ts'
 import { F_GUEST, Tcb, tcbAt, tcbIndex } from '../tcp/tcb.ts'
 import { forwardFree } from './forward.ts'
+import { pastRemember } from './past.ts'
 import { inFarm } from './server.ts'
 
 /**
@@ -15,7 +17,7 @@ import { inFarm } from './server.ts'
  *
  *   giving    RESTING ──offer──▶ OFFERED ──acknowledged──▶ COMMITTED ──all there──▶ gone, a Forward row is left
  *                ▲───refused, silent──┘
- *   taking    PREPARED ──first data or commit──▶ ARRIVING ──all there──▶ RESTING
+ *   taking    PREPARED ──first data or commit──▶ ARRIVING ──all there──▶ ARRIVED ──the entry INIC knows──▶ RESTING
  */
 @unmanaged
 export class Migration {
@@ -23,10 +25,10 @@ export class Migration {
   /** Next row of the bucket of the Forward-Connect table, or next free row; and of the bucket of offers. */
   connectNext: u32
   offerNext: u32
+  /** MOVE_* */
+  flags: u16
   /** PHASE_* */
   phase: u8
-  /** MOVE_* */
-  flags: u8
   /** Row of the entry INIC; SELF = this is it. */
   entry: u8
   /** Row of the server that it goes to, or last came from. */
@@ -45,6 +47,8 @@ export class Migration {
   tries: u32
   /** When something is to be said again, or the waiting is over. */
   dueMs: u32
+  /** ARRIVING: when the waiting is over. */
+  endMs: u32
   /** Forward row that is taken for the end of the move. */
   forward: u32
 
@@ -65,7 +69,7 @@ export class Migration {
   receiveAt: u32
   sendAt: u32
   stateAt: u32
-  /** Rounds that are not answered, that may go now, and frames of the present one. */
+  /** Rounds that are not answered (taking: heard), that may go now, and frames of the present one. */
   roundsOut: u16
   roundsLeft: u16
   frames: u32
@@ -90,6 +94,8 @@ export const PHASE_COMMITTED: u32 = 2
 export const PHASE_PREPARED: u32 = 3
 /** Ours; its bytes are coming. Silent until they are all here. */
 export const PHASE_ARRIVING: u32 = 4
+/** They are all here. Silent until the entry INIC has heard where it is. */
+export const PHASE_ARRIVED: u32 = 5
 
 /** The host has asked for the move, and waits for EVENT_MIGRATED. */
 export const MOVE_BY_HOST: u32 = 1
@@ -107,6 +113,12 @@ export const MOVE_FIN_RECEIVED: u32 = 32
 export const MOVE_STATE_OWED: u32 = 64
 /** Taking: something has come whose predecessor has not. */
 export const MOVE_GAP: u32 = 128
+/** Taking: the entry INIC is to be told where the endpoint is now, and has not heard yet. */
+export const MOVE_UNHEARD: u32 = 256
+
+/** First wait for an answer, milliseconds; it doubles. */
+const REPEAT_MS: u32 = 3
+const REPEAT_MAXIMUM_MS: u32 = 250
 
 export function migrationInitialize(): void {
   if (offsetof<Migration>() > MIGRATION_BYTES) panic(PANIC_POOL, offsetof<Migration>())
@@ -191,6 +203,12 @@ export function returnAppend(m: Migration, chunk: u32): void {
   m.returnedBytes += chunkMeta(chunk).length
 }
 
+/** Sees to it that the timer of the endpoint's move looks again, later each time. */
+export function repeatIn(tcb: Tcb, m: Migration): void {
+  m.dueMs = state().nowMs + min<u32>(REPEAT_MS << min<u32>(m.tries - 1, 8), REPEAT_MAXIMUM_MS)
+  timerArm(tcb, m.dueMs)
+}
+
 /** The move is over and the endpoint lives on here. How often it has moved is not forgotten: later moves must count on. */
 export function migrationRest(tcb: Tcb): void {
   const m = migrationOf(tcb)
@@ -250,8 +268,12 @@ export function threadRemove(table: u32, m: Migration): void {
   let link = bucketOf(table, tcb.remoteAddress, tcb.remotePort, thread)
   while (load<u32>(link) != index) link = linkOf(table, migrationAt(load<u32>(link)))
   store<u32>(link, load<u32>(linkOf(table, m)))
-  if (table == CONNECTED) m.thread = 0
-  else m.offered = 0
+  if (table == OFFERS) {
+    m.offered = 0
+    return
+  }
+  pastRemember(tcb.remoteAddress, tcb.remotePort, thread)
+  m.thread = 0
 }
 
 /** The endpoint that a packet's header names, or null. */

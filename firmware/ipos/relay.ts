@@ -17,7 +17,7 @@ import {
   ipv4Ttl,
 } from '../wire/ipv4.ts'
 import { TCP_FIN, TCP_SYN, tcpAcknowledgement, tcpFlags, tcpHeaderBytes, tcpSequence } from '../wire/tcp.ts'
-import { FORWARD_MOVED, Forward, forwardList, LIST_REPEAT } from './forward.ts'
+import { Forward } from './forward.ts'
 import { iposBeginBare, iposCommitSummed, naming } from './frame.ts'
 
 /** Sending a client's packets on to where its endpoint is (FIG. 9): one look-up found the row, the main board hears nothing of it. */
@@ -31,11 +31,6 @@ export function relay(row: Forward, packet: u32): void {
   const st = state()
   row.usedMs = st.nowMs
   if (<u32>row.protocol == IPOS_TCP) note(row, packet)
-  if (row.kind == FORWARD_MOVED && row.list != LIST_REPEAT) {
-    // Who sends here still has not heard, or has forgotten.
-    row.tries = 0
-    forwardList(row, LIST_REPEAT)
-  }
   if (ipv4Ttl(packet) <= 1) {
     drop(DROP_TTL, row.remoteAddress, row.localAddress)
     return

@@ -13,43 +13,51 @@ import {
   RELEASE_PACKET,
   RELEASE_PACKET_BYTES,
   RELEASE_REASON,
+  RELEASE_UNKNOWN,
 } from '../../abi/ipos.ts'
 import { netInterface } from '../net/interface.ts'
-import { state } from '../state.ts'
+import { counters, state } from '../state.ts'
+import { sendReset } from '../tcp/output.ts'
 import { tableInsertForward, tableRemoveForward } from '../tcp/table.ts'
 import { F_FROZEN, F_GUEST, Tcb } from '../tcp/tcb.ts'
 import { iposStore16, iposStore32 } from '../wire/ipos.ts'
 import { ipv4TotalBytes } from '../wire/ipv4.ts'
 import {
-  FORWARD_MOVED,
+  FORWARD_LOST,
   FORWARD_RELEASING,
-  FORWARD_TELLING,
   Forward,
   forwardAllocate,
   forwardAt,
   forwardFree,
   forwardList,
   LIST_REPEAT,
-  LIST_REST,
 } from './forward.ts'
 import { iposBegin, iposCommit, Naming, namesIn, naming } from './frame.ts'
-import { CONNECTED, migrationDrop, migrationOf, threadRemove } from './migration.ts'
-import { serverAt } from './server.ts'
+import { CONNECTED, Migration, migrationDrop, migrationOf, threadRemove } from './migration.ts'
+import { SELF, serverAt } from './server.ts'
 
 /** What the entry INIC is told about endpoints that serve for it elsewhere: that they are gone, and where they went. */
 
 /** Times that something is said before the leases and the entry INIC's own questions have to do: five seconds. */
 const TRIES: u32 = 100
 
-/** An endpoint that served for `entry` is gone, and the client knows: says so until it is heard. */
-export function releaseStart(local: u32, remote: u32, localPort: u32, remotePort: u32, entry: u32, thread: u32): void {
+/** An endpoint that served for `entry` is gone: says so until it is heard. @param reason RELEASE_* */
+export function releaseStart(
+  local: u32,
+  remote: u32,
+  localPort: u32,
+  remotePort: u32,
+  entry: u32,
+  thread: u32,
+  reason: u32,
+): void {
   const n = naming(remote, remotePort, local, localPort, thread, IPOS_TCP)
-  releaseSend(entry, n, RELEASE_ENDED, 0, 0)
+  releaseSend(entry, n, reason, 0, 0)
   const index = forwardAllocate()
   // Without a row it is said once; the entry INIC asks some day (ipos/forward.ts LIST_REST).
   if (!index) return
   const row = forwardAt(index)
-  row.kind = <u8>FORWARD_RELEASING
+  row.kind = <u8>(reason == RELEASE_ENDED ? FORWARD_RELEASING : FORWARD_LOST)
   row.protocol = <u8>IPOS_TCP
   row.localAddress = local
   row.remoteAddress = remote
@@ -83,57 +91,71 @@ export function releaseHear(from: u32, header: u32): void {
   if (answer) iposCommit(answer, from, IPOS_CONNECTION_BYTES)
 }
 
+/** True if the row says that an endpoint is gone. */
+export function isReleasing(row: Forward): bool {
+  return row.kind == FORWARD_RELEASING || row.kind == FORWARD_LOST
+}
+
+/** RELEASE_* that such a row says. */
+export function releaseReason(row: Forward): u32 {
+  return row.kind == FORWARD_RELEASING ? RELEASE_ENDED : RELEASE_UNKNOWN
+}
+
 /** The turn of a row that repeats something has come. */
 export function releaseRepeat(index: u32): void {
   const row = forwardAt(index)
   row.tries++
-  const over = <u32>row.tries > TRIES || row.incarnation != serverAt(row.entry).incarnation
-  if (row.kind == FORWARD_MOVED) {
-    if (!over) movedSend(row)
-    forwardList(row, over ? LIST_REST : LIST_REPEAT)
+  if (<u32>row.tries > TRIES || row.incarnation != serverAt(row.entry).incarnation) {
+    forwardEvict(index)
     return
   }
-  if (over) {
-    if (row.kind == FORWARD_RELEASING) tableRemoveForward(index)
-    forwardFree(index)
-    return
-  }
-  if (row.kind == FORWARD_TELLING) movedSend(row)
-  else releaseSend(row.entry, namesOfRow(row), RELEASE_ENDED, 0, 0)
+  releaseSend(row.entry, namesOfRow(row), releaseReason(row), 0, 0)
   forwardList(row, LIST_REPEAT)
 }
 
-/** Sends IPOS_MOVED for a row. */
-export function movedSend(row: Forward): void {
-  const header = iposBegin(IPOS_MOVED, row.entry, namesOfRow(row))
+/** Tells the entry INIC that a guest is here now. */
+export function movedSend(tcb: Tcb, m: Migration): void {
+  const n = naming(tcb.remoteAddress, tcb.remotePort, tcb.localAddress, tcb.localPort, m.thread, IPOS_TCP)
+  const header = iposBegin(IPOS_MOVED, m.entry, n)
   if (!header) return
-  iposStore32(header, MOVED_MOVES, row.moves)
-  iposStore32(header, MOVED_ADDRESS, serverAt(row.peer).address)
-  iposStore16(header, MOVED_THREAD, row.thread)
-  iposCommit(header, row.entry, MOVED_BYTES)
+  iposStore32(header, MOVED_MOVES, m.moves)
+  iposStore32(header, MOVED_ADDRESS, serverAt(SELF).address)
+  iposStore16(header, MOVED_THREAD, m.thread)
+  iposCommit(header, m.entry, MOVED_BYTES)
 }
 
 export function namesOfRow(row: Forward): Naming {
   return naming(row.remoteAddress, row.remotePort, row.localAddress, row.localPort, row.thread, row.protocol)
 }
 
-/** A newer word about the connection takes the row's place in the connection table; what it has to tell it goes on telling. */
+/** Takes a row out of the connection table, and gives it back. */
 export function forwardEvict(index: u32): void {
-  const row = forwardAt(index)
   tableRemoveForward(index)
-  if (row.kind == FORWARD_MOVED && row.list == LIST_REPEAT) row.kind = <u8>FORWARD_TELLING
-  else forwardFree(index)
+  forwardFree(index)
 }
 
 /** An endpoint has ended. If it served for another INIC, that one is told; what is kept of its moves goes. */
 export function endpointGone(tcb: Tcb): void {
   const m = migrationOf(tcb)
-  if (tcb.flags & F_GUEST) {
-    releaseStart(tcb.localAddress, tcb.remoteAddress, tcb.localPort, tcb.remotePort, m.entry, m.thread)
-    tcb.flags &= ~F_GUEST
-  }
+  if (tcb.flags & F_GUEST) release(tcb, m, RELEASE_ENDED)
   tcb.flags &= ~F_FROZEN
   threadRemove(CONNECTED, m)
   // The application may still be owed what another one handed over to it.
   if (m.stateHead == 0) migrationDrop(tcb)
+}
+
+function release(tcb: Tcb, m: Migration, reason: u32): void {
+  releaseStart(tcb.localAddress, tcb.remoteAddress, tcb.localPort, tcb.remotePort, m.entry, m.thread, reason)
+  tcb.flags &= ~F_GUEST
+}
+
+/**
+ * What a server had of an endpoint is gone with it, and the endpoint is to end here without an owner. The client is reset, by the entry
+ * INIC alone: only that one knows whether it is still ours, or has got farther than we have heard.
+ */
+export function endpointLost(tcb: Tcb): void {
+  counters().migrationsLost++
+  tcb.flags &= ~F_FROZEN
+  if (tcb.flags & F_GUEST) release(tcb, migrationOf(tcb), RELEASE_UNKNOWN)
+  else sendReset(tcb)
 }

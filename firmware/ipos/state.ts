@@ -92,6 +92,10 @@ export function stateTimers(): u32 {
   // The clock need not be latched at reset: the first message leaves in the first poll, whatever the time.
   const first = serverAt(SELF).sequence == 0
   if (!first && <i32>(st.stateNextMs - st.nowMs) > 0) return st.stateNextMs - st.nowMs
+  if (first) {
+    st.newcomer = 1
+    st.newcomerEndMs = st.nowMs + st.leaseMs
+  } else if (<i32>(st.newcomerEndMs - st.nowMs) <= 0) st.newcomer = 0
   const due = first || <i32>(st.stateSendMs - st.nowMs) <= 0
   if (due) st.stateSendMs = st.nowMs + st.stateIntervalMs
   st.stateNextMs = st.stateSendMs

@@ -6,6 +6,7 @@ import {
   BLOCK_RCV_ADVERTISED,
   BLOCK_RCV_NXT,
   BLOCK_RCV_READ,
+  BLOCK_RECEIVER,
   BLOCK_SND_END,
   BLOCK_SND_UNA,
   BLOCK_STATE,
@@ -29,6 +30,7 @@ import {
   REFUSE_BLOCK,
   REFUSE_BYTES,
   REFUSE_DRAINING,
+  REFUSE_NO_LEASE,
   REFUSE_NO_LISTENER,
   REFUSE_NO_MEMORY,
   REFUSE_REASON,
@@ -37,6 +39,7 @@ import {
 } from '../../abi/ipos.ts'
 import { SOCKET_OPTION_TAKES_OVER } from '../../abi/messages.ts'
 import { TRACE_MIGRATE } from '../../abi/trace.ts'
+import { msReached } from '../hal/timer.ts'
 import { trace } from '../hal/trace.ts'
 import { chunksAreScarce } from '../mem/chunk.ts'
 import { timerArm } from '../mem/wheel.ts'
@@ -83,16 +86,20 @@ import {
   MOVE_FIN_RECEIVED,
   MOVE_GAP,
   MOVE_HANDED_OVER,
+  MOVE_UNHEARD,
   migrationOf,
   migrationTake,
+  PHASE_ARRIVED,
   PHASE_ARRIVING,
   PHASE_PREPARED,
   PHASE_RESTING,
+  repeatIn,
   threadFind,
   threadInsert,
 } from './migration.ts'
-import { forwardEvict } from './release.ts'
-import { portOfServer, SELF, serverAt, serverOfAddress } from './server.ts'
+import { pastKnows } from './past.ts'
+import { endpointLost, forwardEvict, movedSend } from './release.ts'
+import { portOfServer, SELF, SERVER_LEASED, serverAt, serverOfAddress } from './server.ts'
 import { isDraining } from './state.ts'
 import { outOfOrderBytes } from './transfer.ts'
 
@@ -101,6 +108,8 @@ import { outOfOrderBytes } from './transfer.ts'
 /** How long a prepared endpoint waits for its first packet, and an arriving one for its last, milliseconds. */
 const PREPARED_MS: u32 = 10000
 const ARRIVING_MS: u32 = 60000
+/** Rounds of a transfer in which out-of-order bytes are waited for. */
+const ROUNDS_FOR_GAPS: u16 = 256
 /** Bytes that a chunk of the transfer holds at least, for the estimate of what a move needs. */
 const PIECE_BYTES: u32 = 1024
 
@@ -111,7 +120,10 @@ export function takeConnect(from: u32, header: u32): void {
   const clientPort = iposSourcePort(header)
   const server = iposServer(header)
   const serverPort = iposServerPort(header)
-  const known = threadFind(CONNECTED, client, clientPort, iposThread(header))
+  const thread = iposThread(header)
+  // Late: it came and went, or we were switched off since.
+  if (pastKnows(client, clientPort, thread) || iposLoad32(block, BLOCK_RECEIVER) != serverAt(SELF).incarnation) return
+  const known = threadFind(CONNECTED, client, clientPort, thread)
   if (known != null) {
     const m = migrationOf(known)
     const same = known.localAddress == server && <u32>known.localPort == serverPort
@@ -133,7 +145,7 @@ export function takeConnect(from: u32, header: u32): void {
     return
   }
   const listener = listenerFor(entry, server, serverPort)
-  const reason = objection(block, listener)
+  const reason = objection(entry, block, listener)
   if (reason) refuse(from, header, reason)
   else if (prepare(from, header, entry, listener!)) acknowledge(from, header)
   else refuse(from, header, REFUSE_NO_MEMORY)
@@ -146,8 +158,10 @@ function listenerFor(entry: u32, address: u32, port: u32): Listener | null {
 }
 
 /** Why the endpoint cannot be taken, or 0. */
-function objection(block: u32, listener: Listener | null): u32 {
+function objection(entry: u32, block: u32, listener: Listener | null): u32 {
   const st = state()
+  // Without a lease there is nothing that ends it, should the entry INIC fall silent.
+  if (entry != SELF && (serverAt(entry).status & SERVER_LEASED) == 0) return REFUSE_NO_LEASE
   if (isDraining()) return REFUSE_DRAINING
   if (listener == null) return REFUSE_NO_LISTENER
   const handedOver = (iposLoad16(block, BLOCK_FLAGS) & BLOCK_FLAG_HANDED_OVER) != 0
@@ -220,18 +234,46 @@ export function takeCommitted(tcb: Tcb, m: Migration): void {
   else if (older) tcpAbandon(tcbAt(older), false)
   tableInsertTcb(tcb)
   enter(tcb, m, PHASE_ARRIVING, ARRIVING_MS)
+  m.endMs = m.dueMs
+  if ((tcb.flags & F_GUEST) == 0 || m.peer == m.entry) return
+  // Chains collapse: the entry INIC forwards straight to us, once it has heard.
+  m.flags |= <u16>MOVE_UNHEARD
+  m.tries = 0
+  tell(tcb, m)
 }
 
-/** IPOS_COMMIT for an endpoint that is in the Forward-Connect table. */
-export function takeCommit(from: u32, tcb: Tcb, m: Migration, header: u32): void {
+function tell(tcb: Tcb, m: Migration): void {
+  movedSend(tcb, m)
+  m.tries++
+  repeatIn(tcb, m)
+}
+
+/** IPOS_MOVED_HEARD: the entry INIC forwards to us, and nobody else is its word for the owner. */
+export function takeHeard(tcb: Tcb, m: Migration): void {
+  if ((m.flags & MOVE_UNHEARD) == 0) return
+  m.flags &= <u16>~MOVE_UNHEARD
+  if (m.phase == PHASE_ARRIVED) settle(tcb, m)
+}
+
+/** IPOS_RELEASE in answer to IPOS_MOVED: the entry INIC has given the connection up. */
+export function takeRefused(tcb: Tcb, m: Migration): void {
+  if ((m.flags & MOVE_UNHEARD) == 0) return
+  counters().migrationsLost++
+  tcb.flags &= ~(F_FROZEN | F_GUEST)
+  tcpAbandon(tcb, false)
+}
+
+/** IPOS_COMMIT for an endpoint that is prepared or arriving, from who gives it. */
+export function takeCommit(tcb: Tcb, m: Migration, header: u32): void {
   takeCommitted(tcb, m)
-  if (m.phase == PHASE_ARRIVING) {
-    m.receiveEnd = iposLoad32(header, COMMIT_RECEIVE_END)
-    m.sendEnd = iposLoad32(header, COMMIT_SEND_END)
-    m.outOfOrder = iposLoad32(header, COMMIT_OUT_OF_ORDER)
-    m.flags |= <u8>MOVE_ENDS_KNOWN
-    takeProgress(tcb, m)
-  }
+  m.receiveEnd = iposLoad32(header, COMMIT_RECEIVE_END)
+  m.sendEnd = iposLoad32(header, COMMIT_SEND_END)
+  // Where it does not get them across, for whatever reason, the client sends again what is beyond a gap (RFC 2018 §8).
+  if (m.roundsOut < ROUNDS_FOR_GAPS) m.roundsOut++
+  m.outOfOrder = m.roundsOut < ROUNDS_FOR_GAPS ? iposLoad32(header, COMMIT_OUT_OF_ORDER) : 0
+  m.flags |= <u16>MOVE_ENDS_KNOWN
+  const from: u32 = m.peer
+  takeProgress(tcb, m)
   if (m.phase == PHASE_ARRIVING) committedSoFar(from, header, tcb, m)
   else committedWhole(from, header)
 }
@@ -245,7 +287,7 @@ function committedSoFar(to: u32, header: u32, tcb: Tcb, m: Migration): void {
   iposStore32(answer, COMMITTED_STATE_BYTES, m.stateBytes)
   iposStore32(answer, COMMITTED_OUT_OF_ORDER, outOfOrderBytes(tcb))
   iposStore16(answer, COMMITTED_FLAGS, m.flags & MOVE_GAP ? COMMITTED_FLAG_GAP : 0)
-  m.flags &= <u8>~MOVE_GAP
+  m.flags &= <u16>~MOVE_GAP
   iposCommit(answer, to, COMMITTED_BYTES)
 }
 
@@ -264,7 +306,8 @@ export function takeProgress(tcb: Tcb, m: Migration): void {
   if (seqLt(tcb.rcvNxt, m.receiveEnd) || seqLt(tcb.sndEnd, m.sendEnd) || m.stateBytes < m.stateEnd) return
   // Out-of-order bytes may be dropped where memory is short (RFC 2018 §8).
   if (outOfOrderBytes(tcb) < m.outOfOrder && !chunksAreScarce()) return
-  settle(tcb, m)
+  if (m.flags & MOVE_UNHEARD) m.phase = <u8>PHASE_ARRIVED
+  else settle(tcb, m)
 }
 
 function settle(tcb: Tcb, m: Migration): void {
@@ -276,13 +319,11 @@ function settle(tcb: Tcb, m: Migration): void {
   }
   trace(TRACE_MIGRATE, PHASE_RESTING | ((<u32>m.peer) << 8), tcb.handle, m.thread)
   m.phase = <u8>PHASE_RESTING
-  m.flags &= <u8>MOVE_HANDED_OVER
+  m.flags &= <u16>MOVE_HANDED_OVER
   m.tries = 0
   const port: u32 = tcb.flags & F_GUEST ? state().hubPort : tcb.netInterface
   tcb.flags &= ~F_FROZEN
   counters().migrationsTaken++
-  if (tcb.sndEnd - tcb.sndUna > tcb.creditGranted && seqLt(tcb.sndUna, tcb.sndEnd))
-    tcb.creditGranted = tcb.sndEnd - tcb.sndUna
   // What the other side had not acknowledged yet we do, with data if there is any.
   if (tcb.lastAckSent != tcb.rcvNxt) tcb.unackedSegments = 1
   if (seqLt(tcb.sndUna, tcb.sndMax) && tcb.sndWnd != 0) lossTimerStart(tcb)
@@ -293,9 +334,11 @@ function settle(tcb: Tcb, m: Migration): void {
 }
 
 /** The timer of an endpoint that was prepared, or is arriving. */
-export function arrivalTimeout(tcb: Tcb, m: Migration): void {
+export function arrivalTimer(tcb: Tcb, m: Migration): void {
   if (m.phase == PHASE_PREPARED) takeForget(tcb)
-  else arrivalLost(tcb)
+  else if (m.phase == PHASE_ARRIVING && msReached(state().nowMs, m.endMs)) arrivalLost(tcb)
+  else if (m.flags & MOVE_UNHEARD) tell(tcb, m)
+  else timerArm(tcb, m.endMs)
 }
 
 /** A prepared endpoint goes, without a word: it never was ours. */
@@ -304,9 +347,8 @@ export function takeForget(tcb: Tcb): void {
   tcbRelease(tcb)
 }
 
-/** The rest of an endpoint that is ours will never come: the client is reset. */
+/** The rest of an endpoint that is ours will never come. */
 export function arrivalLost(tcb: Tcb): void {
-  counters().migrationsLost++
-  tcb.flags &= ~F_FROZEN
-  tcpAbandon(tcb, true)
+  endpointLost(tcb)
+  tcpAbandon(tcb, false)
 }

@@ -75,7 +75,16 @@ export function roundAnswered(tcb: Tcb, m: Migration): bool {
 }
 
 function isSent(tcb: Tcb, m: Migration): bool {
-  return m.stateAt >= m.stateBytes && !seqLt(m.receiveAt, receivedEnd(tcb)) && !seqLt(m.sendAt, tcb.sndEnd)
+  if (m.stateAt < m.stateBytes || seqLt(m.receiveAt, receivedEnd(tcb)) || seqLt(m.sendAt, tcb.sndEnd)) return false
+  return outOfOrderFrom(tcb, m.receiveAt) == 0
+}
+
+/** The first chunk beyond a gap that has bytes at `sequence` or behind it, 0 = none. */
+function outOfOrderFrom(tcb: Tcb, sequence: u32): u32 {
+  let chunk = tcb.oooHead
+  while (chunk != 0 && !seqLt(sequence, chunkMeta(chunk).sequence + chunkMeta(chunk).length))
+    chunk = chunkMeta(chunk).next
+  return chunk
 }
 
 /** Sends the rounds that may go, each with IPOS_COMMIT behind it. False if the transmit ring is full: later, from here on. */
@@ -173,13 +182,11 @@ function sendUnread(tcb: Tcb, m: Migration): i32 {
 }
 
 function sendOutOfOrder(tcb: Tcb, m: Migration): i32 {
-  for (let chunk = tcb.oooHead; chunk != 0; chunk = chunkMeta(chunk).next) {
-    const meta = chunkMeta(chunk)
-    if (!seqLt(m.receiveAt, meta.sequence + meta.length)) continue
-    if (seqLt(m.receiveAt, meta.sequence)) m.receiveAt = meta.sequence
-    return sendReceived(tcb, m, chunk, m.receiveAt - meta.sequence)
-  }
-  return NOTHING
+  const chunk = outOfOrderFrom(tcb, m.receiveAt)
+  if (!chunk) return NOTHING
+  const meta = chunkMeta(chunk)
+  if (seqLt(m.receiveAt, meta.sequence)) m.receiveAt = meta.sequence
+  return sendReceived(tcb, m, chunk, m.receiveAt - meta.sequence)
 }
 
 /** One packet from the client, with bytes of `chunk` from `offset` on; they begin at m.receiveAt. */
@@ -256,7 +263,7 @@ function takeReceived(tcb: Tcb, sequence: u32, payload: u32, bytes: u32): void {
 
 function takeQueued(tcb: Tcb, sequence: u32, payload: u32, bytes: u32): void {
   if (!seqLeq(sequence, tcb.sndEnd)) {
-    migrationOf(tcb).flags |= <u8>MOVE_GAP
+    migrationOf(tcb).flags |= <u16>MOVE_GAP
     return
   }
   const known = tcb.sndEnd - sequence
@@ -272,7 +279,7 @@ function takeQueued(tcb: Tcb, sequence: u32, payload: u32, bytes: u32): void {
 export function stateTake(m: Migration, header: u32, bytes: u32): void {
   const size = iposLoad16(header, APPLICATION_BYTES)
   const offset = iposLoad32(header, APPLICATION_OFFSET)
-  if (offset > m.stateBytes) m.flags |= <u8>MOVE_GAP
+  if (offset > m.stateBytes) m.flags |= <u16>MOVE_GAP
   // In order alone: a later round repeats what has overtaken.
   if (offset != m.stateBytes || size == 0 || size > CHUNK_BYTES || size + APPLICATION_DATA > bytes) return
   if (size > m.stateEnd - m.stateBytes) return

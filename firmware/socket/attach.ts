@@ -132,7 +132,7 @@ function attach(tcb: Tcb, listener: Listener): bool {
   }
   tcb.flags = (tcb.flags & ~F_ATTACH_WANTED) | F_ATTACHED | F_HOST
   if (handedOver && migrationOf(tcb).stateHead != 0) {
-    migrationOf(tcb).flags |= <u8>MOVE_STATE_OWED
+    migrationOf(tcb).flags |= <u16>MOVE_STATE_OWED
     tcb.flags |= F_QUIET
     if (!deliverState(tcb)) {
       wantHost(tcb)
@@ -154,6 +154,7 @@ export function connectionEvent(tcb: Tcb, type: u32, status: u32): bool {
   store<u32>(event + EVENT_REMOTE_ADDRESS, tcb.remoteAddress)
   store<u16>(event + EVENT_LOCAL_PORT, tcb.localPort)
   store<u16>(event + EVENT_REMOTE_PORT, tcb.remotePort)
+  // Below zero where more came along than is granted here: the host owes until so much is acknowledged.
   store<u32>(event + EVENT_VALUE, tcb.creditGranted - queuedBytes(tcb))
   store<u32>(event + EVENT_VALUE2, state().receiveCredit)
   if (tcb.migration) store<u32>(event + EVENT_VALUE3, migrationOf(tcb).stateBytes)
@@ -184,7 +185,7 @@ export function deliverState(tcb: Tcb): bool {
     chunkRelease(chunk)
   }
   m.stateTail = m.stateBytes = 0
-  m.flags &= <u8>~(MOVE_STATE_OWED | MOVE_HANDED_OVER)
+  m.flags &= <u16>~(MOVE_STATE_OWED | MOVE_HANDED_OVER)
   tcb.flags &= ~F_QUIET
   return true
 }

@@ -69,7 +69,7 @@ import {
   wantOutput,
 } from './tcb.ts'
 import { RTO_INITIAL_MS, rttSample, timerStart, timerStop } from './timer.ts'
-import { timeWaitAt, timeWaitForget, timeWaitRemove, timeWaitRestart } from './timewait.ts'
+import { timeWaitAt, timeWaitRemove, timeWaitRestart } from './timewait.ts'
 
 /** Largest MSS when the peer does not say (RFC 9293 §3.7.1, MUST-15). */
 const DEFAULT_MSS: u32 = 536
@@ -107,14 +107,14 @@ export function handshakeInput(
   if (listener == null && outside && serviceElsewhere(tcpDestinationPort(segment), IPOS_TCP) >= 0)
     listener = listenerAt(0)
   if (listener == null) {
-    replyReset(packet, segment, bytes)
+    resetUnknown(packet, segment, bytes)
     return
   }
   if (flags & TCP_ACK) {
     const mss = flags & TCP_SYN ? 0 : cookieReturned(packet, segment)
     if (mss == 0) {
       // While cookies are out, data may have overtaken the ACK that brings one back. It comes again.
-      if (bytes == 0 || !cookiesOut()) replyReset(packet, segment, bytes)
+      if (bytes == 0 || !cookiesOut()) resetUnknown(packet, segment, bytes)
       return
     }
     const tcb = cookieOpen(packet, segment, listener, mss)
@@ -140,6 +140,15 @@ export function handshakeInput(
   // The timer also bounds the wait for the neighbour.
   timerStart(tcb, TIMER_RETRANSMIT, tcb.rtoMs)
   wantOutput(tcb)
+}
+
+/**
+ * RST for a segment of no connection. In a farm not before a lease has passed since we were switched on: it may be of one that we had
+ * forwarded, and as long as that we may have let another server speak to the client.
+ */
+function resetUnknown(packet: u32, segment: u32, bytes: u32): void {
+  if ((tcpFlags(segment) & TCP_SYN) == 0 && state().newcomer != 0) return
+  replyReset(packet, segment, bytes)
 }
 
 /** An endpoint for the segment's addresses, attached to nothing, in the table (FIG. 5: the Temporary table), or null. */
@@ -326,7 +335,7 @@ export function timeWaitInput(
         record.thread,
         IPOS_TCP,
       )
-      timeWaitForget(index)
+      // Kept until that one has heard: should this be lost, the client's next SYN brings it about again.
       releaseSend(record.entry, n, RELEASE_ENDED, packet, record.sndNxt + ISN_STEP)
       return
     }

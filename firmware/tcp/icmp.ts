@@ -2,9 +2,8 @@ import { STATUS_ECONNREFUSED, STATUS_EHOSTUNREACH, STATUS_ENETUNREACH } from '..
 import { TCP_SYN_SENT } from '../../abi/tcp.ts'
 import { tcpFail } from './close.ts'
 import { seqLt } from './sequence.ts'
-import { tableFind } from './table.ts'
+import { ENTRY_TAGS, tableFind } from './table.ts'
 import { F_LOSS, F_RECOVERY, tcbAt, wantOutput } from './tcb.ts'
-import { TIME_WAIT_TAG } from './timewait.ts'
 
 const UNREACHABLE: u32 = 3
 const CODE_PROTOCOL: u32 = 2
@@ -29,7 +28,7 @@ export function tcpIcmpError(
   mtu: u32,
 ): void {
   const entry = tableFind(local, remote, localPort, remotePort)
-  if (entry == 0 || (entry & TIME_WAIT_TAG) != 0) return
+  if (entry == 0 || (entry & ENTRY_TAGS) != 0) return
   const tcb = tcbAt(entry)
   if (seqLt(sequence, tcb.sndUna) || !seqLt(sequence, tcb.sndMax)) return
   if (type == UNREACHABLE && code == CODE_FRAGMENTATION_NEEDED) {

@@ -1,3 +1,4 @@
+import { RELEASE_UNKNOWN } from '../../abi/ipos.ts'
 import { STATUS_ECONNREFUSED, STATUS_ECONNRESET } from '../../abi/status.ts'
 import {
   TCP_CLOSED,
@@ -93,7 +94,7 @@ export function tcpInput(interfaceIndex: u32, packet: u32, segment: u32, segment
   const bytes = segmentBytes - headerBytes
   if (entry == 0) {
     const st = state()
-    if (interfaceIndex == st.hubPort) forwardedUnknown(packet, false)
+    if (interfaceIndex == st.hubPort) forwardedUnknown(packet, RELEASE_UNKNOWN)
     else handshakeInput(interfaceIndex, packet, segment, payload, bytes, transient, st.isnFloor)
     return
   }

@@ -1,3 +1,4 @@
+import { RELEASE_ENDED } from '../../abi/ipos.ts'
 import { msReached } from '../hal/timer.ts'
 import { migrationOf } from '../ipos/migration.ts'
 import { releaseStart } from '../ipos/release.ts'
@@ -97,8 +98,15 @@ export function timeWaitRemove(index: u32): void {
   const thread = record.thread
   timeWaitForget(index)
   if (!thread) return
-  const local = record.localAddress
-  releaseStart(local, record.remoteAddress, record.localPort, record.remotePort, record.entry, thread)
+  releaseStart(
+    record.localAddress,
+    record.remoteAddress,
+    record.localPort,
+    record.remotePort,
+    record.entry,
+    thread,
+    RELEASE_ENDED,
+  )
 }
 
 /** Ends the TIME-WAIT without a word to anybody. */

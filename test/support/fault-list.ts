@@ -18,6 +18,7 @@ export function everyFault({ frames, slices }: Outcome): Fault[] {
     for (const ms of DELAY_MS) faults.push({ kind: 'delay', at, ms })
     for (const ms of CUT_MS) faults.push({ kind: 'cut', at, ms })
     faults.push({ kind: 'cut', at })
+    if (frames[at]!.startsWith('hub')) for (const ms of AGAIN_MS) faults.push({ kind: 'replay', at, ms })
   }
   slices.forEach((count, n) => {
     for (let at = 0; at <= count; at++) {

@@ -4,6 +4,7 @@
  */
 
 import { DIRECTORY_STATE } from '../../abi/memory.ts'
+import { CARD_RUNNING } from '../../abi/virtio.ts'
 import { formatCrash } from '../../emulator/crash.ts'
 import type { Copy, Inspector, Interposer, Passage } from '../../emulator/link/interposer.ts'
 import {
@@ -23,6 +24,8 @@ export type Fault =
   | { readonly kind: 'drop' | 'twice' | 'swap' | 'corrupt'; readonly at: number }
   /** The frame comes once more, or only, so much later. */
   | { readonly kind: 'again' | 'delay'; readonly at: number; readonly ms: number }
+  /** Every frame of the hub from this one on, the answers included, comes once more so much later. */
+  | { readonly kind: 'replay'; readonly at: number; readonly ms: number }
   /** From this frame on the hub carries nothing; `ms` absent: for ever. */
   | { readonly kind: 'cut'; readonly at: number; readonly ms?: number }
   /** The server is switched off after this slice of its own; `ms`: and on again. */
@@ -43,16 +46,20 @@ export function parseFault(text: string): Fault {
     const ms = off[2] === undefined ? {} : { ms: Number(off[2]) }
     return { kind: 'off', server: Number(off[1]), at: Number(off[3]), ...ms }
   }
-  const other = /^(drop|twice|swap|corrupt|again|delay|cut)(\d+)?\/(\d+)$/.exec(text)
+  const other = /^(drop|twice|swap|corrupt|again|delay|replay|cut)(\d+)?\/(\d+)$/.exec(text)
   if (!other) throw new Error(`no fault: ${text}`)
   const ms = other[2] === undefined ? {} : { ms: Number(other[2]) }
   return { kind: other[1], at: Number(other[3]), ...ms } as Fault
 }
 
-/** True for a fault after which every conversation must come to its end all the same. */
-export function isHarmless(fault: Fault): boolean {
-  if (fault.kind === 'off') return false
-  return fault.kind !== 'cut' || (fault.ms !== undefined && fault.ms < LEASE_MS / 2)
+/** True if every conversation must come to its end all the same. */
+export function areHarmless(faults: readonly Fault[]): boolean {
+  // Two cuts may last as long as a lease between them.
+  if (faults.filter(({ kind }) => kind === 'cut').length > 1) return false
+  return faults.every(({ kind, ...fault }) => {
+    if (kind === 'off') return false
+    return kind !== 'cut' || ('ms' in fault && fault.ms !== undefined && fault.ms < LEASE_MS / 2)
+  })
 }
 
 // ── scenarios ──
@@ -121,7 +128,8 @@ class Run implements Inspector {
   #armed = false
   /** By their plans. */
   readonly #own: Conversation[] = []
-  #cut = false
+  /** Cuts of the hub that last. */
+  #cuts = 0
   #slicesBefore: number[] = []
   #pending: Extract<Fault, { kind: 'off' }>[] = []
 
@@ -129,7 +137,7 @@ class Run implements Inspector {
     this.#scenario = scenario
     this.#faults = faults
     const { boot, clientBoot, ...options } = scenario.options ?? {}
-    const small = { maximumConnections: 64, leaseMs: LEASE_MS, stateIntervalMs: 500 }
+    const small = { maximumConnections: 64, leaseMs: LEASE_MS, stateIntervalMs: 250 }
     this.#kit = new FarmKit({
       servers: 2,
       memoryBytes: MEMORY_BYTES,
@@ -161,11 +169,12 @@ class Run implements Inspector {
     await this.#within(DEADLINE_MS, () => own.length === this.#scenario.plans.length && own.every(isOver))
     await this.#runFor(AFTERMATH_MS)
     this.#armed = false
+    this.#pending = []
     const slices = kit.servers.map(({ board }, n) => board.slices - this.#slicesBefore[n]!)
     const virtualMs = ledger.nowMs
     for (const conversation of own) {
       if (conversation.status === 'open') ledger.violate(`${conversation} hangs`)
-      else if (conversation.status !== 'complete' && this.#faults.every(isHarmless))
+      else if (conversation.status !== 'complete' && areHarmless(this.#faults))
         ledger.violate(`${conversation} ended with ${conversation.status}`)
     }
     const statuses = own.map(({ status }) => status)
@@ -260,6 +269,7 @@ class Run implements Inspector {
       board.powerOff()
       if (fault.ms !== undefined)
         this.#later(fault.ms, () => {
+          if (board.cardState === CARD_RUNNING) return
           this.#kit.powerOnServer(server)
           serveConversations(server, this.#ledger)
         })
@@ -275,16 +285,17 @@ class Run implements Inspector {
       else this.#monitor.lan(frame)
       if (this.#armed) {
         const at = this.#frames.push(`${isHub ? 'hub' : 'lan'} ${describeFrame(frame)}`) - 1
-        const copies = this.#faultsAt(at, frame)
+        const copies = this.#faultsAt(at, isHub, frame)
         if (copies !== null) return copies
       }
     }
-    return isHub && this.#cut ? [] : null
+    return isHub && this.#cuts > 0 ? [] : null
   }
 
-  #faultsAt(at: number, frame: Uint8Array): readonly Copy[] | null {
+  #faultsAt(at: number, isHub: boolean, frame: Uint8Array): readonly Copy[] | null {
     for (const fault of this.#faults) {
-      if (fault.kind === 'off' || fault.at !== at) continue
+      if (fault.kind === 'replay' && isHub && at >= fault.at) return [{}, { delayNs: fault.ms * 1e6 }]
+      if (fault.kind === 'off' || fault.kind === 'replay' || fault.at !== at) continue
       if (fault.kind === 'cut') this.#cutHub(fault.ms)
       else return copiesOf(fault, frame)
     }
@@ -292,15 +303,15 @@ class Run implements Inspector {
   }
 
   #cutHub(ms: number | undefined): void {
-    this.#cut = true
+    this.#cuts++
     if (ms !== undefined)
       this.#later(ms, () => {
-        this.#cut = false
+        this.#cuts--
       })
   }
 }
 
-function copiesOf(fault: Exclude<Fault, { kind: 'off' | 'cut' }>, frame: Uint8Array): readonly Copy[] {
+function copiesOf(fault: Exclude<Fault, { kind: 'off' | 'cut' | 'replay' }>, frame: Uint8Array): readonly Copy[] {
   switch (fault.kind) {
     case 'drop':
       return []

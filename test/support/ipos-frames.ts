@@ -102,6 +102,7 @@ const BLOCK = {
   keepAliveProbes: u8(I.BLOCK_KEEP_ALIVE_PROBES),
   socketOptions: u16(I.BLOCK_SOCKET_OPTIONS),
   stateBytes: u32(I.BLOCK_STATE_BYTES),
+  receiver: u32(I.BLOCK_RECEIVER),
 }
 
 const STATE = {

@@ -74,6 +74,7 @@ class Moves {
       ['PHASE_COMMITTED', 'given to', false],
       ['PHASE_PREPARED', 'prepared for', true],
       ['PHASE_ARRIVING', 'arriving from', true],
+      ['PHASE_ARRIVED', 'arriving from', true],
     ] as const
     this.#phases = new Map(
       phases.flatMap(([name, text, comes]) => {

@@ -34,7 +34,8 @@ local ABI = {
   BLOCK_RCV_NXT = 48,
   BLOCK_RCV_READ = 52,
   BLOCK_RCV_SCALE = 67,
-  BLOCK_RESERVED = 132,
+  BLOCK_RECEIVER = 132,
+  BLOCK_RESERVED = 136,
   BLOCK_RTO = 92,
   BLOCK_RTTVAR = 88,
   BLOCK_SND_END = 24,
@@ -113,6 +114,7 @@ local ABI = {
   REFUSE_BLOCK = 5,
   REFUSE_BYTES = 24,
   REFUSE_DRAINING = 6,
+  REFUSE_NO_LEASE = 7,
   REFUSE_NO_LISTENER = 2,
   REFUSE_NO_MEMORY = 3,
   REFUSE_REASON = 22,
@@ -259,6 +261,7 @@ local REFUSALS = {
   [ABI.REFUSE_WINDOW] = 'window too large',
   [ABI.REFUSE_BLOCK] = 'no control block',
   [ABI.REFUSE_DRAINING] = 'draining',
+  [ABI.REFUSE_NO_LEASE] = 'no lease',
 }
 
 local RELEASES = { [ABI.RELEASE_ENDED] = 'ended', [ABI.RELEASE_UNKNOWN] = 'unknown endpoint' }
@@ -373,6 +376,7 @@ local BLOCK = piece('BLOCK', {
     },
   },
   { 'BLOCK_STATE_BYTES', 'u32', 'Application state to follow', { unit = 'bytes' } },
+  { 'BLOCK_RECEIVER', 'u32', 'Incarnation of the receiver' },
 })
 
 local STATE = piece('STATE', {
