@@ -105,6 +105,8 @@ export const BLOCK_FLAG_FIN_RECEIVED = 32
 export const BLOCK_FLAG_LOSS = 64
 /** An application hands the connection over: one that takes such connections must be there. Otherwise any listener serves. */
 export const BLOCK_FLAG_HANDED_OVER = 128
+/** Bytes beyond a gap in what was received move too, as many as IPOS_COMMIT says. Otherwise this block says what there is in all. */
+export const BLOCK_FLAG_OUT_OF_ORDER = 256
 
 /** Bytes of an IPOS_CONNECT for TCP, from the ipOS header on: 16 + 6 + 140. */
 export const IPOS_CONNECT_TCP_BYTES = 162
@@ -114,7 +116,7 @@ export const IPOS_CONNECT_UDP_BYTES = 22
 // ── types that the drawings do not have ──
 /** What an INIC says of its server, to all others, every BOOT_STATE_INTERVAL_MS. */
 export const IPOS_STATE = 0x80
-/** I send no more and never take it back; tell me what you have. */
+/** It is yours from now on, if it was not before: I send no more and never take it back. Tell me what you have. */
 export const IPOS_COMMIT = 0x81
 /** Answer to IPOS_COMMIT: what has come so far. */
 export const IPOS_COMMITTED = 0x82

@@ -117,8 +117,8 @@ export function reset(): void {
   const connections = boot(BOOT_MAXIMUM_CONNECTIONS, st.memoryBytes >>> 11)
   tcbInitialize(min<u32>(connections, MAXIMUM_TCBS))
   timeWaitInitialize(st.tcbCount * 2)
-  tableInitialize(st.tcbCount * 4)
   forwardInitialize()
+  tableInitialize(max<u32>(st.tcbCount * 4, st.forwardCount))
   flowInitialize()
   migrationInitialize()
   threadInitialize()
@@ -216,7 +216,10 @@ export function poll(irqs: u32): u32 {
   for (let i: u32 = 0; i < <u32>MAC_PORTS; i++) {
     if (receive(i)) again = true
   }
-  timers()
+  if (st.timersMs != st.nowMs || st.timersLeft) {
+    st.timersMs = st.nowMs
+    timers()
+  }
   hostServe()
   for (let round: u32 = 0; round < LOOPBACK_ROUNDS; round++) {
     output()
@@ -235,6 +238,7 @@ export function poll(irqs: u32): u32 {
   )
     return 0
   const nextMs = nextTimerMs()
+  st.timersLeft = nextMs == 0 ? 1 : 0
   if (nextMs == FOREVER) return FOREVER
   if (nextMs == 0) return 0
   // Until that millisecond begins, not just so many milliseconds from now.

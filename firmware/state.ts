@@ -111,6 +111,9 @@ export class State {
   wheelSummary: u64
   /** The next millisecond whose slot has not been served. */
   wheelMs: u32
+  /** Millisecond in which timers were last served: none comes due within it, unless there were too many for one poll. */
+  timersMs: u32
+  timersLeft: u32
 
   // Lists of TCBs, linked through their own fields, 0 = empty.
   outputHead: u32
@@ -224,14 +227,16 @@ export class State {
 /** Per-port state of the MAC rings; MAC_PORTS + 1 of them, the last is the loopback inside the card. */
 @unmanaged
 export class Port {
+  // Addresses of descriptors: of the ring's first, of the one whose turn is next, and behind its last.
   rxBase: u32
   rxNext: u32
-  rxEntries: u32
+  rxEnd: u32
   txBase: u32
   txNext: u32
-  txEntries: u32
+  txEnd: u32
+  /** Who may read the next received frame. */
+  rxOwner: u32
   txBuffers: u32
-  reserved: u32
 }
 
 export const PORT_BYTES = 32

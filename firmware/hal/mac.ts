@@ -18,7 +18,7 @@ import {
   OWNER_FIRMWARE,
 } from '../../abi/rings.ts'
 import { carve, carveBuffers } from '../mem/carve.ts'
-import { counters, LOOPBACK_PORT, port } from '../state.ts'
+import { counters, LOOPBACK_PORT, Port, port } from '../state.ts'
 import { readRegister, writeRegister } from './registers.ts'
 
 /**
@@ -34,8 +34,7 @@ const SLOT_BYTES: u32 = 2048
 export function macInitialize(): void {
   for (let i: u32 = 0; i < <u32>MAC_PORTS; i++) {
     const p = port(i)
-    p.rxEntries = RX_ENTRIES
-    p.rxBase = carve(RX_ENTRIES * DESCRIPTOR_BYTES)
+    receiveRing(p, carve(RX_ENTRIES * DESCRIPTOR_BYTES), RX_ENTRIES, OWNER_FIRMWARE)
     const rxBuffers = carveBuffers(RX_ENTRIES * SLOT_BYTES)
     for (let slot: u32 = 0; slot < RX_ENTRIES; slot++) {
       const descriptor = p.rxBase + slot * DESCRIPTOR_BYTES
@@ -51,15 +50,21 @@ export function macInitialize(): void {
     writeRegister(block + MAC_TX_ENTRIES, TX_ENTRIES)
   }
   transmitRing(LOOPBACK_PORT, LOOPBACK_ENTRIES)
+  // Here the sender's "device" is the receiver.
   const loopback = port(LOOPBACK_PORT)
-  loopback.rxBase = loopback.txBase
-  loopback.rxEntries = loopback.txEntries
+  receiveRing(loopback, loopback.txBase, LOOPBACK_ENTRIES, OWNER_DEVICE)
+}
+
+function receiveRing(p: Port, base: u32, entries: u32, owner: u32): void {
+  p.rxBase = p.rxNext = base
+  p.rxEnd = base + entries * DESCRIPTOR_BYTES
+  p.rxOwner = owner
 }
 
 function transmitRing(index: u32, entries: u32): void {
   const p = port(index)
-  p.txEntries = entries
-  p.txBase = carve(entries * DESCRIPTOR_BYTES)
+  p.txBase = p.txNext = carve(entries * DESCRIPTOR_BYTES)
+  p.txEnd = p.txBase + entries * DESCRIPTOR_BYTES
   p.txBuffers = carveBuffers(entries * SLOT_BYTES)
   for (let slot: u32 = 0; slot < entries; slot++) {
     store<u32>(p.txBase + slot * DESCRIPTOR_BYTES + DESCRIPTOR_ADDRESS, p.txBuffers + slot * SLOT_BYTES)
@@ -74,8 +79,7 @@ export function macAddress(index: u32): u64 {
 
 /** Address of the buffer of the next transmit slot, SLOT_BYTES long, or 0 if the ring is full. Nothing is sent until `transmitCommit`. */
 export function transmitClaim(index: u32): u32 {
-  const p = port(index)
-  const descriptor = p.txBase + (p.txNext & (p.txEntries - 1)) * DESCRIPTOR_BYTES
+  const descriptor = port(index).txNext
   if (load<u32>(descriptor + DESCRIPTOR_OWNER) != OWNER_FIRMWARE) {
     counters().transmitBusy++
     return 0
@@ -86,21 +90,29 @@ export function transmitClaim(index: u32): u32 {
 /** Sends the slot that `transmitClaim` gave. @param bytes of the frame, 14..MAC_MAXIMUM_FRAME */
 export function transmitCommit(index: u32, bytes: u32): void {
   const p = port(index)
-  const descriptor = p.txBase + (p.txNext & (p.txEntries - 1)) * DESCRIPTOR_BYTES
+  const descriptor = p.txNext
   store<u32>(descriptor + DESCRIPTOR_LENGTH, bytes)
   store<u32>(descriptor + DESCRIPTOR_OWNER, OWNER_DEVICE)
-  p.txNext++
+  const next = descriptor + DESCRIPTOR_BYTES
+  p.txNext = next == p.txEnd ? p.txBase : next
   counters().framesOut++
+}
+
+/** True if the next `count` transmit slots are free. Slots come free in order, so the last one speaks for all. */
+export function transmitHasRoom(index: u32, count: u32): bool {
+  const p = port(index)
+  const bytes = count * DESCRIPTOR_BYTES
+  if (bytes > p.txEnd - p.txBase) return false
+  let last = p.txNext + bytes - DESCRIPTOR_BYTES
+  if (last >= p.txEnd) last -= p.txEnd - p.txBase
+  return load<u32>(last + DESCRIPTOR_OWNER) == OWNER_FIRMWARE
 }
 
 /** Descriptor of the next received frame, or 0 if there is none. Its buffer stays the firmware's until `receiveDone`. */
 export function receiveNext(index: u32): u32 {
   const p = port(index)
-  if (!p.rxEntries) return 0
-  const descriptor = p.rxBase + (p.rxNext & (p.rxEntries - 1)) * DESCRIPTOR_BYTES
-  // On the loopback the sender's "device" is this very function.
-  const ours = index == LOOPBACK_PORT ? OWNER_DEVICE : OWNER_FIRMWARE
-  return load<u32>(descriptor + DESCRIPTOR_OWNER) == ours ? descriptor : 0
+  const descriptor = p.rxNext
+  return load<u32>(descriptor + DESCRIPTOR_OWNER) == p.rxOwner ? descriptor : 0
 }
 
 /**
@@ -108,7 +120,9 @@ export function receiveNext(index: u32): u32 {
  * record may still point into it until the end of this poll.
  */
 export function receiveDone(index: u32, descriptor: u32): void {
-  port(index).rxNext++
+  const p = port(index)
+  const next = descriptor + DESCRIPTOR_BYTES
+  p.rxNext = next == p.rxEnd ? p.rxBase : next
   if (index == LOOPBACK_PORT) {
     // Reused within a poll, so what was delivered from it has been copied (socket/deliver.ts).
     store<u32>(descriptor + DESCRIPTOR_OWNER, OWNER_FIRMWARE)

@@ -1,6 +1,7 @@
 import { BOOT_FORWARD_ENTRIES } from '../../abi/boot.ts'
 import { BOOT_BASE, DIRECTORY_FORWARDS } from '../../abi/memory.ts'
 import { PANIC_POOL, panic } from '../hal/panic.ts'
+import { clearBytes } from '../mem/bytes.ts'
 import { carve } from '../mem/carve.ts'
 import { directoryAdd } from '../mem/directory.ts'
 import { state } from '../state.ts'
@@ -120,7 +121,7 @@ export function forwardAllocate(): u32 {
   const row = forwardAt(index)
   st.forwardFree = row.hashNext
   st.forwardUsed++
-  memory.fill(changetype<usize>(row), 0, FORWARD_BYTES)
+  clearBytes(<u32>changetype<usize>(row), FORWARD_BYTES)
   row.kind = <u8>FORWARD_RESERVED
   return index
 }

@@ -54,13 +54,17 @@ export function iposClaim(): u32 {
 
 /** Sends the frame whose header and payload stand at `header`. @param row of the receiver, SELF = all @param bytes of both */
 export function iposCommit(header: u32, row: u32, bytes: u32): void {
-  iposCommitSummed(header, row, bytes, checksumAdd(header + IPOS_HEADER_BYTES, bytes - IPOS_HEADER_BYTES, 0))
+  send(header, row, bytes, checksumAdd(header, bytes, 0))
 }
 
 /** As `iposCommit`, where the sum of the payload is known. */
 export function iposCommitSummed(header: u32, row: u32, bytes: u32, payloadSum: u32): void {
+  send(header, row, bytes, checksumAdd(header, IPOS_HEADER_BYTES, payloadSum))
+}
+
+function send(header: u32, row: u32, bytes: u32, sum: u32): void {
   const st = state()
-  iposSeal(header, payloadSum)
+  iposSeal(header, sum)
   const destination = row == SELF ? MAC_BROADCAST : serverAt(row).mac
   ethernetWrite(header - ETHERNET_HEADER_BYTES, destination, serverAt(SELF).mac, st.iposEtherType)
   transmitCommit(st.hubPort, ETHERNET_HEADER_BYTES + bytes)

@@ -29,7 +29,7 @@ import { eventScratch } from '../socket/deliver.ts'
 import { listenerFind } from '../socket/listener.ts'
 import { counters, state } from '../state.ts'
 import { tcpAbandon, tcpFail } from '../tcp/close.ts'
-import { sendReset } from '../tcp/output.ts'
+import { outputBeforeMove, sendReset } from '../tcp/output.ts'
 import { tableInsertForward, tableRemoveTcb } from '../tcp/table.ts'
 import { F_ATTACHED, F_FROZEN, F_GUEST, F_HOST, F_QUIET, Tcb, tcbRelease, wantHost, wantOutput } from '../tcp/tcb.ts'
 import { timersResume } from '../tcp/timer.ts'
@@ -42,6 +42,7 @@ import {
   MOVE_ANYWHERE,
   MOVE_BY_HOST,
   MOVE_HANDED_OVER,
+  MOVE_OFFER_OUT,
   MOVE_SENDING,
   migrationOf,
   migrationRest,
@@ -62,7 +63,7 @@ import { endpointLost } from './release.ts'
 import { SELF, SERVER_UP, serverAt, serverOfAddress } from './server.ts'
 import { arrivalTimer } from './take.ts'
 import { threadChoose } from './thread.ts'
-import { namesOf, roundAnswered, roundsSend, roundsStart, sendCommit } from './transfer.ts'
+import { namesOf, roundAnswered, roundsSend, roundsStart, sendCommit, stateSendAhead } from './transfer.ts'
 
 /**
  * The giving side of a move (FIG. 7, FIG. 13; the state table of docs/protocol.md). The endpoint is frozen from the offer on: it sends
@@ -142,10 +143,11 @@ function offer(tcb: Tcb, m: Migration, row: u32): bool {
   m.peer = <u8>row
   m.peerIncarnation = server.incarnation
   m.tries = 1
+  m.stateAt = 0
   enter(tcb, m, PHASE_OFFERED)
   tcb.flags |= F_FROZEN
   // At the end of this poll, when all that came with the request is taken in.
-  m.flags |= <u16>MOVE_SENDING
+  m.flags = (m.flags & <u16>~MOVE_OFFER_OUT) | <u16>MOVE_SENDING
   wantOutput(tcb)
   repeatIn(tcb, m)
   counters().migrationsOffered++
@@ -162,13 +164,23 @@ export function giveOutput(tcb: Tcb): bool {
   const m = migrationOf(tcb)
   if ((m.flags & MOVE_SENDING) == 0) return true
   let done = true
-  if (m.phase == PHASE_OFFERED) done = sendConnect(tcb, m)
+  if (m.phase == PHASE_OFFERED) done = sendOffer(tcb, m)
   else if (m.phase == PHASE_COMMITTED) done = roundsSend(tcb, m)
   if (done) m.flags &= <u16>~MOVE_SENDING
   return done
 }
 
+/** The connection packet, and in the next poll, while it is on its way, the application's state. */
+function sendOffer(tcb: Tcb, m: Migration): bool {
+  if (m.flags & MOVE_OFFER_OUT) return stateSendAhead(tcb, m)
+  if (!sendConnect(tcb, m)) return false
+  if (m.tries > 1 || m.stateBytes == 0) return true
+  m.flags |= <u16>MOVE_OFFER_OUT
+  return false
+}
+
 function sendConnect(tcb: Tcb, m: Migration): bool {
+  if (m.tries == 1) outputBeforeMove(tcb)
   const header = iposBegin(IPOS_CONNECT, m.peer, namesOf(tcb, m.offered))
   if (!header) return false
   blockWrite(header + IPOS_BLOCK, tcb, m)
@@ -194,7 +206,7 @@ export function moveTimer(tcb: Tcb): void {
   }
   m.tries++
   if (m.phase == PHASE_OFFERED) {
-    m.flags |= <u16>MOVE_SENDING
+    m.flags = (m.flags & <u16>~MOVE_OFFER_OUT) | <u16>MOVE_SENDING
     wantOutput(tcb)
   } else if ((m.flags & MOVE_SENDING) == 0) {
     // Rounds or answers were lost: the answer to this tells what is missing.
@@ -214,7 +226,7 @@ export function giveAcknowledged(tcb: Tcb, m: Migration): void {
   if (m.phase != PHASE_OFFERED) return
   m.tries = 1
   enter(tcb, m, PHASE_COMMITTED)
-  roundsStart(m, firstUnread(tcb), tcb.sndUna, 0)
+  roundsStart(m, firstUnread(tcb), tcb.sndUna, m.stateAt)
   m.flags |= <u16>MOVE_SENDING
   wantOutput(tcb)
   repeatIn(tcb, m)

@@ -1,5 +1,6 @@
 import { DROP_HELD } from '../../abi/trace.ts'
 import { drop } from '../hal/trace.ts'
+import { copyBytes } from '../mem/bytes.ts'
 import { CHUNK_BYTES, chunkAddress, chunkAllocate, chunkMeta, chunkRelease, chunksAreScarce } from '../mem/chunk.ts'
 import { ipv4Deliver } from '../net/ipv4.ts'
 import { Tcb } from '../tcp/tcb.ts'
@@ -21,7 +22,7 @@ export function hold(tcb: Tcb, packet: u32): void {
     drop(DROP_HELD, tcb.handle, bytes)
     return
   }
-  memory.copy(chunkAddress(chunk), packet, bytes)
+  copyBytes(chunkAddress(chunk), packet, bytes)
   if (m.heldTail) chunkMeta(m.heldTail).next = chunk
   else m.heldHead = chunk
   m.heldTail = chunk

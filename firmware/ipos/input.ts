@@ -291,7 +291,6 @@ function applicationInput(from: u32, header: u32, size: u32): void {
   if (tcb == null) return
   const m = migrationOf(tcb)
   if (!comesFrom(from, m)) return
-  takeCommitted(tcb, m)
   stateTake(m, header, size)
   takeProgress(tcb, m)
 }

@@ -1,5 +1,6 @@
 import { DIRECTORY_MIGRATIONS } from '../../abi/memory.ts'
 import { PANIC_POOL, panic } from '../hal/panic.ts'
+import { clearBytes } from '../mem/bytes.ts'
 import { carve } from '../mem/carve.ts'
 import { chunkMeta, chunkReleaseList } from '../mem/chunk.ts'
 import { directoryAdd } from '../mem/directory.ts'
@@ -73,7 +74,7 @@ export class Migration {
   roundsOut: u16
   roundsLeft: u16
   frames: u32
-  /** Taking: what there is in all, as IPOS_CONNECT and IPOS_COMMIT say. */
+  /** Taking: what there is in all, as the control block says, or IPOS_COMMIT. */
   receiveEnd: u32
   sendEnd: u32
   stateEnd: u32
@@ -103,8 +104,10 @@ export const MOVE_BY_HOST: u32 = 1
 export const MOVE_ANYWHERE: u32 = 2
 /** An application hands over (BLOCK_FLAG_HANDED_OVER). */
 export const MOVE_HANDED_OVER: u32 = 4
-/** IPOS_COMMIT has said what there is in all. */
+/** Taking: it is known what there is in all. */
 export const MOVE_ENDS_KNOWN: u32 = 8
+/** Giving, until it is acknowledged: the connection packet has left, and the application's state follows. */
+export const MOVE_OFFER_OUT: u32 = 512
 /** There is something to be sent, as the phase says, as soon as the transmit ring has room. */
 export const MOVE_SENDING: u32 = 16
 /** The client's FIN is in order, behind the last of the bytes that come. */
@@ -161,7 +164,7 @@ export function migrationTake(tcb: Tcb): Migration | null {
   const m = migrationAt(index)
   st.migrationFree = m.connectNext
   st.migrationUsed++
-  memory.fill(changetype<usize>(m), 0, MIGRATION_BYTES)
+  clearBytes(<u32>changetype<usize>(m), MIGRATION_BYTES)
   m.tcb = tcbIndex(tcb)
   tcb.migration = index
   return m

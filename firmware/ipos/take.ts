@@ -43,6 +43,7 @@ import { msReached } from '../hal/timer.ts'
 import { trace } from '../hal/trace.ts'
 import { chunksAreScarce } from '../mem/chunk.ts'
 import { timerArm } from '../mem/wheel.ts'
+import { arpLookup } from '../net/arp.ts'
 import { netInterface } from '../net/interface.ts'
 import { attachByPort } from '../socket/attach.ts'
 import { Listener, listenerFind, listenerIndex } from '../socket/listener.ts'
@@ -65,7 +66,6 @@ import {
 import { lossTimerStart, timersResume } from '../tcp/timer.ts'
 import { TIME_WAIT_TAG, timeWaitForget } from '../tcp/timewait.ts'
 import {
-  iposLoad16,
   iposLoad32,
   iposServer,
   iposServerPort,
@@ -75,7 +75,7 @@ import {
   iposStore32,
   iposThread,
 } from '../wire/ipos.ts'
-import { blockIsSound, blockRead } from './block.ts'
+import { block8, block16, block32, blockIsSound, blockOpen, blockRead } from './block.ts'
 import { FORWARD_TAG } from './forward.ts'
 import { iposBegin, iposBeginBare, iposCommit, namesIn } from './frame.ts'
 import { heldReplay } from './held.ts'
@@ -115,24 +115,24 @@ const PIECE_BYTES: u32 = 1024
 
 /** IPOS_CONNECT for TCP, of the right length. @param from row of the sender */
 export function takeConnect(from: u32, header: u32): void {
-  const block = header + IPOS_BLOCK
+  const block = blockOpen(header + IPOS_BLOCK)
   const client = iposSource(header)
   const clientPort = iposSourcePort(header)
   const server = iposServer(header)
   const serverPort = iposServerPort(header)
   const thread = iposThread(header)
   // Late: it came and went, or we were switched off since.
-  if (pastKnows(client, clientPort, thread) || iposLoad32(block, BLOCK_RECEIVER) != serverAt(SELF).incarnation) return
+  if (pastKnows(client, clientPort, thread) || block32(block, BLOCK_RECEIVER) != serverAt(SELF).incarnation) return
   const known = threadFind(CONNECTED, client, clientPort, thread)
   if (known != null) {
     const m = migrationOf(known)
     const same = known.localAddress == server && <u32>known.localPort == serverPort
     // Said again: so is the answer. Else another endpoint of this client has the number.
-    if (same && m.moves == iposLoad32(block, BLOCK_MOVES)) acknowledge(from, header)
+    if (same && m.moves == block32(block, BLOCK_MOVES)) acknowledge(from, header)
     else refuse(from, header, REFUSE_THREAD_TAKEN)
     return
   }
-  const entry = serverOfAddress(iposLoad32(block, BLOCK_ENTRY))
+  const entry = serverOfAddress(block32(block, BLOCK_ENTRY))
   if (entry < 0 || serverOfAddress(server) != entry || !blockIsSound(block)) {
     refuse(from, header, REFUSE_BLOCK)
     return
@@ -141,13 +141,13 @@ export function takeConnect(from: u32, header: u32): void {
   if (present != 0 && (present & (TIME_WAIT_TAG | FORWARD_TAG)) == 0) {
     // The endpoint itself is here, so this word is old; or it is none of ours, and the sender is wrong.
     const tcb = tcbAt(present)
-    if (!tcb.migration || migrationOf(tcb).moves < iposLoad32(block, BLOCK_MOVES)) refuse(from, header, REFUSE_BLOCK)
+    if (!tcb.migration || migrationOf(tcb).moves < block32(block, BLOCK_MOVES)) refuse(from, header, REFUSE_BLOCK)
     return
   }
   const listener = listenerFor(entry, server, serverPort)
   const reason = objection(entry, block, listener)
   if (reason) refuse(from, header, reason)
-  else if (prepare(from, header, entry, listener!)) acknowledge(from, header)
+  else if (prepare(from, header, block, entry, listener!)) acknowledge(from, header)
   else refuse(from, header, REFUSE_NO_MEMORY)
 }
 
@@ -164,21 +164,20 @@ function objection(entry: u32, block: u32, listener: Listener | null): u32 {
   if (entry != SELF && (serverAt(entry).status & SERVER_LEASED) == 0) return REFUSE_NO_LEASE
   if (isDraining()) return REFUSE_DRAINING
   if (listener == null) return REFUSE_NO_LISTENER
-  const handedOver = (iposLoad16(block, BLOCK_FLAGS) & BLOCK_FLAG_HANDED_OVER) != 0
+  const handedOver = (block16(block, BLOCK_FLAGS) & BLOCK_FLAG_HANDED_OVER) != 0
   if (handedOver && (listener.options & SOCKET_OPTION_TAKES_OVER) == 0) return REFUSE_NO_LISTENER
-  const read = iposLoad32(block, BLOCK_RCV_READ)
-  if (iposLoad32(block, BLOCK_RCV_ADVERTISED) - read > st.receiveCredit) return REFUSE_WINDOW
-  const unread = iposLoad32(block, BLOCK_RCV_NXT) - read
-  const queued = iposLoad32(block, BLOCK_SND_END) - iposLoad32(block, BLOCK_SND_UNA)
-  const chunks = (unread + (<i32>queued > 0 ? queued : 0) + iposLoad32(block, BLOCK_STATE_BYTES)) / PIECE_BYTES
+  const read = block32(block, BLOCK_RCV_READ)
+  if (block32(block, BLOCK_RCV_ADVERTISED) - read > st.receiveCredit) return REFUSE_WINDOW
+  const unread = block32(block, BLOCK_RCV_NXT) - read
+  const queued = block32(block, BLOCK_SND_END) - block32(block, BLOCK_SND_UNA)
+  const chunks = (unread + (<i32>queued > 0 ? queued : 0) + block32(block, BLOCK_STATE_BYTES)) / PIECE_BYTES
   if (chunksAreScarce() || chunks > st.chunkFreeCount >>> 1) return REFUSE_NO_MEMORY
   return 0
 }
 
-/** Builds the endpoint, silent and in no table but Forward-Connect. False if there is no room, or no way to the client. */
-function prepare(from: u32, header: u32, entry: u32, listener: Listener): bool {
+/** Builds the endpoint from the open block, silent and in no table but Forward-Connect. False if there is no room, or no way to the client. */
+function prepare(from: u32, header: u32, block: u32, entry: u32, listener: Listener): bool {
   const st = state()
-  const block = header + IPOS_BLOCK
   const tcb = tcbAllocate()
   if (tcb == null) return false
   const m = migrationTake(tcb)
@@ -194,13 +193,15 @@ function prepare(from: u32, header: u32, entry: u32, listener: Listener): bool {
   tcb.listener = listenerIndex(listener)
   tcb.creditGranted = st.sendCredit
   blockRead(block, tcb, m)
-  setState(tcb, load<u8>(block + BLOCK_STATE))
+  setState(tcb, block8(block, BLOCK_STATE))
   m.entry = <u8>entry
   m.peer = <u8>from
   m.entryIncarnation = serverAt(entry).incarnation
   m.peerIncarnation = serverAt(from).incarnation
   threadInsert(CONNECTED, m, iposThread(header))
   enter(tcb, m, PHASE_PREPARED, PREPARED_MS)
+  // Asked for now, the client's MAC address is there when the endpoint may speak.
+  arpLookup(tcb.netInterface, tcb.nextHop)
   return true
 }
 
@@ -295,7 +296,8 @@ function committedSoFar(to: u32, header: u32, tcb: Tcb, m: Migration): void {
 export function committedWhole(to: u32, header: u32): void {
   const answer = iposBegin(IPOS_COMMITTED, to, namesIn(header))
   if (!answer) return
-  memory.fill(answer + COMMITTED_RECEIVED, 0, COMMITTED_BYTES - COMMITTED_RECEIVED)
+  store<u64>(answer + COMMITTED_RECEIVED, 0)
+  store<u64>(answer + COMMITTED_STATE_BYTES, 0)
   iposStore16(answer, COMMITTED_FLAGS, COMMITTED_FLAG_COMPLETE)
   iposCommit(answer, to, COMMITTED_BYTES)
 }

@@ -14,6 +14,7 @@ import {
   IPOS_TCP,
 } from '../../abi/ipos.ts'
 import { MAXIMUM_MIGRATING_BYTES } from '../../abi/messages.ts'
+import { copyBytes } from '../mem/bytes.ts'
 import { CHUNK_BYTES, chunkAddress, chunkAllocate, chunkMeta } from '../mem/chunk.ts'
 import { netInterface } from '../net/interface.ts'
 import { ipv4Header } from '../net/ipv4.ts'
@@ -23,7 +24,7 @@ import { drainOutOfOrder, keepOutOfOrder, keepUnread } from '../tcp/rcv.ts'
 import { sendQueueAppend, sendQueueCopy } from '../tcp/sendqueue.ts'
 import { seqLeq, seqLt } from '../tcp/sequence.ts'
 import { Tcb } from '../tcp/tcb.ts'
-import { checksumAdd, checksumCopy, checksumFinish, copyBytes, pseudoHeaderSum } from '../wire/checksum.ts'
+import { checksumAdd, checksumCopy, checksumFinish, pseudoHeaderSum } from '../wire/checksum.ts'
 import { iposLoad16, iposLoad32, iposStore16, iposStore32 } from '../wire/ipos.ts'
 import { IPV4_HEADER_BYTES, IPV4_PROTOCOL_TCP, ipv4HeaderBytes, ipv4Source, ipv4TotalBytes } from '../wire/ipv4.ts'
 import {
@@ -55,6 +56,12 @@ export function namesOf(tcb: Tcb, thread: u32): Naming {
 
 /** Rounds under way: the receive ring of the other side holds them. */
 const ROUNDS: u16 = 3
+
+/** Sends the application's state while the offer is on its way; what gets lost goes again with the rounds. False if the transmit ring is full. */
+export function stateSendAhead(tcb: Tcb, m: Migration): bool {
+  while (m.stateAt < m.stateBytes) if (sendState(tcb, m) == RING_FULL) return false
+  return true
+}
 
 /** Starts at what the other side has. */
 export function roundsStart(m: Migration, received: u32, queued: u32, stateBytes: u32): void {
@@ -285,7 +292,7 @@ export function stateTake(m: Migration, header: u32, bytes: u32): void {
   if (size > m.stateEnd - m.stateBytes) return
   const chunk = chunkAllocate()
   if (!chunk) return
-  memory.copy(chunkAddress(chunk), header + APPLICATION_DATA, size)
+  copyBytes(chunkAddress(chunk), header + APPLICATION_DATA, size)
   chunkMeta(chunk).length = <u16>size
   stateAppend(m, chunk)
 }

@@ -1,11 +1,10 @@
-import { DESCRIPTOR_BYTES, DESCRIPTOR_OWNER, OWNER_FIRMWARE } from '../../abi/rings.ts'
 import { DROP_NO_MEMORY } from '../../abi/trace.ts'
-import { transmitClaim, transmitCommit } from '../hal/mac.ts'
+import { transmitClaim, transmitCommit, transmitHasRoom } from '../hal/mac.ts'
 import { drop } from '../hal/trace.ts'
 import { carve } from '../mem/carve.ts'
 import { chunkAddress, chunkAllocate, chunkMeta, chunkRelease, chunksAreScarce } from '../mem/chunk.ts'
 import { udpSendFailed } from '../socket/udp.ts'
-import { port, state } from '../state.ts'
+import { state } from '../state.ts'
 import { ETHERNET_HEADER_BYTES, ETHERTYPE_IPV4 } from '../wire/ethernet.ts'
 import {
   IPV4_DONT_FRAGMENT,
@@ -85,14 +84,6 @@ export function ipv4Send(
     offset += piece
   } while (offset < bytes)
   return true
-}
-
-/** True if the next `count` transmit slots are free. Slots come free in order, so the last one speaks for all. */
-function transmitHasRoom(index: u32, count: u32): bool {
-  const p = port(index)
-  if (count > p.txEntries) return false
-  const last = p.txBase + ((p.txNext + count - 1) & (p.txEntries - 1)) * DESCRIPTOR_BYTES
-  return load<u32>(last + DESCRIPTOR_OWNER) == OWNER_FIRMWARE
 }
 
 /** True if a datagram of `count` packets may wait for entry `index`; counts it among those that wait. */

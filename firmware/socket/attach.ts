@@ -30,6 +30,7 @@ import { MOVE_HANDED_OVER, MOVE_STATE_OWED, migrationOf } from '../ipos/migratio
 import { placementChoose } from '../ipos/placement.ts'
 import { inFarm, SELF } from '../ipos/server.ts'
 import { serviceElsewhere } from '../ipos/service.ts'
+import { clearBytes } from '../mem/bytes.ts'
 import { chunkAddress, chunkMeta, chunkRelease } from '../mem/chunk.ts'
 import { counters, LOOPBACK_PORT, state } from '../state.ts'
 import { tcpAbandon } from '../tcp/close.ts'
@@ -170,7 +171,7 @@ function queuedBytes(tcb: Tcb): u32 {
 export function deliverState(tcb: Tcb): bool {
   const m = migrationOf(tcb)
   const header = state().udpHeader
-  memory.fill(header, 0, RX_HEADER_BYTES)
+  clearBytes(header, RX_HEADER_BYTES)
   store<u16>(header + RX_TYPE, <u16>RX_STATE)
   store<u32>(header + RX_SOCKET, tcb.handle)
   while (m.stateHead) {

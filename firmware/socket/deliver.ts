@@ -33,6 +33,7 @@ import {
   QUEUES_PER_SET,
 } from '../../abi/rings.ts'
 import { writeRegister } from '../hal/registers.ts'
+import { clearBytes, copyBytes } from '../mem/bytes.ts'
 import { carve } from '../mem/carve.ts'
 import { CHUNK_BYTES, chunkAddress, chunkAllocate, chunkMeta, chunkReleaseList } from '../mem/chunk.ts'
 import { state } from '../state.ts'
@@ -156,7 +157,7 @@ function keep(payload: u32, bytes: u32): u32 {
   const chunk = chunkAllocate()
   if (!chunk) return 0
   const st = state()
-  memory.copy(chunkAddress(chunk), payload, bytes)
+  copyBytes(chunkAddress(chunk), payload, bytes)
   chunkMeta(chunk).next = st.deliverChunks
   st.deliverChunks = chunk
   return chunkAddress(chunk)
@@ -233,7 +234,7 @@ export function deliverEnd(tcb: Tcb): bool {
 /** A zeroed EVENT_BYTES buffer to fill in and give to `deliverEvent`. */
 export function eventScratch(): u32 {
   const slot = state().deliverHeaders + ENTRIES * HEADER_SLOT_BYTES
-  memory.fill(slot, 0, EVENT_BYTES)
+  clearBytes(slot, HEADER_SLOT_BYTES)
   return slot
 }
 
@@ -247,7 +248,7 @@ export function deliverEvent(set: u32, record: u32): bool {
   if (!eventRoom(set)) return false
   const qs = queueSet(set)
   const slot = headerSlot()
-  memory.copy(slot, record, EVENT_BYTES)
+  copyBytes(slot, record, EVENT_BYTES)
   store<u32>(slot + EVENT_SEQUENCE, qs.sequence++)
   qs.eventDelivered++
   push(slot, EVENT_BYTES, (set * QUEUES_PER_SET + QUEUE_EVENT) | INFO_FIRST | INFO_LAST)
@@ -280,7 +281,7 @@ export function deliverRecord(
   if (transient && st.chunkFreeCount < pieces) return false
   const queue = set * QUEUES_PER_SET + QUEUE_RX
   const slot = headerSlot()
-  memory.copy(slot, header, headerBytes)
+  copyBytes(slot, header, headerBytes)
   store<u32>(slot + RX_SEQUENCE, qs.sequence++)
   qs.rxDelivered++
   st.openRecordTcb = 0

@@ -117,6 +117,14 @@ export function tcpOutput(tcb: Tcb): bool {
   return acknowledge(tcb)
 }
 
+/**
+ * Before an endpoint moves: sends what came too late for the last poll, as far as the windows allow; the rest waits until the move is over.
+ * A FIN waits too: LAST-ACK does not move.
+ */
+export function outputBeforeMove(tcb: Tcb): void {
+  if ((tcb.flags & (F_FIN_QUEUED | F_RECOVERY | F_LOSS)) == 0) sendNew(tcb)
+}
+
 function sendSyn(tcb: Tcb): bool {
   const flags = tcb.state == TCP_SYN_SENT ? TCP_SYN : TCP_SYN | TCP_ACK
   if (!sendSegment(tcb, tcb.iss, 0, flags)) return neighborMissing(tcb)

@@ -6,6 +6,7 @@ import {
   TCP_FIN_WAIT_1,
   TCP_FIN_WAIT_2,
 } from '../../abi/tcp.ts'
+import { copyBytes } from '../mem/bytes.ts'
 import { CHUNK_BYTES, chunkAddress, chunkAllocate, chunkMeta, chunkRelease, chunksAreScarce } from '../mem/chunk.ts'
 import { attachByPort, attachByRequest } from '../socket/attach.ts'
 import { deliverEnd, deliverStream } from '../socket/deliver.ts'
@@ -113,7 +114,7 @@ export function keepUnread(tcb: Tcb, payload: u32, bytes: u32): bool {
     const tail = chunkMeta(tcb.unreadTail)
     const end: u32 = <u32>tail.offset + tail.length
     if (end + bytes <= CHUNK_BYTES) {
-      memory.copy(chunkAddress(tcb.unreadTail) + end, payload, bytes)
+      copyBytes(chunkAddress(tcb.unreadTail) + end, payload, bytes)
       tail.length += <u16>bytes
       return true
     }
@@ -123,7 +124,7 @@ export function keepUnread(tcb: Tcb, payload: u32, bytes: u32): bool {
     counters().tcpNoMemory++
     return false
   }
-  memory.copy(chunkAddress(chunk), payload, bytes)
+  copyBytes(chunkAddress(chunk), payload, bytes)
   chunkMeta(chunk).length = <u16>bytes
   appendUnread(tcb, chunk)
   return true
@@ -177,7 +178,7 @@ export function keepOutOfOrder(tcb: Tcb, sequence: u32, payload: u32, bytes: u32
   const fresh = chunkAllocate()
   if (!fresh) return
   const meta = chunkMeta(fresh)
-  memory.copy(chunkAddress(fresh), payload, bytes)
+  copyBytes(chunkAddress(fresh), payload, bytes)
   meta.sequence = sequence
   meta.length = <u16>bytes
   // Later segments that the new one covers go.
@@ -198,7 +199,7 @@ function extend(chunk: u32, sequence: u32, payload: u32, bytes: u32): bool {
   const meta = chunkMeta(chunk)
   const end: u32 = <u32>meta.offset + meta.length
   if (meta.sequence + meta.length != sequence || end + bytes > CHUNK_BYTES) return false
-  memory.copy(chunkAddress(chunk) + end, payload, bytes)
+  copyBytes(chunkAddress(chunk) + end, payload, bytes)
   meta.length += <u16>bytes
   return true
 }

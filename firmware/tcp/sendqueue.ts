@@ -1,3 +1,4 @@
+import { copyBytes } from '../mem/bytes.ts'
 import { CHUNK_BYTES, ChunkMeta, chunkAddress, chunkMeta, chunkRelease } from '../mem/chunk.ts'
 import { checksumCopy, checksumOdd } from '../wire/checksum.ts'
 import { seqLeq, seqLt } from './sequence.ts'
@@ -18,7 +19,7 @@ export function sendQueueAppend(tcb: Tcb, head: u32): void {
     const tail = chunkMeta(tcb.sndTail)
     const end: u32 = <u32>tail.offset + tail.length
     if (end + first.length <= CHUNK_BYTES) {
-      memory.copy(chunkAddress(tcb.sndTail) + end, chunkAddress(head) + first.offset, first.length)
+      copyBytes(chunkAddress(tcb.sndTail) + end, chunkAddress(head) + first.offset, first.length)
       tail.length += first.length
       tcb.sndEnd += first.length
       chunkRelease(head)

@@ -3,6 +3,7 @@ import { TRACE_TCP_STATE } from '../../abi/trace.ts'
 import { PANIC_POOL, panic } from '../hal/panic.ts'
 import { trace } from '../hal/trace.ts'
 import { migrationDrop } from '../ipos/migration.ts'
+import { clearBytes } from '../mem/bytes.ts'
 import { carve } from '../mem/carve.ts'
 import { chunkReleaseList } from '../mem/chunk.ts'
 import { timerCancel } from '../mem/wheel.ts'
@@ -253,7 +254,7 @@ export function tcbAllocate(): Tcb | null {
   st.tcbFree = tcb.hashNext
   st.tcbUsed++
   const handle = tcb.handle
-  memory.fill(changetype<usize>(tcb), 0, TCB_BYTES)
+  clearBytes(<u32>changetype<usize>(tcb), TCB_BYTES)
   // The generation in the high bits moves on, so an old handle does not name the new endpoint.
   // The topmost bit tells UDP handles apart (socket/udp.ts).
   tcb.handle = (((handle & ~MAXIMUM_TCBS) + (MAXIMUM_TCBS + 1)) & 0x7fffffff) | index

@@ -1,4 +1,4 @@
-import { storeWords14 } from './order.ts'
+import { loadSwapped64, storeWords14 } from './order.ts'
 
 /**
  * Ethernet II header.
@@ -17,11 +17,11 @@ export const ETHERTYPE_ARP: u32 = 0x0806
 export const MAC_BROADCAST: u64 = 0xffffffffffff
 
 export function ethernetDestination(frame: u32): u64 {
-  return bswap<u64>(load<u64>(frame)) >> 16
+  return loadSwapped64(frame) >> 16
 }
 
 export function ethernetSource(frame: u32): u64 {
-  return bswap<u64>(load<u64>(frame, 6)) >> 16
+  return loadSwapped64(frame + 6) >> 16
 }
 
 export function ethernetType(frame: u32): u32 {

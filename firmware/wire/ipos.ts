@@ -84,9 +84,9 @@ export function iposHeader(
   storeWords(header, source, (sourcePort << 16) | (destination >>> 16), ports, (type << 24) | (protocol << 16))
 }
 
-/** Fills in the checksum. @param payloadSum unfolded sum of what follows the header */
-export function iposSeal(header: u32, payloadSum: u32): void {
-  store<u16>(header + IPOS_CHECKSUM, <u16>checksumFinish(checksumAdd(header, IPOS_HEADER_BYTES, payloadSum)))
+/** Fills in the checksum, which is 0 so far. @param sum unfolded, of the header and what follows it */
+export function iposSeal(header: u32, sum: u32): void {
+  store<u16>(header + IPOS_CHECKSUM, <u16>checksumFinish(sum))
 }
 
 /** True if the checksum over the `bytes` bytes of the frame is right; zeros behind the payload do not change it. */

@@ -13,6 +13,12 @@ function wordsOf(a: u32, b: u32, c: u32, d: u32): v128 {
   return swap(i32x4.replace_lane(words, 3, d))
 }
 
+/** The big-endian number of 64 bits at `address`. */
+export function loadSwapped64(address: u32): u64 {
+  const word = v128.load64_zero(address)
+  return i64x2.extract_lane(v128.shuffle<i8>(word, word, 7, 6, 5, 4, 3, 2, 1, 0, 8, 9, 10, 11, 12, 13, 14, 15), 0)
+}
+
 /** Stores 16 bytes: four numbers, big-endian. */
 export function storeWords(address: u32, a: u32, b: u32, c: u32, d: u32): void {
   v128.store(address, wordsOf(a, b, c, d))
