@@ -76,8 +76,8 @@ export interface Scenario {
   /** Connections before: server n + 1 has the next turn. Default 1. */
   readonly turns?: number
   readonly plans: readonly ScenarioPlan[]
-  /** What one who looks on makes sure of in the run without faults. */
-  readonly expect?: (outcome: Outcome) => string | undefined
+  /** How it goes without faults: live moves, and where each connection is served at first. */
+  readonly goes: { readonly moved: number; readonly servedOn: readonly string[] }
 }
 
 export interface Outcome {
@@ -95,7 +95,7 @@ export interface Outcome {
 
 const LEASE_MS = 2000
 const MEMORY_BYTES = 16 << 20
-const RAM_BYTES = 4 << 20
+const RAM_BYTES = 2 << 20
 /** A conversation is over by then whatever happens: keep-alive gives up after 10 s and nine intervals of 75 s. */
 const DEADLINE_MS = 800_000
 /** A port that was used a moment ago is asked for again. */

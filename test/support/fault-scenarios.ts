@@ -17,40 +17,66 @@ const THREE: readonly Round[] = [
 ]
 
 /** Frames take their time, the hub's longer: what the client sends finds an endpoint that moves. */
-const SLOW = { lan: { delayNs: 50_000 }, hub: { delayNs: 400_000 } }
-const LIVE = { lan: { delayNs: 100_000 }, hub: { delayNs: 300_000 }, servers: 3 }
+const queueFrames = 128
+const SLOW = { lan: { delayNs: 50_000, queueFrames }, hub: { delayNs: 400_000, queueFrames } }
+const LIVE = { lan: { delayNs: 100_000, queueFrames }, hub: { delayNs: 300_000, queueFrames }, servers: 3 }
 
 /** One connection that an application hands over; `turns` as in Scenario: 0 = it begins on server 1. */
 function live(name: string, turns: number, moves: readonly PlannedMove[], plan: Partial<ScenarioPlan> = {}): Scenario {
   const rounds = [{ upload: 12_000, download: 24_000 }]
-  return { name, turns, options: LIVE, plans: [{ port, rounds, ends: 'client', moves, ...plan }] }
+  const goes = { moved: moves.length, servedOn: [turns === 0 ? 'server1' : 'server2'] }
+  return { name, turns, options: LIVE, plans: [{ port, rounds, ends: 'client', moves, ...plan }], goes }
 }
 
 const answering = (to: string, at: number): PlannedMove => ({ round: 0, during: 'answer', at, to })
 const reading = (to: string, at: number): PlannedMove => ({ round: 0, during: 'upload', at, to })
 
+const AT_REQUEST = { moved: 0, servedOn: ['server2'] }
+
 export const scenarios: readonly Scenario[] = [
   // ── moved at the request ──
-  { name: 'request', plans: [{ port, rounds: ONE, ends: 'client' }] },
-  { name: 'slow hub', options: SLOW, plans: [{ port, rounds: ONE, ends: 'client' }] },
+  { name: 'request', plans: [{ port, rounds: ONE, ends: 'client' }], goes: AT_REQUEST },
+  { name: 'slow hub', options: SLOW, plans: [{ port, rounds: ONE, ends: 'client' }], goes: AT_REQUEST },
   {
     name: 'segments',
     options: SLOW,
     plans: [{ port, rounds: [{ upload: 3000, download: 3000 }], ends: 'client', pieceBytes: 700, pieceMs: 0.15 }],
+    goes: AT_REQUEST,
   },
-  { name: 'split line', options: SLOW, plans: [{ port, rounds: ONE, ends: 'client', pieceBytes: 1, pieceMs: 0.2 }] },
-  { name: 'pipelined', options: SLOW, plans: [{ port, rounds: THREE, ends: 'client', pipelined: true }] },
-  { name: 'kept alive', options: SLOW, plans: [{ port, rounds: THREE, ends: 'server', pauseMs: 40 }] },
-  { name: 'greeting', options: SLOW, plans: [{ port: PORT_GREETING, rounds: ONE, ends: 'client' }] },
-  { name: 'server first', options: SLOW, plans: [{ port: PORT_SERVER_FIRST, rounds: ONE, ends: 'server' }] },
-  { name: 'early FIN', options: SLOW, plans: [{ port, rounds: ONE, ends: 'client-early' }] },
-  { name: 'server ends', options: SLOW, plans: [{ port, rounds: ONE, ends: 'server' }] },
+  {
+    name: 'split line',
+    options: SLOW,
+    plans: [{ port, rounds: ONE, ends: 'client', pieceBytes: 1, pieceMs: 0.2 }],
+    goes: AT_REQUEST,
+  },
+  {
+    name: 'pipelined',
+    options: SLOW,
+    plans: [{ port, rounds: THREE, ends: 'client', pipelined: true }],
+    goes: AT_REQUEST,
+  },
+  {
+    name: 'kept alive',
+    options: SLOW,
+    plans: [{ port, rounds: THREE, ends: 'server', pauseMs: 40 }],
+    goes: AT_REQUEST,
+  },
+  { name: 'greeting', options: SLOW, plans: [{ port: PORT_GREETING, rounds: ONE, ends: 'client' }], goes: AT_REQUEST },
+  {
+    name: 'server first',
+    options: SLOW,
+    plans: [{ port: PORT_SERVER_FIRST, rounds: ONE, ends: 'server' }],
+    goes: AT_REQUEST,
+  },
+  { name: 'early FIN', options: SLOW, plans: [{ port, rounds: ONE, ends: 'client-early' }], goes: AT_REQUEST },
+  { name: 'server ends', options: SLOW, plans: [{ port, rounds: ONE, ends: 'server' }], goes: AT_REQUEST },
   {
     name: 'client resets',
     options: SLOW,
     plans: [{ port, rounds: [{ upload: 0, download: 20_000 }], ends: 'client-reset', resetAt: 3000 }],
+    goes: AT_REQUEST,
   },
-  { name: 'server resets', options: SLOW, plans: [{ port, rounds: ONE, ends: 'server-reset' }] },
+  { name: 'server resets', options: SLOW, plans: [{ port, rounds: ONE, ends: 'server-reset' }], goes: AT_REQUEST },
   {
     name: 'port again',
     options: SLOW,
@@ -58,6 +84,7 @@ export const scenarios: readonly Scenario[] = [
       { port, rounds: ONE, ends: 'server', localPort: 5000 },
       { port, rounds: ONE, ends: 'client', localPort: 5000, after: 0 },
     ],
+    goes: { moved: 0, servedOn: ['server2', 'server1'] },
   },
   // ── handed over in mid-conversation ──
   live('download', 0, [answering('server2', 10_000)]),
