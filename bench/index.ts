@@ -1,12 +1,15 @@
 import { execFile } from 'node:child_process'
-import { existsSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { availableCpu } from '../emulator/cpu/index.ts'
 import type { BenchEngine, BenchFigure, BenchOptions, BenchReport } from '../toolchain/bench-engine.ts'
 import { packageRoot } from '../toolchain/package-root.ts'
+import type { FarmFirmware } from '../toolchain/soak/virtual-farm.ts'
+import { measureBlackout } from './blackout.ts'
 import type { ChildResult, ChildTask } from './child.ts'
+import { measureForwards } from './forwards.ts'
 import { idleConnections } from './idle.ts'
 import { makePair } from './pair.ts'
 import { type PeerFigure, runPeer } from './peer.ts'
@@ -23,10 +26,28 @@ interface Size {
   readonly rounds: number
   readonly bytes: number
   readonly idle: number
+  readonly migrations: number
+  readonly forwards: number
 }
 
-const FULL: Size = { runs: 3, connections: 30_000, rounds: 50_000, bytes: 1 << 30, idle: 10_000 }
-const QUICK: Size = { runs: 1, connections: 5_000, rounds: 10_000, bytes: 1 << 28, idle: 2_000 }
+const FULL: Size = {
+  runs: 3,
+  connections: 30_000,
+  rounds: 50_000,
+  bytes: 1 << 30,
+  idle: 10_000,
+  migrations: 10_000,
+  forwards: 100_000,
+}
+const QUICK: Size = {
+  runs: 1,
+  connections: 5_000,
+  rounds: 10_000,
+  bytes: 1 << 28,
+  idle: 2_000,
+  migrations: 1_000,
+  forwards: 10_000,
+}
 
 type Measure = (size: Size) => Promise<BenchFigure[]>
 
@@ -141,11 +162,62 @@ const measureIdle: Measure = async (size) => {
   ]
 }
 
+function farmFirmware(): FarmFirmware {
+  return { wasm: readFileSync(FIRMWARE), layouts: JSON.parse(readFileSync(LAYOUTS, 'utf8')) }
+}
+
+/** What host code is charged: the time from an interrupt to its driver. */
+const HOST_LATENCY_NS = 1000
+const MAXIMUM_BLACKOUT_NS = 20_000
+const MAXIMUM_BLOCK_NS = 5000
+const FORWARD_SAMPLES = 9
+
+const measureMigration: Measure = async (size) => {
+  const options = { firmware: farmFirmware(), migrations: size.migrations, hostLatencyNs: HOST_LATENCY_NS }
+  const { spacingNs, blackoutNs, giveNs, takeNs } = await measureBlackout(options)
+  const mean = (values: readonly number[]) => Math.round(values.reduce((sum, value) => sum + value, 0) / values.length)
+  const p99 = (values: readonly number[]) => values[Math.floor(values.length * 0.99)]
+  const figure = (name: string, value: number): BenchFigure => ({ case: 'blackout', name, value, unit: 'ns, virtual' })
+  const bounded = (name: string, value: number, most: number, bar: string): BenchFigure => ({
+    ...figure(name, value),
+    bar,
+    reached: value <= most,
+  })
+  const at20 = 'at most 20 µs'
+  return [
+    figure(`spacing of segments, an interrupt ${HOST_LATENCY_NS} ns`, spacingNs),
+    bounded(`blackout beyond it, mean of ${blackoutNs.length} migrations`, mean(blackoutNs), MAXIMUM_BLACKOUT_NS, at20),
+    bounded('blackout beyond it, 99th percentile', p99(blackoutNs), MAXIMUM_BLACKOUT_NS, at20),
+    figure('the whole slice that sends the control block, mean', mean(giveNs)),
+    bounded('the whole slice that builds the endpoint, mean', mean(takeNs), MAXIMUM_BLOCK_NS, 'at most 5 µs'),
+  ]
+}
+
+const measureForwarding: Measure = async (size) => {
+  const options = { firmware: farmFirmware(), connections: size.forwards, samples: FORWARD_SAMPLES }
+  const { byPlace, packets } = await measureForwards(options)
+  const [first, last] = [byPlace[0].fuel, byPlace[byPlace.length - 1].fuel]
+  const figure = (name: string, value: number, unit = 'fuel'): BenchFigure => ({ case: 'forwards', name, value, unit })
+  return [
+    ...byPlace.map(({ place, fuel }) => figure(`a packet of connection ${place}`, fuel)),
+    { ...figure('last beside first', last / first, 'times'), bar: 'below 2', reached: last < 2 * first },
+    ...packets.flatMap(({ bytes, entryBurst, servingBurst }) => [
+      figure(`${bytes} bytes, of many in a row, entry INIC`, entryBurst),
+      figure(`${bytes} bytes, of many in a row, serving INIC`, servingBurst),
+    ]),
+  ]
+}
+
 const MEASURES: Readonly<Record<string, { summary: string; measure: Measure }>> = {
   connections: { summary: 'connections a second: 100 bytes, 300 back, orderly close', measure: measureConnections },
   'round-trip': { summary: '64-byte ping-pong over one connection', measure: measureRoundTrip },
   bulk: { summary: 'one connection at full speed, and what a frame costs by part', measure: measureBulk },
   idle: { summary: 'memory of established connections that do nothing', measure: measureIdle },
+  blackout: {
+    summary: 'live migration: how long the client hears nothing, in virtual time',
+    measure: measureMigration,
+  },
+  forwards: { summary: 'forwarding: fuel by connection and by packet', measure: measureForwarding },
 }
 
 /** Puts a peer's figures beside ours of the same kind. */
