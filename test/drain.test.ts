@@ -13,7 +13,7 @@ import http from 'node:http'
 import net from 'node:net'
 const name = process.env.INIC_SERVER
 http.createServer((request, response) => {
-  const delay = request.url === '/slow' ? 800 : 0
+  const delay = request.url === '/slow' ? 3000 : 0
   setTimeout(() => response.end(name), delay)
 }).listen(80, () => console.log('listening'))
 // A protocol of its own: it counts the lines of a conversation, and takes the count along.
@@ -111,7 +111,7 @@ test.serial('a server under load is emptied without an error, and takes connecti
   const conversation = await talk(counter)
   t.is(await conversation.say(), 'server1 1')
   const slow = get(web, new http.Agent({ keepAlive: true }), '/slow')
-  await new Promise((resolve) => setTimeout(resolve, 200))
+  await new Promise((resolve) => setTimeout(resolve, 1000))
 
   const drained = await drain('server1', '--to', 'server2', '--timeout', '20s')
   t.is(drained.code, 0, drained.stderr)
@@ -120,7 +120,7 @@ test.serial('a server under load is emptied without an error, and takes connecti
   t.is(await slow, 'server1', 'a response that was due is given here first')
   t.is(await conversation.say(), 'server2 2')
   const before = served.server1
-  await new Promise((resolve) => setTimeout(resolve, 200))
+  await new Promise((resolve) => setTimeout(resolve, 1000))
   t.is(served.server1, before)
   t.is(await get(web, new http.Agent()), 'server2', 'nothing new is placed there')
   const status = JSON.parse((await drain('server1', '--to', 'server2', '--json')).stdout)

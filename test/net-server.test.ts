@@ -110,15 +110,15 @@ const cases: Record<string, Case> = {
   'a silent socket times out, an active one does not': async (t, network) => {
     const { client, peer } = await pair(network)
     const events: string[] = []
-    client.setTimeout(60, () => events.push('callback'))
+    client.setTimeout(250, () => events.push('callback'))
     client.on('timeout', () => events.push('timeout'))
-    t.is(client.timeout, 60)
+    t.is(client.timeout, 250)
     peer.resume()
-    for (let i = 0; i < 6; i++) {
+    for (let i = 0; i < 15; i++) {
       await sleep(20)
       client.write('x')
     }
-    for (let i = 0; i < 6; i++) {
+    for (let i = 0; i < 15; i++) {
       await sleep(20)
       peer.write('y')
       client.resume()
@@ -127,13 +127,13 @@ const cases: Record<string, Case> = {
     await once(client, 'timeout')
     t.deepEqual(events, ['callback', 'timeout'])
     t.false(client.destroyed)
-    await sleep(80)
+    await sleep(350)
     t.is(events.length, 2, 'once a silence')
     client.write('x')
     await once(client, 'timeout')
     client.setTimeout(0)
     client.write('x')
-    await sleep(80)
+    await sleep(350)
     t.is(events.length, 3)
     client.destroy()
   },
