@@ -3,12 +3,13 @@ import { IPOS_ACKNOWLEDGE, IPOS_CONNECT, IPOS_TYPE } from '../abi/ipos.ts'
 import type { Board } from '../emulator/board.ts'
 import type { FrameSink } from '../emulator/link/link.ts'
 import type { WireOptions } from '../emulator/link/wire.ts'
+import type { RandomStream } from '../emulator/random.ts'
 import { type FarmFirmware, VirtualFarm, type VirtualNode } from '../toolchain/soak/virtual-farm.ts'
 import { median } from './statistics.ts'
 
 /**
  * Blackout of a live migration, in virtual time at 1 GHz: how much longer than usual the client waits for the next segment when the connection
- * moves. A program on the main board writes a byte every microsecond; the connection goes to and fro between two servers.
+ * moves. A program on the main board writes a byte every microsecond; the connection goes round the servers.
  */
 
 const PORT = 80
@@ -24,15 +25,19 @@ export interface BlackoutOptions {
   readonly migrations: number
   /** Virtual time from an interrupt to the driver's handler, nanoseconds; host code itself takes none. */
   readonly hostLatencyNs: number
+  /** Default 2: to and fro. */
+  readonly servers?: number
+  /** False: the program writes nothing, so that a slice that has to do with the control block has to do with nothing else. Default true. */
+  readonly writes?: boolean
 }
 
-/** Nanoseconds of virtual time. */
+/** Nanoseconds of virtual time, ascending, one a migration but for the spacing. */
 export interface BlackoutFigures {
-  /** Between two segments of one server: the median, which is what a blackout is beyond. */
+  /** Between two segments of one server: the median, which is what a blackout is beyond. NaN if nothing is written. */
   readonly spacingNs: number
-  /** One a migration, ascending: from the old server's last segment to the new one's first, less `spacingNs`. */
+  /** From the old server's last segment to the new one's first, as they come to the client's port. */
   readonly blackoutNs: readonly number[]
-  /** One a migration, ascending: the whole slice that sends the control block. */
+  /** The whole slice that sends the control block. */
   readonly giveNs: readonly number[]
   /** The whole slice that builds the endpoint from it and acknowledges. */
   readonly takeNs: readonly number[]
@@ -48,17 +53,18 @@ const MAC_SOURCE = 6
 
 /** Measures. Throws Error if the client gets another byte than is its turn, or the connection breaks. */
 export async function measureBlackout(options: BlackoutOptions): Promise<BlackoutFigures> {
-  const farm = new VirtualFarm(options.firmware, {
-    servers: 2,
+  const { firmware, migrations, hostLatencyNs, servers = 2, writes = true } = options
+  const farm = new VirtualFarm(firmware, {
+    servers,
     clients: 1,
     seed: SEED,
     countFuel: true,
-    hostLatencyNs: options.hostLatencyNs,
+    hostLatencyNs,
     lan: WIRE,
     hub: WIRE,
   })
   try {
-    const run = new Run(farm, options.migrations)
+    const run = new Run(farm, migrations, writes)
     await run.toEnd()
     return run.figures()
   } finally {
@@ -69,7 +75,8 @@ export async function measureBlackout(options: BlackoutOptions): Promise<Blackou
 class Run {
   readonly #farm: VirtualFarm
   readonly #migrations: number
-  readonly #random
+  readonly #writes: boolean
+  readonly #random: RandomStream
   #begun = 0
   #arrived = 0
   #received = 0
@@ -79,9 +86,10 @@ class Run {
   readonly #giveNs: number[] = []
   readonly #takeNs: number[] = []
 
-  constructor(farm: VirtualFarm, migrations: number) {
+  constructor(farm: VirtualFarm, migrations: number, writes: boolean) {
     this.#farm = farm
     this.#migrations = migrations
+    this.#writes = writes
     this.#random = farm.farm.randomStream('moves')
     const [client] = farm.clients
     for (const cable of client.cables) cable.impair(WIRE)
@@ -108,10 +116,9 @@ class Run {
   figures(): BlackoutFigures {
     const { gaps, blackouts } = this.#segments
     const ascending = (values: number[]) => values.sort((a, b) => a - b)
-    const spacingNs = median(gaps)
     return {
-      spacingNs,
-      blackoutNs: ascending(blackouts.map((gap) => gap - spacingNs)),
+      spacingNs: gaps.length > 0 ? median(gaps) : Number.NaN,
+      blackoutNs: ascending(blackouts),
       giveNs: ascending(this.#giveNs),
       takeNs: ascending(this.#takeNs),
     }
@@ -119,27 +126,29 @@ class Run {
 
   #serve(node: VirtualNode): void {
     const server = node.net.createServer({ noDelay: true })
-    server.on('connection', (socket) => this.#write(node, socket, 0))
+    server.on('connection', (socket) => this.#program(node, socket, 0))
     server.on('migrate', (socket, n) => {
       this.#arrived++
-      this.#write(node, socket, n as number)
+      this.#program(node, socket, n as number)
     })
     server.listen(PORT)
   }
 
-  /** The program: a byte now and every microsecond, and to the other server after a while. */
-  #write(node: VirtualNode, socket: net.Socket, n: number): void {
+  /** The program: a byte now and every microsecond, and to the next server after a while. */
+  #program(node: VirtualNode, socket: net.Socket, n: number): void {
     const { clock } = node.stack
-    const [other] = this.#farm.servers.filter((server) => server !== node)
+    const { servers } = this.#farm
+    const next = servers[(servers.indexOf(node) + 1) % servers.length]
     const leaveNs = clock.now() + PAUSE_NS + this.#random.below(PAUSE_NS)
+    const stepNs = this.#writes ? WRITE_NS : PAUSE_NS
     socket.on('error', (error) => this.#fail(error))
     socket.resume()
     const turn = () => {
-      socket.write(Uint8Array.of(n++))
-      if (clock.now() < leaveNs || this.#begun === this.#migrations) clock.schedule(WRITE_NS, turn)
+      if (this.#writes) socket.write(Uint8Array.of(n++))
+      if (clock.now() < leaveNs || this.#begun === this.#migrations) clock.schedule(stepNs, turn)
       else {
         this.#begun++
-        socket.migrate(other.name, n).catch((error) => this.#fail(error))
+        socket.migrate(next.name, n).catch((error) => this.#fail(error))
       }
     }
     turn()

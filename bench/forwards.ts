@@ -24,7 +24,8 @@ const PAGE_BYTES = 65536
 const QUIET_MS = 50
 const SMALL_BYTES = 64
 const LARGE_BYTES = 1500
-const BURST = 32
+/** Packets that come in a row. */
+export const BURST = 32
 const REQUEST = Buffer.from('GET / HTTP/1.1\r\n\r\n')
 
 export interface ForwardsOptions {

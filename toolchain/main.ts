@@ -9,6 +9,7 @@ import { addDrainCommand } from './commands/drain.ts'
 import { addFlashCommand } from './commands/flash.ts'
 import { addInspectCommand } from './commands/inspect.ts'
 import { addRunCommand } from './commands/run.ts'
+import { addSoakCommand } from './commands/soak.ts'
 import { CommandError, EXIT_FAILED, EXIT_OK, EXIT_USAGE, errorCode } from './errors.ts'
 import { packageVersion } from './package-root.ts'
 import { note, paint } from './terminal.ts'
@@ -42,6 +43,7 @@ Exit codes: 0 done · 1 it failed · 2 wrong input · 3 the farm is, or is not, 
   addCaptureCommand(program)
   addDrainCommand(program)
   addBenchCommand(program)
+  addSoakCommand(program)
   return program
 }
 

@@ -201,7 +201,7 @@ export function blockWrite(block: u32, tcb: Tcb, m: Migration): void {
   store16(block, BLOCK_SOCKET_OPTIONS, options)
   store32(block, BLOCK_STATE_BYTES, m.stateBytes)
   store32(block, BLOCK_RECEIVER, m.peerIncarnation)
-  store<u32>(block + BLOCK_RESERVED, 0)
+  store32(block, BLOCK_RESERVED, 0)
   copyWords(block, block, ORDERED_BYTES)
 }
 

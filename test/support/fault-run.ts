@@ -149,7 +149,8 @@ class Run implements Inspector {
       clientBoot: { ...small, ...clientBoot },
     })
     this.#ledger = new Ledger(() => this.#kit.farm.now())
-    this.#monitor = new Monitor(this.#kit.servers, this.#kit.clients, (what) => this.#ledger.violate(what))
+    const nowMs = () => this.#ledger.nowMs
+    this.#monitor = new Monitor(this.#kit.servers, this.#kit.clients, nowMs, (what) => this.#ledger.violate(what))
     this.#kit.farm.on('crash', (_board, report) => this.#ledger.violate(formatCrash(report).join('\n')))
   }
 
@@ -271,6 +272,7 @@ class Run implements Inspector {
         this.#later(fault.ms, () => {
           if (board.cardState === CARD_RUNNING) return
           this.#kit.powerOnServer(server)
+          this.#monitor.restarted(server)
           serveConversations(server, this.#ledger)
         })
     }

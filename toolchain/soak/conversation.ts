@@ -57,6 +57,8 @@ const PORTS = [PORT_CLIENT_FIRST, PORT_GREETING, PORT_SERVER_FIRST]
 const GREETING_BYTES = 300
 const LONGEST_LINE = 40
 const DEFAULT_WRITE_BYTES = 16384
+/** Silence after which each end asks whether the other is still there. */
+const KEEP_ALIVE_MS = 10_000
 
 // ── content ──
 
@@ -165,6 +167,8 @@ export class Conversation {
   status: Status = 'open'
   endMs = 0
   localPort = 0
+  /** Something has happened that it need not survive. */
+  mayFail = false
   onClose: (() => void) | undefined
   readonly #ledger: Ledger
   readonly #node: VirtualNode
@@ -188,7 +192,7 @@ export class Conversation {
       port: plan.port,
       host: to,
       keepAlive: true,
-      keepAliveInitialDelay: 10_000,
+      keepAliveInitialDelay: KEEP_ALIVE_MS,
       ...(localPort !== undefined && { localPort }),
     })
     this.#socket = socket
@@ -340,7 +344,8 @@ const BEGIN: Place = { greeted: 0, line: '', conversation: -1, round: -1, upload
 /** Listens on every port of conversations. */
 export function serveConversations(node: VirtualNode, ledger: Ledger): net.Server[] {
   return PORTS.map((port) => {
-    const server = node.net.createServer({ allowHalfOpen: true }, (socket) => {
+    const options = { allowHalfOpen: true, keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_MS }
+    const server = node.net.createServer(options, (socket) => {
       new ServerEnd(node, ledger, socket, { ...BEGIN, greeted: port === PORT_CLIENT_FIRST ? GREETING_BYTES : 0 })
     })
     server.on('migrate', (socket, state) => {

@@ -32,10 +32,15 @@ const TCP_RST = 4
 const TCP_ACK = 16
 const OPTION_WINDOW_SCALE = 3
 const OPTION_TIMESTAMPS = 8
+/** For so long, with some to spare, a server that was switched off may have let others speak. */
+const LEASE_MS = 2500
 
 /** A connection as the LAN sees it, from its SYN-ACK on. */
 interface Track {
   readonly iss: number
+  readonly openedMs: number
+  /** Owners of an earlier connection of these ports, which the server at that address does not know of any more. */
+  readonly before: ReadonlyMap<string, number> | undefined
   readonly scale: number
   /** How often the endpoint had moved when a server was offered it; by MAC address. */
   readonly offered: Map<string, number>
@@ -55,13 +60,21 @@ interface Track {
  */
 export class Monitor {
   readonly #complain: (what: string) => void
+  readonly #nowMs: () => number
   /** Servers by the MAC address of their port on the LAN; by their IPv4 address, that MAC address. */
   readonly #servers = new Map<string, VirtualNode>()
   readonly #macOf = new Map<number, string>()
   readonly #addresses = new Map<string, number>()
   readonly #tracks = new Map<string, Track>()
+  readonly #restartedMs = new Map<string, number>()
 
-  constructor(servers: readonly VirtualNode[], clients: readonly VirtualNode[], complain: (what: string) => void) {
+  constructor(
+    servers: readonly VirtualNode[],
+    clients: readonly VirtualNode[],
+    nowMs: () => number,
+    complain: (what: string) => void,
+  ) {
+    this.#nowMs = nowMs
     this.#complain = complain
     for (const node of [...servers, ...clients]) this.#addresses.set(node.macs[0]!, addressNumber(node.address))
     for (const server of servers) {
@@ -103,6 +116,11 @@ export class Monitor {
     else track.offered.set(to, Math.max(moves, track.offered.get(to) ?? 0))
   }
 
+  /** The server is switched on. */
+  restarted(server: VirtualNode): void {
+    this.#restartedMs.set(server.macs[0]!, this.#nowMs())
+  }
+
   /** Forgets connections of which nobody speaks any more. */
   forget(): void {
     this.#tracks.clear()
@@ -125,33 +143,39 @@ export class Monitor {
     const name = this.#servers.get(mac)!.name
     if (view.getUint16(ip + 6) !== IPV4_DONT_FRAGMENT || view.getUint16(ip + 4) !== 0)
       this.#complain(`${name} sends of ${key} a datagram that is not atomic`)
+    const isEntry = mac === this.#macOf.get(source)
     if (flags & TCP_SYN) {
-      this.#open(view, tcp, mac, key, flags)
+      this.#open(view, tcp, mac, key, flags, isEntry)
       return
     }
     const track = this.#tracks.get(key)
-    const isEntry = mac === this.#macOf.get(source)
-    if (flags & TCP_RST) {
-      if (track === undefined ? !isEntry : !isEntry && !track.offered.has(mac))
-        this.#complain(`${name} resets ${key}, which it never had`)
-      if (track) track.resetBy ??= mac
+    if (track === undefined) {
+      // A server's own are also those that it opens as a client.
+      if (!isEntry) this.#complain(`${name} speaks of ${key}, which nobody opened`)
       return
     }
-    if (track === undefined) {
-      this.#complain(`${name} speaks of ${key}, which nobody opened`)
+    if (track.before?.has(mac) && this.#nowMs() - track.openedMs < LEASE_MS) return
+    if (flags & TCP_RST) {
+      if (!isEntry && !track.offered.has(mac)) this.#complain(`${name} resets ${key}, which it never had`)
+      track.resetBy ??= mac
       return
     }
     this.#speaks(track, mac, `${name} speaks of ${key}`)
     this.#continues(view, tcp, track, `${name} of ${key}:`)
   }
 
-  #open(view: DataView, tcp: number, mac: string, key: string, flags: number): void {
+  #open(view: DataView, tcp: number, mac: string, key: string, flags: number, isEntry: boolean): void {
     if ((flags & TCP_ACK) === 0) return
     const iss = view.getUint32(tcp + 4)
-    if (this.#tracks.get(key)?.iss === iss) return
+    const before = this.#tracks.get(key)
+    if (before?.iss === iss) return
     const acknowledged = view.getUint32(tcp + 8)
+    // Its address was switched off with what it knew, and the client begins anew: who served has a lease of its own.
+    const forgotten = before !== undefined && (this.#restartedMs.get(mac) ?? Number.NEGATIVE_INFINITY) > before.openedMs
     this.#tracks.set(key, {
       iss,
+      openedMs: this.#nowMs(),
+      before: forgotten ? before.offered : undefined,
       scale: optionOf(view, tcp, OPTION_WINDOW_SCALE, (at) => view.getUint8(at)) ?? 0,
       offered: new Map([[mac, 0]]),
       moves: 0,
@@ -161,8 +185,7 @@ export class Monitor {
       rightEdge: (acknowledged + view.getUint16(tcp + 14)) >>> 0,
       timestamp: optionOf(view, tcp, OPTION_TIMESTAMPS, (at) => view.getUint32(at)) ?? 0,
     })
-    const entry = [...this.#macOf].find(([address]) => key.startsWith(`${dotted(address)}:`))
-    if (entry?.[1] !== mac) this.#complain(`${this.#servers.get(mac)!.name} opens ${key}, whose address it has not`)
+    if (!isEntry) this.#complain(`${this.#servers.get(mac)!.name} opens ${key}, whose address it has not`)
   }
 
   /** Owners speak in the order in which they got the endpoint. */

@@ -1,0 +1,360 @@
+import type net from 'node:net'
+import { DIRECTORY_STATE } from '../../abi/memory.ts'
+import { CARD_RUNNING } from '../../abi/virtio.ts'
+import type { CpuKind } from '../../emulator/cpu/index.ts'
+import { formatCrash } from '../../emulator/crash.ts'
+import { RandomSource, type RandomStream } from '../../emulator/random.ts'
+import { drawPlan, spread } from './churn.ts'
+import { Conversation, Ledger, PORT_SERVER_FIRST, serveConversations, type Violation } from './conversation.ts'
+import { Monitor } from './monitor.ts'
+import { type FarmFirmware, VirtualFarm, type VirtualNode } from './virtual-farm.ts'
+import { CALM, type Conditions, Weather } from './weather.ts'
+
+const HOUR_MS = 3600_000
+const MEMORY_BYTES = 32 << 20
+const CONNECTIONS = 512
+const CLIENTS = 2
+/** Between two connections, and between two disasters, on average. */
+const ARRIVAL_MS = 2000
+const DISASTER_MS = 20_000
+/** Everything is looked at so often, once all has come to rest. */
+const STRETCH_MS = 30 * 60_000
+/**
+ * By then whatever began has come to an end: keep-alive gives up after 10 s and nine intervals of 75 s, a sender after 5 minutes, rows
+ * of the Forward table after two minutes.
+ */
+const PATIENCE_MS = 1_500_000
+const REST_MS = 1_200_000
+/** Longer than the leases: who was away is believed to have been. */
+const AFTERMATH_MS = 10_000
+const LEASE_MS = 2000
+const MSL_MS = 1000
+/** Late copies: of TCP's own packets less than its MSL, of the hub's less than its maximum packet lifetime. */
+const LAN_ECHO_MS = 900
+const HUB_ECHO_MS = 55_000
+const POOLS = ['tcbUsed', 'forwardUsed', 'migrationUsed', 'timeWaitUsed', 'hostCount', 'synReceived', 'chunkFreeCount']
+const SHOWN = 20
+const PROGRESS_MS = 60_000
+const ROUND_ROBIN = 3
+const LEAST_LOADED = 1
+const LOCAL_FIRST = 2
+
+export interface SoakOptions {
+  readonly seed: string
+  readonly hours: number
+  readonly servers?: number
+  readonly cpu?: CpuKind
+  /** Called now and then with the simulated time. */
+  onProgress?(virtualMs: number): void
+}
+
+export interface SoakReport {
+  readonly seed: string
+  readonly servers: number
+  readonly virtualMs: number
+  readonly conversations: number
+  /** How they ended: `complete`, or what the client saw. */
+  readonly endings: Readonly<Record<string, number>>
+  readonly moved: number
+  readonly stayed: number
+  readonly disasters: Readonly<Record<string, number>>
+  readonly framesStruck: number
+  readonly violations: readonly Violation[]
+}
+
+/**
+ * Runs a farm in virtual time under connections of all kinds and all kinds of faults, drawn from the seed, and watches what must
+ * never happen. Ends at the first look after a violation.
+ */
+export async function soak(firmware: FarmFirmware, options: SoakOptions): Promise<SoakReport> {
+  const run = new Soak(firmware, options)
+  try {
+    return await run.go()
+  } finally {
+    await run.close()
+  }
+}
+
+class Soak {
+  readonly #options: SoakOptions
+  readonly #farm: VirtualFarm
+  readonly #weather: Weather
+  readonly #monitor: Monitor
+  readonly #ledger: Ledger
+  readonly #churn: RandomStream
+  readonly #fate: RandomStream
+  readonly #endings: Record<string, number> = {}
+  readonly #disasters: Record<string, number> = {}
+  readonly #before = new Map<VirtualNode, Record<string, number>>()
+  readonly #listeners = new Map<VirtualNode, net.Server[]>()
+  /** What has begun and will end by itself: to be undone before all is looked at. */
+  readonly #undo = new Set<() => void>()
+  #conversations = 0
+  #stormy = false
+  /** Until when a connection may be lost. */
+  #harmMs = 0
+
+  constructor(firmware: FarmFirmware, options: SoakOptions) {
+    this.#options = options
+    const { seed, servers = 3, cpu } = options
+    const source = new RandomSource(seed)
+    this.#churn = source.stream('churn')
+    this.#fate = source.stream('fate')
+    const placement = [ROUND_ROBIN, LEAST_LOADED, LOCAL_FIRST][this.#fate.below(3)]!
+    this.#weather = new Weather(source.stream('weather'))
+    const queueFrames = 1024
+    this.#farm = new VirtualFarm(firmware, {
+      ...{ seed, servers, clients: CLIENTS, memoryBytes: MEMORY_BYTES, inspector: this.#weather },
+      ...(cpu !== undefined && { cpu }),
+      lan: { delayNs: Math.round(spread(this.#fate, 10_000, 5e6)), queueFrames },
+      hub: { delayNs: Math.round(spread(this.#fate, 5000, 1e6)), queueFrames },
+      firstSpeakers: new Map([[PORT_SERVER_FIRST, 'server']]),
+      boot: { maximumConnections: CONNECTIONS, leaseMs: LEASE_MS, mslMs: MSL_MS, placement },
+      clientBoot: { maximumConnections: CONNECTIONS, mslMs: MSL_MS },
+    })
+    const farm = this.#farm.farm
+    this.#ledger = new Ledger(() => farm.now())
+    const nowMs = () => this.#ledger.nowMs
+    this.#monitor = new Monitor(this.#farm.servers, this.#farm.clients, nowMs, (what) => this.#violate(what))
+    this.#weather.monitor = this.#monitor
+    farm.on('crash', (_board, report) => this.#violate(formatCrash(report).join('\n')))
+  }
+
+  async go(): Promise<SoakReport> {
+    const { seed, hours } = this.#options
+    const { servers, clients } = this.#farm
+    for (const server of servers) this.#serve(server)
+    await this.#farm.settle()
+    for (const node of [...servers, ...clients]) this.#before.set(node, pools(node))
+    while (this.#ledger.nowMs < hours * HOUR_MS && this.#ledger.violations.length === 0) await this.#stretch()
+    return {
+      ...{ seed, servers: servers.length, virtualMs: this.#ledger.nowMs },
+      ...{ conversations: this.#conversations, endings: this.#endings },
+      ...{ moved: this.#ledger.moved, stayed: this.#ledger.stayed },
+      ...{ disasters: this.#disasters, framesStruck: this.#weather.struck },
+      violations: this.#ledger.violations.slice(0, SHOWN),
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#farm.close()
+  }
+
+  #serve(server: VirtualNode): void {
+    this.#listeners.set(server, serveConversations(server, this.#ledger))
+  }
+
+  #violate(what: string): void {
+    if (this.#ledger.violations.length < SHOWN) this.#ledger.violate(what)
+  }
+
+  // ── time ──
+
+  #later(ms: number, callback: () => void): void {
+    this.#farm.client().board.hostClock.schedule(ms * 1e6, callback)
+  }
+
+  async #run(ms: number): Promise<void> {
+    const end = this.#ledger.nowMs + ms
+    while (this.#ledger.nowMs < end) {
+      await this.#farm.run(Math.min(PROGRESS_MS, end - this.#ledger.nowMs))
+      this.#options.onProgress?.(this.#ledger.nowMs)
+    }
+  }
+
+  /** Half an hour of storms, then silence; nothing may be left. */
+  async #stretch(): Promise<void> {
+    this.#stormy = true
+    this.#arrive()
+    this.#strike()
+    await this.#run(STRETCH_MS)
+    this.#stormy = false
+    for (const undo of [...this.#undo]) undo()
+    const { conversations } = this.#ledger
+    const isOver = () => [...conversations.values()].every(({ status }) => status !== 'open')
+    for (let ms = 0; ms < PATIENCE_MS && !isOver(); ms += 10_000) await this.#run(10_000)
+    for (const conversation of conversations.values())
+      if (conversation.status === 'open') this.#violate(`${conversation} hangs since ${conversation.startMs} ms`)
+    await this.#run(REST_MS)
+    this.#look()
+    this.#ledger.forget()
+    this.#monitor.forget()
+  }
+
+  #look(): void {
+    for (const [node, before] of this.#before) {
+      for (const [name, value] of Object.entries(pools(node)))
+        if (value !== before[name]) this.#violate(`${node.name} has ${name} ${value} left, and had ${before[name]}`)
+    }
+    if (this.#ledger.serverEnds !== 0) this.#violate(`applications hold ${this.#ledger.serverEnds} connections`)
+  }
+
+  // ── connections ──
+
+  /** The next connection, and those after it. */
+  #arrive(): void {
+    this.#later(exponential(this.#churn, ARRIVAL_MS), () => {
+      if (!this.#stormy) return
+      this.#begin()
+      this.#arrive()
+    })
+  }
+
+  #begin(): void {
+    const random = this.#churn
+    const { servers, clients } = this.#farm
+    const plan = drawPlan(
+      random,
+      servers.map(({ name }) => name),
+    )
+    const entry = servers[random.below(servers.length)]!
+    // A server may be the client of another one.
+    const node = random.chance(0.05)
+      ? servers[(servers.indexOf(entry) + 1) % servers.length]!
+      : clients[random.below(clients.length)]!
+    const localPort = random.chance(0.1) ? { localPort: 5000 + random.below(4) } : {}
+    if (node.board.cardState !== CARD_RUNNING) return
+    this.#conversations++
+    const conversation = new Conversation(this.#ledger, node, plan, { to: entry.address, ...localPort })
+    conversation.mayFail = conversation.startMs < this.#harmMs
+    conversation.onClose = () => this.#over(conversation, node)
+  }
+
+  #over(conversation: Conversation, node: VirtualNode): void {
+    const { status, mayFail } = conversation
+    this.#endings[status] = (this.#endings[status] ?? 0) + 1
+    if (status === 'complete' || status === 'EADDRINUSE' || node.board.cardState !== CARD_RUNNING) return
+    if (!mayFail) this.#violate(`${conversation} ended with ${status} in fair weather`)
+  }
+
+  // ── disasters ──
+
+  #strike(): void {
+    this.#later(exponential(this.#fate, DISASTER_MS), () => {
+      if (!this.#stormy) return
+      this.#disaster()
+      this.#strike()
+    })
+  }
+
+  #disaster(): void {
+    const random = this.#fate
+    const disasters: readonly [string, () => void][] = [
+      ['rain', () => this.#rain()],
+      ['rain', () => this.#rain()],
+      ['rain', () => this.#rain()],
+      ['hub cut', () => this.#cut(1)],
+      ['hub silent', () => this.#silence('hub')],
+      ['LAN cut', () => this.#cut(0)],
+      ['LAN silent', () => this.#silence('lan')],
+      ['hub out', () => this.#hubOut()],
+      ['power', () => this.#power()],
+      ['power', () => this.#power()],
+      ['drain', () => this.#drain()],
+      ['drain', () => this.#drain()],
+    ]
+    const [name, happens] = disasters[random.below(disasters.length)]!
+    this.#disasters[name] = (this.#disasters[name] ?? 0) + 1
+    happens()
+  }
+
+  /** For so long: `undo` ends it, sooner if all is to be looked at. */
+  #for(ms: number, undo: () => void): void {
+    const once = () => {
+      if (this.#undo.delete(once)) undo()
+    }
+    this.#undo.add(once)
+    this.#later(ms, once)
+  }
+
+  /** A connection that is there in the next so many milliseconds may be lost. */
+  #harm(ms: number): void {
+    this.#harmMs = Math.max(this.#harmMs, this.#ledger.nowMs + ms + AFTERMATH_MS)
+    for (const conversation of this.#ledger.conversations.values())
+      if (conversation.status === 'open') conversation.mayFail = true
+  }
+
+  #server(): VirtualNode {
+    return this.#farm.servers[this.#fate.below(this.#farm.servers.length)]!
+  }
+
+  #rain(): void {
+    const random = this.#fate
+    const ms = spread(random, 1000, 40_000)
+    const heavy = random.chance(0.2)
+    if (heavy) this.#harm(ms)
+    const draw = (echoMs: number): Conditions => {
+      const chance = () => (random.chance(0.4) ? spread(random, 0.001, heavy ? 0.3 : 0.04) : 0)
+      return {
+        ...{ loss: chance(), duplication: chance(), echo: chance(), echoMs, corruption: chance() },
+        ...{ delay: chance(), delayMs: spread(random, 0.1, 500), swap: chance() },
+      }
+    }
+    const where = random.below(3)
+    if (where !== 0) this.#weather.lan = draw(LAN_ECHO_MS)
+    if (where !== 1) this.#weather.hub = draw(HUB_ECHO_MS)
+    this.#for(ms, () => {
+      this.#weather.lan = CALM
+      this.#weather.hub = CALM
+    })
+  }
+
+  /** A server's cable is pulled: both ends notice. */
+  #cut(which: number): void {
+    const ms = spread(this.#fate, 10, 10_000)
+    const cable = this.#server().cables[which]!
+    if (which === 0 || ms > LEASE_MS / 4) this.#harm(ms)
+    cable.cut()
+    this.#for(ms, () => cable.mend())
+  }
+
+  /** A server's cable carries nothing, and nobody notices. */
+  #silence(network: string): void {
+    const ms = spread(this.#fate, 10, 10_000)
+    const cable = `${this.#server().name}.${network}`
+    if (ms > LEASE_MS / 4) this.#harm(ms)
+    this.#weather.silence(cable, true)
+    this.#for(ms, () => this.#weather.silence(cable, false))
+  }
+
+  #hubOut(): void {
+    const ms = spread(this.#fate, 10, 20_000)
+    const cables = this.#farm.servers.map(({ name }) => `${name}.hub`)
+    if (ms > LEASE_MS / 4) this.#harm(ms)
+    for (const cable of cables) this.#weather.silence(cable, true)
+    this.#for(ms, () => {
+      for (const cable of cables) this.#weather.silence(cable, false)
+    })
+  }
+
+  #power(): void {
+    const server = this.#server()
+    if (server.board.cardState !== CARD_RUNNING) return
+    const ms = this.#fate.chance(0.2) ? 0 : spread(this.#fate, 1, 20_000)
+    this.#harm(ms)
+    server.board.powerOff()
+    this.#for(ms, () => {
+      this.#farm.powerOnServer(server)
+      this.#monitor.restarted(server)
+      this.#serve(server)
+    })
+  }
+
+  /** A server gets rid of its connections, and takes them again. */
+  #drain(): void {
+    const server = this.#server()
+    if (server.board.cardState !== CARD_RUNNING) return
+    const ms = spread(this.#fate, 100, 20_000)
+    for (const listener of this.#listeners.get(server)!) listener.drain({ timeoutMs: ms }).catch(() => {})
+  }
+}
+
+function exponential(random: RandomStream, mean: number): number {
+  return -mean * Math.log(1 - random.below(1e6) / 1e6)
+}
+
+/** What is in use of a card's pools. */
+function pools(node: VirtualNode): Record<string, number> {
+  const [state] = node.rows(DIRECTORY_STATE)
+  return Object.fromEntries(POOLS.map((name) => [name, state!.number(name)]))
+}
