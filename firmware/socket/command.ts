@@ -137,7 +137,8 @@ function dataCommand(tcb: Tcb, flags: u32, head: u32): void {
     return
   }
   const more: u32 = flags & DATA_FLAG_MIGRATING ? MAXIMUM_MIGRATING_BYTES : 0
-  if (tcb.sndEnd - tcb.sndUna + tcb.creditOwed + bytes > tcb.creditGranted + more) {
+  // A move that failed may have left more than was granted: the end of the stream may follow it all the same.
+  if (bytes != 0 && tcb.sndEnd - tcb.sndUna + tcb.creditOwed + bytes > tcb.creditGranted + more) {
     // More than was granted.
     chunkReleaseList(head)
     failBadly(tcb)

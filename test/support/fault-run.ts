@@ -282,14 +282,10 @@ class Run implements Inspector {
 
   inspect(interposer: Interposer, passage: Passage, frame: Uint8Array): readonly Copy[] | null {
     const isHub = interposer.name.endsWith('.hub')
-    if (passage === 'in') {
-      if (isHub) this.#monitor.hub(frame)
-      else this.#monitor.lan(frame)
-      if (this.#armed) {
-        const at = this.#frames.push(`${isHub ? 'hub' : 'lan'} ${describeFrame(frame)}`) - 1
-        const copies = this.#faultsAt(at, isHub, frame)
-        if (copies !== null) return copies
-      }
+    if (passage === 'in' && this.#armed) {
+      const at = this.#frames.push(`${isHub ? 'hub' : 'lan'} ${describeFrame(frame)}`) - 1
+      const copies = this.#faultsAt(at, isHub, frame)
+      if (copies !== null) return copies
     }
     return isHub && this.#cuts > 0 ? [] : null
   }

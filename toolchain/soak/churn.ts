@@ -52,11 +52,17 @@ export function drawPlan(random: RandomStream, servers: readonly string[]): Plan
     ...(random.chance(0.3) && { pauseMs: spread(random, 1, 60_000) }),
     ...(random.chance(0.1) && { readPauseMs: spread(random, 1, 5000) }),
     ...(ends === 'client-reset' && { resetAt: 1 + random.below(last.download) }),
-    ...(random.chance(0.5) && { moves: drawMoves(random, rounds, servers) }),
+    ...(random.chance(0.5) && { moves: drawMoves(random, rounds, servers, port === client) }),
   }
 }
 
-function drawMoves(random: RandomStream, rounds: readonly Round[], servers: readonly string[]): PlannedMove[] {
+/** @param mayBeNew who accepts it as new need not know that it was greeted */
+function drawMoves(
+  random: RandomStream,
+  rounds: readonly Round[],
+  servers: readonly string[],
+  mayBeNew: boolean,
+): PlannedMove[] {
   const during = ['upload', 'answer', 'between'] as const
   const moves = Array.from({ length: 1 + random.below(MOST_MOVES) }, (): PlannedMove => {
     const round = random.below(rounds.length)
@@ -67,7 +73,7 @@ function drawMoves(random: RandomStream, rounds: readonly Round[], servers: read
       during: when,
       at: random.below(bytes + 1),
       ...(random.chance(0.7) && { to: pick(random, servers) }),
-      ...(when === 'between' && random.chance(0.5) && { asNew: true }),
+      ...(when === 'between' && mayBeNew && round < rounds.length - 1 && random.chance(0.5) && { asNew: true }),
     }
   })
   const order = (move: PlannedMove) => move.round * during.length + during.indexOf(move.during)

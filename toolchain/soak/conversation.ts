@@ -89,12 +89,14 @@ export interface Violation {
 /** Knows every conversation of a run, and what must not happen in it. */
 export class Ledger {
   readonly violations: Violation[] = []
-  readonly conversations: Conversation[] = []
+  /** By their numbers. */
+  readonly conversations = new Map<number, Conversation>()
   /** Live moves that succeeded and that were refused. */
   moved = 0
   stayed = 0
   readonly #nowNs: () => number
   readonly #begun = new Map<string, string>()
+  #next = 0
   #ends = 0
 
   constructor(nowNs: () => number) {
@@ -107,6 +109,12 @@ export class Ledger {
 
   violate(what: string): void {
     this.violations.push({ ms: this.nowMs, what })
+  }
+
+  /** Takes a conversation in, and gives it its number. */
+  enter(conversation: Conversation): number {
+    this.conversations.set(this.#next, conversation)
+    return this.#next++
   }
 
   /** Ends of conversations that applications on servers hold. */
@@ -135,15 +143,15 @@ export class Ledger {
   }
 
   plan(conversation: number): Plan | undefined {
-    return this.conversations[conversation]?.plan
+    return this.conversations.get(conversation)?.plan
   }
 
-  /** Forgets conversations that are over, so that hours of them fit into memory. */
+  /** Forgets what is over, so that hours of it fit into memory. */
   forget(): void {
-    for (const [n, conversation] of this.conversations.entries()) {
-      if (conversation === undefined || conversation.status === 'open') continue
-      for (let round = 0; round < conversation.plan.rounds.length; round++) this.#begun.delete(`${n} ${round}`)
-      delete this.conversations[n]
+    for (const [id, { status, plan }] of this.conversations) {
+      if (status === 'open') continue
+      for (let round = 0; round < plan.rounds.length; round++) this.#begun.delete(`${id} ${round}`)
+      this.conversations.delete(id)
     }
   }
 }
@@ -182,7 +190,7 @@ export class Conversation {
   #error: string | undefined
 
   constructor(ledger: Ledger, node: VirtualNode, plan: Plan, { to, localPort }: ConversationOptions) {
-    this.id = ledger.conversations.push(this) - 1
+    this.id = ledger.enter(this)
     this.plan = plan
     this.#ledger = ledger
     this.#node = node
@@ -219,31 +227,33 @@ export class Conversation {
     this.#socket.resetAndDestroy()
   }
 
+  /** Sends the next round, or all that there are. */
   #ask(): void {
-    const { plan } = this
-    do this.#send(this.#sent++)
-    while (plan.pipelined && this.#sent < plan.rounds.length)
+    const { rounds, pipelined, ends, pieceBytes, pieceMs = 0 } = this.plan
+    const bytes: Buffer[] = []
+    do bytes.push(...this.#request(this.#sent++))
+    while (pipelined && this.#sent < rounds.length)
+    const all = bytes.length === 1 ? bytes[0]! : Buffer.concat(bytes)
+    const isLast = this.#sent === rounds.length && ends === 'client-early'
+    const step = pieceBytes ?? all.length
+    for (let at = 0, n = 0; at < all.length; at += step, n++) {
+      const piece = all.subarray(at, at + step)
+      const write = () => {
+        if (!this.#socket.writable) return
+        if (isLast && at + step >= all.length) this.#socket.end(piece)
+        else this.#socket.write(piece)
+      }
+      if (n === 0 || pieceMs === 0) write()
+      else this.#node.board.hostClock.schedule(n * pieceMs * 1e6, write)
+    }
   }
 
-  #send(round: number): void {
+  #request(round: number): Buffer[] {
     const { upload } = this.plan.rounds[round]!
     const bytes: Buffer[] = [Buffer.from(`${this.id} ${round}\n`)]
     for (let at = 0; at < upload; at += LONGEST_PIECE)
       bytes.push(content(this.id, round, UP, at, Math.min(LONGEST_PIECE, upload - at)))
-    const all = bytes.length === 1 ? bytes[0]! : Buffer.concat(bytes)
-    const { pieceBytes = all.length, pieceMs = 0, rounds, ends } = this.plan
-    const clock = this.#node.board.hostClock
-    for (let at = 0, n = 0; at < all.length; at += pieceBytes, n++) {
-      const piece = all.subarray(at, at + pieceBytes)
-      const isLast = at + pieceBytes >= all.length && round === rounds.length - 1 && ends === 'client-early'
-      const write = () => {
-        if (!this.#socket.writable) return
-        if (isLast) this.#socket.end(piece)
-        else this.#socket.write(piece)
-      }
-      if (n === 0 || pieceMs === 0) write()
-      else clock.schedule(n * pieceMs * 1e6, write)
-    }
+    return bytes
   }
 
   #take(data: Buffer): void {
@@ -351,6 +361,9 @@ export function serveConversations(node: VirtualNode, ledger: Ledger): net.Serve
     server.on('migrate', (socket, state) => {
       new ServerEnd(node, ledger, socket, state as Place)
     })
+    server.on('drain', (socket, to) => {
+      ServerEnd.of(socket)?.handOver(to)
+    })
     // The board is switched off: nobody to be told.
     server.on('error', () => {})
     server.listen(port)
@@ -367,7 +380,14 @@ class ServerEnd {
   #ended = false
   #resting = false
 
+  static readonly #all = new WeakMap<net.Socket, ServerEnd>()
+
+  static of(socket: net.Socket): ServerEnd | undefined {
+    return ServerEnd.#all.get(socket)
+  }
+
   constructor(node: VirtualNode, ledger: Ledger, socket: net.Socket, place: Place) {
+    ServerEnd.#all.set(socket, this)
     this.#node = node
     this.#ledger = ledger
     this.#socket = socket
@@ -383,6 +403,11 @@ class ServerEnd {
     socket.on('error', () => {})
     socket.on('close', () => ledger.closed())
     this.#go()
+  }
+
+  /** Its server wants to be rid of it. */
+  handOver(to: string | undefined): void {
+    if (!this.#moving && !this.#socket.destroyed) this.#migrate(to, false)
   }
 
   /** Goes on as far as it can. */
@@ -403,7 +428,8 @@ class ServerEnd {
     if (plan === undefined || round === undefined) return this.#readLine()
     const move = plan.moves?.[place.moves]
     if (move !== undefined && isDue(move, place, plan)) {
-      this.#move(move)
+      place.moves++
+      this.#migrate(move.to, move.asNew === true)
       return false
     }
     if (place.uploaded < round.upload) return this.#readUpload(round, move)
@@ -494,11 +520,9 @@ class ServerEnd {
     this.#socket.destroy()
   }
 
-  #move({ to, asNew = false }: PlannedMove): void {
-    const place = this.#place
-    place.moves++
+  #migrate(to: string | undefined, asNew: boolean): void {
     this.#moving = true
-    const moving = asNew ? this.#socket.migrate(to, undefined, { asNew }) : this.#socket.migrate(to, place)
+    const moving = asNew ? this.#socket.migrate(to, undefined, { asNew }) : this.#socket.migrate(to, this.#place)
     moving.then(
       () => {
         this.#ledger.moved++

@@ -15,6 +15,7 @@ import {
   IPOS_TCP,
   IPOS_TYPE,
 } from '../../abi/ipos.ts'
+import type { Cable } from '../../emulator/link/cable.ts'
 import type { VirtualNode } from './virtual-farm.ts'
 
 const ETHERNET_BYTES = 14
@@ -81,10 +82,15 @@ export class Monitor {
       this.#servers.set(server.macs[0]!, server)
       this.#macOf.set(addressNumber(server.address), server.macs[0]!)
     }
+    // As they leave the board: on the wires a frame of the hub may overtake one of the LAN.
+    const watch = (cable: Cable, look: (frame: Uint8Array) => void) =>
+      cable.capture({ frame: (memory, offset, length) => look(memory.subarray(offset, offset + length)) }, 'forward')
+    for (const { cables } of [...servers, ...clients]) watch(cables[0]!, (frame) => this.#lan(frame))
+    for (const { cables } of servers) watch(cables[1]!, (frame) => this.#hub(frame))
   }
 
   /** A frame that a board sends on the LAN. */
-  lan(frame: Uint8Array): void {
+  #lan(frame: Uint8Array): void {
     const view = new DataView(frame.buffer, frame.byteOffset, frame.byteLength)
     const type = view.getUint16(ETHERTYPE_AT)
     const mac = macText(frame)
@@ -94,7 +100,7 @@ export class Monitor {
   }
 
   /** A frame that a server sends on the synchronization hub. */
-  hub(frame: Uint8Array): void {
+  #hub(frame: Uint8Array): void {
     const view = new DataView(frame.buffer, frame.byteOffset, frame.byteLength)
     if (view.getUint16(ETHERTYPE_AT) !== IPOS_ETHERTYPE || frame.length < ETHERNET_BYTES + IPOS_HEADER_BYTES) {
       this.#complain(`no ipOS frame on the hub, from ${macText(frame)}`)

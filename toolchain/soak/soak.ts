@@ -116,7 +116,6 @@ class Soak {
     this.#ledger = new Ledger(() => farm.now())
     const nowMs = () => this.#ledger.nowMs
     this.#monitor = new Monitor(this.#farm.servers, this.#farm.clients, nowMs, (what) => this.#violate(what))
-    this.#weather.monitor = this.#monitor
     farm.on('crash', (_board, report) => this.#violate(formatCrash(report).join('\n')))
   }
 

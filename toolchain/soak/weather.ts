@@ -1,6 +1,5 @@
 import type { Copy, Inspector, Interposer, Passage } from '../../emulator/link/interposer.ts'
 import type { RandomStream } from '../../emulator/random.ts'
-import type { Monitor } from './monitor.ts'
 
 const ETHERNET_BITS = 14 * 8
 const ETHERTYPE_ARP = 0x0806
@@ -28,9 +27,8 @@ export const CALM: Conditions = {
 const SWAP_NS = 5e6
 const PASSES: readonly Copy[] = [{}]
 
-/** Everything between the boards of a farm: what the networks do to frames, and who looks on. */
+/** What the networks of a farm do to frames. */
 export class Weather implements Inspector {
-  monitor: Monitor | null = null
   lan = CALM
   hub = CALM
   /** Frames that it did something to. */
@@ -49,13 +47,8 @@ export class Weather implements Inspector {
   }
 
   inspect({ name }: Interposer, passage: Passage, frame: Uint8Array): readonly Copy[] | null {
-    const isHub = name.endsWith('.hub')
-    if (passage === 'in') {
-      if (isHub) this.monitor?.hub(frame)
-      else this.monitor?.lan(frame)
-    }
     if ((this.#silent.get(name) ?? 0) > 0) return []
-    const conditions = isHub ? this.hub : this.lan
+    const conditions = name.endsWith('.hub') ? this.hub : this.lan
     return passage === 'out' || conditions === CALM ? null : this.#befalls(conditions, frame)
   }
 
