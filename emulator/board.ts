@@ -29,7 +29,7 @@ import {
   writeBootInformation,
 } from './boot.ts'
 import { wallNs } from './clock.ts'
-import { type Cpu, CpuError, type CpuKind, createCpu, POLL_STOPPED } from './cpu/index.ts'
+import { type Cpu, CpuError, type CpuKind, createCpu, FUEL_PER_SLICE, POLL_HALTED, POLL_STOPPED } from './cpu/index.ts'
 import { type CrashKind, type CrashReport, reportCrash } from './crash.ts'
 import { BusMonitor } from './devices/bus-monitor.ts'
 import { DmaEngine, type DmaHost, type DmaStatistics } from './devices/dma.ts'
@@ -45,6 +45,7 @@ import { Uart } from './devices/uart.ts'
 import { Watchdog } from './devices/watchdog.ts'
 import type { Alarm } from './link/link.ts'
 import { type AttachedProcess, BoardClock, type HostRunner, InterruptLine } from './process.ts'
+import type { Supervisor } from './supervisor.ts'
 
 export {
   BootError,
@@ -63,8 +64,11 @@ export type { AttachedProcess } from './process.ts'
 /** Largest main-board RAM of one process, bytes. */
 const MAXIMUM_RAM_BYTES = 0x40000000
 const RAM_PAGE_BYTES = 4096
+/** The registers: a CPU says of each slice whether it stored there. */
+export const WATCHED_RANGE = { start: REGISTER_BASE, end: REGISTER_BASE + REGISTER_END }
 
-const GUARD = [
+/** Bus space without a device behind it. */
+export const GUARDED_RANGES = [
   { start: NULL_GUARD_BASE, end: NULL_GUARD_BASE + NULL_GUARD_BYTES },
   { start: UNMAPPED_BASE, end: UNMAPPED_BASE + UNMAPPED_BYTES },
 ]
@@ -120,8 +124,11 @@ export interface BoardHost extends HostRunner {
   crashed(board: Board, report: CrashReport): void
   /** 32 bytes that follow from the farm's seed and `name`. */
   seedBytes(name: string): Uint8Array
+  /** The board's CPU is halted in mid-slice: nothing in the farm goes on until `Farm.resume`. */
+  halted(board: Board): void
   /** Null while profiling is off. */
   readonly profile: Profile | null
+  readonly supervisor: Supervisor | null
 }
 
 /**
@@ -144,6 +151,8 @@ export class Board implements DmaHost, Alarm {
   crash: CrashReport | null = null
   /** True between `begin` and `finish`. */
   busy = false
+  /** In mid-slice, by a debugger: until `proceed`. */
+  halted = false
   /** True while the board waits in the farm's list of those that are ready; the farm's. */
   queued = false
 
@@ -201,6 +210,11 @@ export class Board implements DmaHost, Alarm {
     })
   }
 
+  /** Fuel that one slice may spend. */
+  get fuelPerSlice(): number {
+    return this.#options.fuelPerSlice ?? FUEL_PER_SLICE
+  }
+
   get flash(): Flash | null {
     return this.#options.flash ?? null
   }
@@ -208,6 +222,19 @@ export class Board implements DmaHost, Alarm {
   /** INIC memory for inspectors, or null before the first power-on; kept after a crash. Not to be written while the board runs. */
   get memory(): InicMemory | null {
     return this.#memory
+  }
+
+  /** What runs the firmware; null while the board is off. */
+  get cpu(): Cpu | null {
+    return this.#cpu
+  }
+
+  /** From the next slice on the firmware runs on `cpu`, which works on the same INIC memory. The CPU before is not disposed of. */
+  changeCpu(cpu: Cpu): void {
+    if (this.#cpu === null || cpu.memory !== this.#cpu.memory)
+      throw new RangeError(`Board ${this.name}: a CPU with another memory cannot go on where this one is.`)
+    if (this.busy) throw new RangeError(`Board ${this.name} is in mid-slice.`)
+    this.#cpu = cpu
   }
 
   /** What is running: from the boot loader, or the bytes given to `powerOn`. */
@@ -250,12 +277,13 @@ export class Board implements DmaHost, Alarm {
     this.#showAll = true
     this.slices = 0
     this.fuel = 0
-    this.#start(memory, cpu, this.#host.now())
+    this.#start(memory, this.#host.now())
   }
 
   /** Switches the card off; its processes see CARD_STOPPED. INIC memory is gone. */
   powerOff(): void {
     if (this.cardState === CARD_RUNNING) this.#stop()
+    if (this.#cpu !== null) this.#host.supervisor?.poweredOff(this)
     this.#cpu?.dispose()
     this.#cpu = null
     this.#memory = null
@@ -332,6 +360,7 @@ export class Board implements DmaHost, Alarm {
     if (line.raised) return
     line.raised = true
     line.count++
+    this.#host.supervisor?.interrupted(this, line.set)
     this.#host.interrupt(line)
   }
 
@@ -340,7 +369,7 @@ export class Board implements DmaHost, Alarm {
     if (line !== undefined) this.raise(line)
   }
 
-  /** Begins a slice if there is anything to do; false if not. The slice lasts `cycles`. */
+  /** Begins a slice if there is anything to do; false if not. The slice lasts `cycles`; a board that is `halted` has not come to its end. */
   begin(nowNs: number): boolean {
     if (this.cardState !== CARD_RUNNING) return false
     if (this.#deviceFault !== null) {
@@ -360,6 +389,8 @@ export class Board implements DmaHost, Alarm {
     this.#gate.closed = true
     this.#startNs = nowNs
     const cpu = this.#cpu!
+    const { supervisor } = this.#host
+    if (supervisor !== null) return this.#beginSupervised(supervisor, cpu, irqs, nowNs)
     if (profile === null) this.#delayUs = cpu.poll(irqs)
     else {
       const middle = wallNs()
@@ -371,6 +402,29 @@ export class Board implements DmaHost, Alarm {
     this.slices++
     this.fuel += cpu.cycles
     return true
+  }
+
+  #beginSupervised(supervisor: Supervisor, cpu: Cpu, irqs: number, nowNs: number): true {
+    supervisor.beforeSlice(this, irqs, nowNs)
+    const delayUs = cpu.poll(irqs)
+    if (delayUs === POLL_HALTED) {
+      this.halted = true
+      this.#host.halted(this)
+    } else this.#endSlice(delayUs)
+    return true
+  }
+
+  /** The firmware has returned from the call in which it was halted, with what `poll` gives; 0 for `reset`. */
+  proceed(delayUs: number): void {
+    this.halted = false
+    this.#endSlice(delayUs)
+  }
+
+  #endSlice(delayUs: number): void {
+    this.#delayUs = delayUs
+    this.slices++
+    this.fuel += this.#cpu!.cycles
+    this.#host.supervisor?.afterSlice(this)
   }
 
   /** Fuel spent by the slice; 0 on v8. */
@@ -438,14 +492,14 @@ export class Board implements DmaHost, Alarm {
   }
 
   #createCpu(image: BootImage, memoryBytes: number): Cpu {
-    const { cpu: kind = 'auto', fuelPerSlice } = this.#options
+    const { cpu: kind = 'auto' } = this.#options
     try {
       return createCpu(kind, {
         module: image.wasm,
         memoryBytes,
-        guard: GUARD,
-        watch: { start: REGISTER_BASE, end: REGISTER_BASE + REGISTER_END },
-        ...(fuelPerSlice !== undefined && { fuelPerSlice }),
+        guard: GUARDED_RANGES,
+        watch: WATCHED_RANGE,
+        fuelPerSlice: this.fuelPerSlice,
       })
     } catch (cause) {
       if (!(cause instanceof CpuError)) throw cause
@@ -453,7 +507,10 @@ export class Board implements DmaHost, Alarm {
     }
   }
 
-  #start(memory: InicMemory, cpu: Cpu, nowNs: number): void {
+  #start(memory: InicMemory, nowNs: number): void {
+    const { supervisor } = this.#host
+    if (supervisor !== null) this.#cpu = supervisor.poweredOn(this, this.#cpu!)
+    const cpu = this.#cpu!
     const guarded = cpu.kind === 'wasmtime' && process.platform === 'linux'
     this.#irq.powerOn(memory)
     this.#timer.powerOn(memory, nowNs)
@@ -468,7 +525,14 @@ export class Board implements DmaHost, Alarm {
     this.#irq.raise(IRQ_LINK)
     this.#show(nowNs)
     this.#startNs = nowNs
+    supervisor?.beforeSlice(this, undefined, nowNs)
     this.#delayUs = cpu.reset() ? 0 : POLL_STOPPED
+    if (cpu.halted) {
+      this.busy = this.halted = true
+      this.#host.halted(this)
+      return
+    }
+    supervisor?.afterSlice(this)
     this.finish(nowNs)
     this.wake()
   }
@@ -476,7 +540,7 @@ export class Board implements DmaHost, Alarm {
   #stop(): void {
     this.#uart.drain()
     this.cardState = CARD_STOPPED
-    this.busy = false
+    this.busy = this.halted = false
     this.#gate.closed = false
     for (const port of this.ports) port.receiving = false
     this.#host.clearAlarm(this)
@@ -498,6 +562,7 @@ export class Board implements DmaHost, Alarm {
       console: this.#uart.history(),
       resolveSource: this.#image?.resolveSource ?? null,
     })
+    this.#host.supervisor?.crashed(this, this.crash)
     this.#host.crashed(this, this.crash)
   }
 

@@ -17,6 +17,7 @@ import type { InterruptLine } from './process.ts'
 import { RandomSource, type RandomStream, unpredictableSeed } from './random.ts'
 import { RealLoop } from './real-loop.ts'
 import { Router, type RouterOptions, type RouterStatistics } from './router/router.ts'
+import type { Supervisor } from './supervisor.ts'
 import { VirtualLoop } from './virtual-loop.ts'
 
 export type { RunResult } from './loop.ts'
@@ -64,6 +65,8 @@ export class Farm extends EventEmitter<FarmEvents> implements BoardHost, LinkHos
   readonly switches: ReadonlyMap<string, Switch>
   readonly routers: ReadonlyMap<string, Router>
   readonly cables: ReadonlyMap<string, Cable>
+  /** A recorder or debugger; to be set between slices. */
+  supervisor: Supervisor | null = null
   readonly #boards = new Map<string, Board>()
   readonly #switches = new Map<string, Switch>()
   readonly #routers = new Map<string, Router>()
@@ -186,6 +189,22 @@ export class Farm extends EventEmitter<FarmEvents> implements BoardHost, LinkHos
     return this.#loop.run(until)
   }
 
+  /** Nothing happens any more and the clock stands still, until `resume`. Between two slices at once, else at the end of the slice. */
+  halt(): void {
+    this.#loop.halt()
+  }
+
+  /** Goes on after `halt`. Boards that were halted in mid-slice have come to its end, by `proceed`. */
+  resume(): void {
+    this.#loop.resume()
+  }
+
+  /** A board's firmware has returned from the call in which it was halted, with what `poll` gives; 0 for `reset`. */
+  proceed(board: Board, delayUs: number): void {
+    board.proceed(delayUs)
+    this.#loop.proceed(board)
+  }
+
   /** Whether a farm that runs in real time keeps the process alive; it does unless told otherwise. */
   ref(): this {
     this.#loop.setRef(true)
@@ -242,6 +261,10 @@ export class Farm extends EventEmitter<FarmEvents> implements BoardHost, LinkHos
     this.#loop.due(board)
   }
 
+  halted(_board: Board): void {
+    this.#loop.halt()
+  }
+
   interrupt(line: InterruptLine): void {
     this.#loop.interrupt(line)
   }
@@ -259,6 +282,7 @@ export class Farm extends EventEmitter<FarmEvents> implements BoardHost, LinkHos
   }
 
   consoleLine(board: Board, line: string): void {
+    this.supervisor?.consoleLine(board, line)
     if (this.listenerCount('console') > 0) this.#tell(() => this.emit('console', board, line))
   }
 

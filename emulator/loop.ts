@@ -25,6 +25,11 @@ export interface Loop {
   hostRan(): void
   run(until: number | (() => boolean)): Promise<RunResult>
   start(): void
+  /** From now on nothing happens and the clock stands still, until `resume`. */
+  halt(): void
+  resume(): void
+  /** A board that was halted in mid-slice has come to the end of its slice. */
+  proceed(board: Board): void
   /** Whether a running farm alone keeps the process alive; at first it does. */
   setRef(ref: boolean): void
   stop(): Promise<void>

@@ -31,6 +31,11 @@ export class InterruptLine implements Alarm {
   readonly #set: QueueSet
   readonly #runner: HostRunner
 
+  /** Number of the process's queue set. */
+  get set(): number {
+    return this.#set.index
+  }
+
   constructor(set: QueueSet, runner: HostRunner) {
     this.#set = set
     this.#runner = runner

@@ -40,7 +40,10 @@ interface Waiter {
 export class RealLoop implements Loop {
   profile: Profile | null = null
   readonly #alarms = new AlarmQueue()
-  readonly #originNs = wallNs()
+  /** When the clock showed 0. Moves on by the time that the farm was halted. */
+  #originNs = wallNs()
+  /** The time at which the clock stands; Infinity while it runs. */
+  #haltedNs = Number.POSITIVE_INFINITY
   #nowNs = 0
   #started = false
   /** A call of #turn is on its way. */
@@ -114,7 +117,7 @@ export class RealLoop implements Loop {
   }
 
   wake(): void {
-    if (this.#scheduled || this.#turning || !this.#started) return
+    if (this.#scheduled || this.#turning || !this.#started || this.#halted) return
     this.#scheduled = true
     if (this.#slicesLeft > 0 && this.#nsLeft > 0) nextTick(this.#turn)
     else setImmediate(this.#freshTurn)
@@ -140,8 +143,31 @@ export class RealLoop implements Loop {
     }
   }
 
+  get #halted(): boolean {
+    return this.#haltedNs !== Number.POSITIVE_INFINITY
+  }
+
+  halt(): void {
+    if (!this.#halted) this.#haltedNs = this.now()
+  }
+
+  resume(): void {
+    if (!this.#halted) return
+    this.#originNs = wallNs() - this.#haltedNs
+    this.#haltedNs = Number.POSITIVE_INFINITY
+    this.wake()
+  }
+
+  proceed(board: Board): void {
+    const nowNs = this.now()
+    board.finish(nowNs)
+    if (board.pending(nowNs)) this.#requeue(board)
+    else this.#rest(board)
+  }
+
   async stop(): Promise<void> {
     this.#started = false
+    this.#haltedNs = Number.POSITIVE_INFINITY
     if (this.#anchor !== null) clearInterval(this.#anchor)
     if (this.#timeout !== null) clearTimeout(this.#timeout)
     this.#anchor = this.#timeout = null
@@ -173,12 +199,12 @@ export class RealLoop implements Loop {
   }
 
   #readClock(): number {
-    return wallNs() - this.#originNs
+    return this.#halted ? this.#haltedNs : wallNs() - this.#originNs
   }
 
   #runTurn(): void {
     this.#scheduled = false
-    if (!this.#started || this.#turning) return
+    if (!this.#started || this.#turning || this.#halted) return
     const startNs = this.#readClock()
     if (this.#hostSinceNs !== 0) this.#accountHost(startNs)
     if (this.#slicesLeft <= 0 || this.#nsLeft <= 0) {
@@ -196,7 +222,7 @@ export class RealLoop implements Loop {
     const nowNs = this.#nowNs
     this.#nsLeft -= nowNs - startNs
     for (const waiter of this.#waiters) this.#check(waiter)
-    if (!this.#started) return
+    if (!this.#started || this.#halted) return
     if (this.#hostRan) {
       this.#hostSinceNs = nowNs
       this.#scheduled = true
@@ -223,16 +249,19 @@ export class RealLoop implements Loop {
       for (let boards = this.#boardHead - this.#boardTail; boards > 0; boards--) {
         const board = this.#nextBoard()
         if (board.begin(nowNs)) {
+          if (board.halted) return
           nowNs = this.#readClock()
           this.#nowNs = nowNs
           board.finish(nowNs)
           this.#slicesLeft--
           if (board.pending(nowNs)) {
             this.#requeue(board)
+            if (this.#halted) return
             continue
           }
         }
         this.#rest(board)
+        if (this.#halted) return
       }
       if (this.#lineCount > 0) {
         this.#serveLines()
@@ -246,6 +275,7 @@ export class RealLoop implements Loop {
   /** Rings the alarms that are due. An alarm that is set again at once rings in the next round. */
   #ring(nowNs: number): void {
     for (let rings = this.#alarms.size; rings > 0 && this.#alarms.dueNs <= nowNs && !this.#hostRan; rings--) {
+      if (this.#halted) return
       const alarm = this.#alarms.peek()!
       this.#alarms.clear(alarm)
       alarm.fire(nowNs)
@@ -254,7 +284,7 @@ export class RealLoop implements Loop {
 
   /** Sets the timer for the earliest alarm. */
   #sleep(): void {
-    if (!this.#started || this.#scheduled) return
+    if (!this.#started || this.#scheduled || this.#halted) return
     const alarm = this.#alarms.peek()
     if (alarm === undefined || alarm.dueNs >= this.#timeoutNs) return
     const delayNs = alarm.dueNs - this.#readClock()

@@ -28,6 +28,8 @@ export class VirtualLoop implements Loop {
   #hostRan = false
   #running = false
   #stopping = false
+  /** While halted: resolves when the farm goes on, or stops. */
+  #halt: { readonly over: Promise<void>; readonly end: () => void } | null = null
   /** Resolves when `run` has left. */
   #left: Promise<unknown> = Promise.resolve()
 
@@ -68,8 +70,27 @@ export class VirtualLoop implements Loop {
 
   setRef(): void {}
 
+  halt(): void {
+    if (this.#halt !== null) return
+    let end = () => {}
+    const over = new Promise<void>((resolve) => {
+      end = resolve
+    })
+    this.#halt = { over, end }
+  }
+
+  resume(): void {
+    this.#halt?.end()
+    this.#halt = null
+  }
+
+  proceed(board: Board): void {
+    this.#endAt(board)
+  }
+
   async stop(): Promise<void> {
     this.#stopping = true
+    this.resume()
     await this.#left
     this.#stopping = false
   }
@@ -96,6 +117,7 @@ export class VirtualLoop implements Loop {
           await breath()
           if (this.profile !== null) this.profile.hostNs += wallNs() - startNs
         }
+        if (this.#halt !== null) await this.#halt.over
         if (this.#stopping) return 'stopped'
         if (condition?.()) return 'condition'
         const alarm = this.#alarms.peek()
@@ -114,16 +136,22 @@ export class VirtualLoop implements Loop {
 
   due(board: Board): void {
     const nowNs = this.#nowNs
+    if (board.halted) return
     if (board.busy) board.finish(nowNs)
     if (board.begin(nowNs)) {
-      const { countFuel, sliceNs } = this.#options
-      const lengthNs = countFuel ? Math.round((board.cycles * 1e9) / board.clockHz) : sliceNs
-      // A slice without length could repeat for ever at one time.
-      this.#alarms.set(board, nowNs + Math.max(lengthNs, 1))
+      if (!board.halted) this.#endAt(board)
       return
     }
     const wakeNs = board.wakeNs
     if (wakeNs !== Number.POSITIVE_INFINITY && (board.slot < 0 || board.dueNs > wakeNs)) this.#alarms.set(board, wakeNs)
+  }
+
+  /** The slice ends as much later as it lasts. */
+  #endAt(board: Board): void {
+    const { countFuel, sliceNs } = this.#options
+    const lengthNs = countFuel ? Math.round((board.cycles * 1e9) / board.clockHz) : sliceNs
+    // A slice without length could repeat for ever at one time.
+    this.#alarms.set(board, this.#nowNs + Math.max(lengthNs, 1))
   }
 }
 

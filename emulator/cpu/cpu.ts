@@ -89,8 +89,10 @@ export interface Cpu {
   readonly stored: boolean
   /** Why the firmware is stopped, or null while it is not. */
   readonly fault: CpuFault | null
+  /** Halted in mid-call, by a debugger. */
+  readonly halted: boolean
 
-  /** Runs the firmware's `reset` over memory as it is, and takes back a fault. False if the firmware stopped in it. */
+  /** Runs the firmware's `reset` over memory as it is, and takes back a fault. False if the firmware stopped, or is halted, in it. */
   reset(): boolean
 
   /**
@@ -146,6 +148,9 @@ export const FUEL_PER_SLICE = 100_000_000
 
 /** The result of `poll` when the firmware is stopped. */
 export const POLL_STOPPED = -1
+
+/** The result of `poll` when the firmware is halted in mid-call: it has not ended. */
+export const POLL_HALTED = -2
 
 /** The result of `poll` when the firmware waits for an input. */
 export const POLL_IDLE = 0xffffffff

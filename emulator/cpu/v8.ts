@@ -45,6 +45,7 @@ function compile(bytes: Uint8Array): WebAssembly.Module {
 
 export class V8Cpu implements Cpu {
   readonly kind = 'v8'
+  readonly halted = false
   readonly cycles = 0
   readonly stored = true
   #memory: ArrayBuffer

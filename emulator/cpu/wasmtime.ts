@@ -5,6 +5,7 @@ import { type Cpu, CpuError, type CpuFault, type CpuOptions, FUEL_PER_SLICE, WAS
 
 export class WasmtimeCpu implements Cpu {
   readonly kind = 'wasmtime'
+  readonly halted = false
   readonly memory: ArrayBuffer
   readonly #native: NativeCpu
   readonly #io: Float64Array

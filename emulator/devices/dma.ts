@@ -276,6 +276,7 @@ export class DmaEngine implements QueueSetHost {
       if (this.#deliverQueue !== null) this.#append(address, length)
       if ((info & INFO_LAST) !== 0) this.#closeRecord()
       words[at + 3] = OWNER_FIRMWARE
+      memory.wrote((at + 3) << 2, 4)
       ring.advance()
     }
   }
@@ -378,6 +379,8 @@ export class DmaEngine implements QueueSetHost {
     words[at + 1] = stored
     words[at + 2] = info
     words[at + 3] = OWNER_FIRMWARE
+    memory.wrote(address, stored)
+    memory.wrote((at + 1) << 2, 12)
     return true
   }
 
@@ -477,6 +480,7 @@ export class DmaEngine implements QueueSetHost {
     words[at + 1] = virtqueue?.state ?? QUEUE_STATE_DISABLED
     words[at + 2] = this.#epochs[index]
     words[at + 3] = virtqueue?.bufferBytes ?? 0
+    this.#memory!.wrote(at << 2, QUEUE_STATUS_BYTES)
     if (virtqueue !== null) virtqueue.changed = false
   }
 

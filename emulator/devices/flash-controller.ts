@@ -63,7 +63,9 @@ export class FlashController {
     const length = memory.register(FLASH_LENGTH)
     switch (command) {
       case FLASH_COMMAND_READ:
-        return memory.holds(buffer, length) ? flash.read(address, memory.bytes, buffer, length) : FLASH_ERROR_RANGE
+        if (!memory.holds(buffer, length)) return FLASH_ERROR_RANGE
+        memory.wrote(buffer, length)
+        return flash.read(address, memory.bytes, buffer, length)
       case FLASH_COMMAND_WRITE:
         return memory.holds(buffer, length) ? flash.write(address, memory.bytes, buffer, length) : FLASH_ERROR_RANGE
       case FLASH_COMMAND_ERASE:

@@ -41,6 +41,12 @@ export interface MacStatistics {
 const FIFO_FRAMES = 512
 const FIFO_SLOT_BYTES = 2048
 
+/** Sees the frames of a port: `in`, once in a receive buffer; `out`, on its way from a transmit slot. */
+export interface FrameWatcher {
+  /** `length` bytes of INIC memory from `address`, valid during the call. */
+  frame(port: MacPort, direction: 'in' | 'out', memory: Uint8Array, address: number, length: number): void
+}
+
 /**
  * Closed from the start of a poll until what it transmitted and delivered has left INIC memory: the firmware gives receive
  * buffers back while other descriptors still point into them (abi/rings.ts: transmit, deliver, fetch, receive).
@@ -61,6 +67,7 @@ export class MacPort implements Port {
   readonly address: Uint8Array
   /** False while the board is off or stopped: frames are dropped and counted. */
   receiving = false
+  watcher: FrameWatcher | null = null
   rxFrames = 0
   rxBytes = 0
   rxDropped = 0
@@ -193,9 +200,11 @@ export class MacPort implements Port {
       } else {
         this.txFrames++
         this.txBytes += length
+        this.watcher?.frame(this, 'out', memory.bytes, address, length)
         this.#outlet.frame(memory.bytes, address, length, nowNs)
       }
       words[at + 3] = OWNER_FIRMWARE
+      memory.wrote((at + 3) << 2, 4)
       ring.advance()
     }
   }
@@ -257,9 +266,12 @@ export class MacPort implements Port {
     words[at + 1] = length
     words[at + 2] = 0
     words[at + 3] = OWNER_FIRMWARE
+    memory.wrote(address, length)
+    memory.wrote((at + 1) << 2, 12)
     ring.advance()
     this.rxFrames++
     this.rxBytes += length
+    this.watcher?.frame(this, 'in', memory.bytes, address, length)
     this.#irq.raise(this.#irqBit)
   }
 

@@ -4,6 +4,34 @@ if (new Uint8Array(new Uint32Array([1]).buffer)[0] !== 1) {
   throw new Error('The emulator needs a little-endian machine: INIC memory is read through typed arrays.')
 }
 
+/** Where devices have written since the journal was last taken; the registers apart, which whoever asks compares by itself. */
+export class WriteJournal {
+  /** Pairs of address and length, `count` numbers. */
+  ranges = new Uint32Array(256)
+  count = 0
+
+  add(address: number, length: number): void {
+    if (length === 0) return
+    const { ranges, count } = this
+    // Descriptors and payload mostly go on where the last write ended.
+    if (count > 0 && ranges[count - 2] + ranges[count - 1] === address) {
+      ranges[count - 1] += length
+      return
+    }
+    if (count === ranges.length) {
+      this.ranges = new Uint32Array(2 * count)
+      this.ranges.set(ranges)
+    }
+    this.ranges[count] = address
+    this.ranges[count + 1] = length
+    this.count = count + 2
+  }
+
+  clear(): void {
+    this.count = 0
+  }
+}
+
 /**
  * INIC memory as the devices see it: views made once at power-on.
  *
@@ -16,6 +44,8 @@ export class InicMemory {
   readonly words: Uint32Array
   /** Bytes. */
   readonly length: number
+  /** While somebody wants to know what devices write. */
+  journal: WriteJournal | null = null
 
   constructor(buffer: ArrayBufferLike) {
     this.bytes = new Uint8Array(buffer)
@@ -27,6 +57,11 @@ export class InicMemory {
   /** True if a device may touch `length` bytes from `address`; both unsigned. */
   holds(address: number, length: number): boolean {
     return address >= BOOT_BASE && address + length <= this.length
+  }
+
+  /** Said by devices after each store, or load from elsewhere, that does not go to a register. */
+  wrote(address: number, length: number): void {
+    if (this.journal !== null) this.journal.add(address, length)
   }
 
   /** Loads a register; `register` is an offset of abi/registers.ts. */
