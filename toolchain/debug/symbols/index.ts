@@ -1,0 +1,30 @@
+/**
+ * Program information: from a firmware.wasm and what the build put beside it to lines, functions, instructions and
+ * variables. Pure: no CPU, no memory. One {@link Program} serves every INIC that runs the same module.
+ *
+ *     const program = await loadProgram(artifacts(directory, 'release'), directory)
+ *     program.breakpointsAt('tcp/input.ts', 90)    // → { file, line, column, pcs }
+ *     program.frames(pc)                           // → innermost first; inlined functions as frames of their own
+ *     program.stepRanges(pc)                       // → pcs of the same line in the same function
+ *     program.variables(pc)                        // → parameters and locals that have a value there
+ *
+ * The pc of a frame that has called another is a return address: give `{ caller: true }` there.
+ */
+export { createProgram, loadProgram } from './program.ts'
+export type {
+  AccessSites,
+  BreakpointPlace,
+  Declaration,
+  FramePc,
+  FunctionSymbol,
+  Instruction,
+  InstructionKind,
+  PcRange,
+  Program,
+  ProgramInput,
+  SourceFile,
+  SourceFrame,
+  SourcePosition,
+  Variable,
+  VariablePlace,
+} from './types.ts'

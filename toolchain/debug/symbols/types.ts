@@ -1,0 +1,230 @@
+/** What a debugger knows of a compiled firmware: the shapes that {@link Program} speaks in. */
+import type { Layouts } from '../../firmware/layouts.ts'
+import type { SourcePosition } from '../../firmware/symbols.ts'
+import type { WasmModule } from '../../firmware/wasm-module.ts'
+
+/** Offsets in firmware.wasm, `end` excluded. A pc is Wasmtime's ModulePC. */
+export interface PcRange {
+  readonly start: number
+  readonly end: number
+}
+
+/** A source file that some code of the module comes from. */
+export interface SourceFile {
+  /** As asc names it, from the firmware project's folder: `firmware/tcp/input.ts`, `~lib/rt/common.ts`. */
+  readonly name: string
+  /** Absolute path, or undefined: a file of asc's library, or a program without a project folder. */
+  readonly path: string | undefined
+}
+
+/** Where a breakpoint that was asked for belongs. */
+export interface BreakpointPlace extends SourcePosition {
+  /**
+   * First pc of each stretch of code that comes from this line, ascending: several for a line that was inlined or compiled more
+   * than once. None lies before the local declarations of its function.
+   */
+  readonly pcs: readonly number[]
+}
+
+/** A function of the source, as it was declared. */
+export interface Declaration {
+  /** `tcpInput`, or `Class#method`. */
+  readonly name: string
+  /** As asc names it, without type arguments: `firmware/tcp/input/tcpInput`. */
+  readonly path: string
+  readonly file: string
+  /** Lines and columns from 1; the end is behind the last character. */
+  readonly line: number
+  readonly column: number
+  readonly endLine: number
+  readonly endColumn: number
+}
+
+/** A function of the module. */
+export interface FunctionSymbol {
+  /** In the function index space, imports first. */
+  readonly index: number
+  /** As the name section has it: `firmware/tcp/input/tcpInput`, with type arguments; else `function 12`. */
+  readonly path: string
+  /** Last part of the path: `tcpInput`, `Class#method`. */
+  readonly name: string
+  /** Instructions, local declarations left out; the last is the function's own `end`. */
+  readonly range: PcRange
+  /** First pc that comes from a source line of the function itself, else `range.start`. Function breakpoints go here. */
+  readonly entry: number
+  /** Undefined for what the compiler made up, or if the build recorded none. */
+  readonly declaration: Declaration | undefined
+  /** wasm value types: `i32`. */
+  readonly parameters: readonly string[]
+  readonly results: readonly string[]
+  /** wasm value types, parameters first. */
+  readonly locals: readonly string[]
+}
+
+export type InstructionKind =
+  | 'call'
+  | 'call_indirect'
+  | 'return'
+  /** The `end` that closes the function: the other way to return. */
+  | 'end of function'
+  /** block, loop, if, else, end, br, br_if, br_table. */
+  | 'control'
+  | 'load'
+  | 'store'
+  /** memory.copy, memory.fill, memory.init. */
+  | 'bulk memory'
+  | 'unreachable'
+  | 'other'
+
+export interface Instruction {
+  readonly pc: number
+  /** Encoded length. */
+  readonly bytes: number
+  /** WAT: `call $firmware/tcp/tcb/tcbAt`, `i32.load offset=36`. */
+  readonly text: string
+  readonly kind: InstructionKind
+  /** Function index of a `call`, type index of a `call_indirect`. */
+  readonly target: number | undefined
+  /** Blocks open around it: 0 at the function's top. */
+  readonly depth: number
+}
+
+/**
+ * Instructions that touch memory, as parallel arrays that ascend by `pc`: what watchpoints break on. `memory.copy` has two
+ * rows, its store first. Addresses lie on the operand stack `depth` below its top (0 = top), as unsigned 32-bit numbers; the
+ * access begins at that plus `offset`.
+ */
+export interface AccessSites {
+  readonly count: number
+  readonly pc: Uint32Array
+  /** 1 = writes, 0 = reads. */
+  readonly store: Uint8Array
+  readonly depth: Uint8Array
+  readonly offset: Uint32Array
+  /** Bytes touched; 0 if the operand stack says, in bulk instructions, where its top is the count. */
+  readonly bytes: Uint8Array
+}
+
+/** Where a variable's value is. */
+export type VariablePlace =
+  /** Local `index` of the wasm function. */
+  | { readonly kind: 'local'; readonly index: number }
+  /** The compiler folded it. */
+  | { readonly kind: 'constant'; readonly value: number | bigint }
+
+/** A parameter or local variable that has a value at some pc. */
+export interface Variable {
+  readonly name: string
+  /** As AssemblyScript writes it: `u32`, `bool`, a class's name; a wasm value type if that is all that is known. */
+  readonly type: string
+  readonly parameter: boolean
+  readonly place: VariablePlace
+}
+
+/** One entry of a backtrace by source functions: several may stand for one wasm frame. */
+export interface SourceFrame {
+  /** Of the source function, or the wasm function's own. */
+  readonly name: string
+  readonly declaration: Declaration | undefined
+  /** Where execution stands in it: at the instruction, or at the call that is under way. */
+  readonly source: SourcePosition | undefined
+  /** True if the optimizer put this function into the next one. */
+  readonly inline: boolean
+  readonly function: FunctionSymbol
+}
+
+export interface ProgramInput {
+  readonly wasm: Uint8Array
+  /** Text of asc's source map. Without it there are no lines. */
+  readonly sourceMap?: string | undefined
+  /** Text of firmware.layouts.json. Without it there are no classes and constants. */
+  readonly layouts?: string | undefined
+  /** Text of firmware.symbols.json. Without it there are no declarations, inlined frames and types of locals. */
+  readonly symbols?: string | undefined
+  /** Project folder: what source names count from. */
+  readonly directory?: string | undefined
+}
+
+export type { SourcePosition, WasmModule }
+
+/** How a frame's pc is meant. */
+export interface FramePc {
+  /** The pc is a return address, as in every frame that has called another: what counts is the call before it. */
+  readonly caller?: boolean | undefined
+}
+
+/** A compiled firmware with what its build tells. Immutable; everything is found on first use and kept. */
+export interface Program {
+  readonly module: WasmModule
+  readonly wasm: Uint8Array
+  readonly layouts: Layouts | undefined
+  /** Numbers that the source gives a name. 32-bit ones are signed, as the layouts file has them. */
+  readonly constants: ReadonlyMap<string, number>
+
+  // ── lines ──
+
+  /** Files that some code comes from, by name. */
+  readonly files: readonly SourceFile[]
+  /**
+   * The files meant by an editor's absolute path, by `firmware/tcp/input.ts`, or by the end of a name at a folder's boundary,
+   * `tcp/input.ts`. More than one if the name does not tell them apart, none if there is no such file.
+   */
+  findFiles(name: string): readonly SourceFile[]
+  /**
+   * Source of the instruction at `pc`. What the compiler added without a source counts to what stands before it in the function,
+   * else behind. Undefined outside of functions, or without a source map.
+   */
+  positionAt(pc: number, how?: FramePc): SourcePosition | undefined
+  /**
+   * Where a breakpoint on a line belongs: on that line, or the next one that has code. Undefined if no line of the file from there
+   * on has. @param file as for `findFiles`; a name that means several files is looked up in all, and the first with code taken.
+   * @param column only code from that column on, from 1
+   */
+  breakpointsAt(file: string, line: number, column?: number): BreakpointPlace | undefined
+  /** Lines of a file that a breakpoint can be on, ascending. */
+  breakpointLines(file: string): readonly number[]
+  /** True for the first instruction of a stretch of code that comes from one line. */
+  isLineStart(pc: number): boolean
+  /**
+   * Pcs of the same function and the same source line as `pc`, ascending: a step by line is over once the frame stands outside of
+   * them, or at an `isLineStart` with a line. With inlined code, only the stretches of the same inlined call.
+   */
+  stepRanges(pc: number, how?: FramePc): readonly PcRange[]
+
+  // ── functions and instructions ──
+
+  /** All that have code, ascending by pc. */
+  readonly functions: readonly FunctionSymbol[]
+  functionAt(pc: number): FunctionSymbol | undefined
+  functionOf(index: number): FunctionSymbol | undefined
+  /**
+   * Functions called that: `tcpInput`, `Class#method`, `Class.method`, a whole path or its end at a `/`, type arguments or not, or a
+   * glob (`tcp*`, `firmware/tcp/**`). Empty if there is none.
+   */
+  findFunctions(name: string): readonly FunctionSymbol[]
+  /**
+   * Pcs for a function breakpoint: entries of the functions found, and the first pc of each place where the optimizer put one
+   * inline. Ascending.
+   */
+  functionBreakpoints(name: string): readonly number[]
+  /** The instruction that begins at `pc`. */
+  instructionAt(pc: number): Instruction | undefined
+  /** The instruction that ends where `pc` begins, in the same function: the call, of a return address. */
+  instructionBefore(pc: number): Instruction | undefined
+  /** Instructions that begin in a range, over functions; bytes between bodies are left out. */
+  instructions(start: number, end: number): readonly Instruction[]
+  accessSites(): AccessSites
+
+  // ── frames ──
+
+  /**
+   * Source functions that stand for the wasm frame at `pc`, innermost first; the last is the wasm function itself. Empty outside
+   * of functions.
+   */
+  frames(pc: number, how?: FramePc): readonly SourceFrame[]
+  /**
+   * Parameters and locals with a known place at `pc`, parameters first. A variable whose place is not certain is left out.
+   * @param inline which of `frames(pc)`, 0 = innermost
+   */
+  variables(pc: number, how?: FramePc & { readonly inline?: number | undefined }): readonly Variable[]
+}

@@ -1,0 +1,35 @@
+/**
+ * Typed values and expressions over INIC memory, registers, tables, frames and locals.
+ *
+ *     const values = new Values(program)                              // one per program
+ *     values.compile('tcb.state == TCP_ESTABLISHED', { pc })          // → Expression: parsed once, evaluated often
+ *     values.evaluate('tcb[3]', { memory })                           // → Value, a lazy tree
+ *     values.compile('tcb[*].state').place({ memory })                // → { address, bytes, stride, count }
+ *     values.locals({ pc }, { memory, frame })                        // → Value[]
+ *     values.complete('tcb[3].snd', 10)                               // → Completions
+ *     decodeFrame(bytes), frameValue(bytes, address)                  // Ethernet, ARP, IPv4, ICMP, UDP, TCP, ipOS
+ *     compileFrameFilter('tcp.flags.syn && tcp.dstport == 80')        // → (memory, offset, length) => boolean
+ *
+ * The language is C's expressions with AssemblyScript's types; docs are in `expression.ts`.
+ */
+export { decodeFrame } from './frame.ts'
+export { compileFrameFilter } from './frame-filter.ts'
+export { memoryOf } from './memory.ts'
+export type {
+  Completion,
+  Completions,
+  DecodedFrame,
+  EvaluationContext,
+  Expression,
+  FrameAccess,
+  FrameField,
+  FrameFilter,
+  MemoryAccess,
+  Place,
+  PlacePattern,
+  Scalar,
+  Scope,
+  Value,
+} from './types.ts'
+export { ExpressionError } from './types.ts'
+export { frameValue, Values } from './values.ts'
