@@ -12,6 +12,8 @@ export interface Artifacts {
   readonly wasm: string
   readonly sourceMap: string
   readonly layouts: string
+  /** Functions and variables as the source has them, for the debugger. */
+  readonly symbols: string
   /** What the results were made from; lets the next build see that nothing changed. */
   readonly manifest: string
 }
@@ -25,6 +27,7 @@ export function artifacts(projectDirectory: string, target: BuildTarget): Artifa
     wasm: join(directory, 'firmware.wasm'),
     sourceMap: join(directory, 'firmware.wasm.map'),
     layouts: join(directory, 'firmware.layouts.json'),
+    symbols: join(directory, 'firmware.symbols.json'),
     manifest: join(directory, 'firmware.build.json'),
   }
 }

@@ -8,6 +8,8 @@ import { parentPort, workerData } from 'node:worker_threads'
 import { replaceFile } from '../files.ts'
 import { layoutTransform } from './layout-transform.ts'
 import type { Layouts } from './layouts.ts'
+import type { SourceSymbols } from './source-symbols.ts'
+import { symbolTransform } from './symbol-transform.ts'
 
 export interface AscRequest {
   /** Folder that asc's paths count from; holds asconfig.json. */
@@ -22,6 +24,8 @@ export interface AscOutcome {
   readonly diagnostics: string
   /** Absent if compiling failed before there were any. */
   readonly layouts: Layouts | undefined
+  /** As `layouts`. */
+  readonly symbols: SourceSymbols | undefined
   /** Files that asc asked for, relative to the directory; null for one that was not there. */
   readonly inputs: ReadonlyMap<string, string | null>
   readonly version: string
@@ -53,6 +57,7 @@ async function compile(request: AscRequest): Promise<AscOutcome> {
   const asc = (await import(ASC_MODULE)) as Asc
   const inputs = new Map<string, string | null>()
   let layouts: Layouts | undefined
+  let symbols: SourceSymbols | undefined
   let diagnostics = ''
   const stream: TextStream = {
     isTTY: request.colour,
@@ -73,9 +78,12 @@ async function compile(request: AscRequest): Promise<AscOutcome> {
       layoutTransform((classes) => {
         layouts = classes
       }),
+      symbolTransform((functions) => {
+        symbols = functions
+      }),
     ],
   })
-  return { ok: error === null, diagnostics, layouts, inputs, version: asc.version }
+  return { ok: error === null, diagnostics, layouts, symbols, inputs, version: asc.version }
 }
 
 parentPort?.postMessage(await compile(workerData as AscRequest))

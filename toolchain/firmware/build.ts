@@ -17,7 +17,7 @@ import type { AscOutcome, AscRequest } from './asc-worker.ts'
 import { checkFirmware } from './checks.ts'
 
 /** Raise it when this file or the checks change what a build gives: results of an older one are then made anew. */
-const MANIFEST_FORMAT = 2
+const MANIFEST_FORMAT = 3
 
 export interface BuildOptions {
   /** Folder with asconfig.json. */
@@ -95,6 +95,7 @@ async function compile(directory: string, files: Artifacts, options: BuildOption
     `${JSON.stringify(outcome.layouts, undefined, 1)}
 `,
   )
+  await replaceFile(files.symbols, `${JSON.stringify(outcome.symbols)}\n`)
   const manifest: Manifest = {
     format: MANIFEST_FORMAT,
     asc: outcome.version,
@@ -122,7 +123,7 @@ async function isUpToDate(directory: string, files: Artifacts): Promise<boolean>
   if (manifest?.format !== MANIFEST_FORMAT || manifest.asc !== ascVersion()) return false
   const wasm = await readIfPresent(files.wasm)
   if (wasm === undefined || sha256(wasm) !== manifest.wasm) return false
-  if (!existsSync(files.layouts) || !existsSync(files.sourceMap)) return false
+  if (![files.layouts, files.symbols, files.sourceMap].every((file) => existsSync(file))) return false
   const same = await Promise.all(
     Object.entries(manifest.inputs).map(async ([name, digest]) => {
       const contents = await readIfPresent(resolve(directory, name))
