@@ -1,6 +1,6 @@
 /**
  * The sections of a wasm module that the toolchain looks at: what it imports, exports and declares, where each function's
- * code lies in the file (a ModulePC is such an offset), and the name section. Code is not decoded.
+ * code lies in the file (a ModulePC is such an offset), and the name section. Code is decoded by wasm-instructions.ts.
  *
  * Source: WebAssembly core specification, "Binary Format"; the name section of its appendix.
  */
@@ -55,6 +55,7 @@ export interface DataSegment {
 export interface WasmModule {
   readonly imports: readonly WasmImport[]
   readonly exports: readonly WasmExport[]
+  readonly types: readonly FunctionType[]
   /** Types of all functions, imported ones first. */
   readonly functions: readonly FunctionType[]
   readonly globals: readonly WasmGlobal[]
@@ -67,6 +68,9 @@ export interface WasmModule {
   readonly code: readonly CodeRange[]
   readonly data: readonly DataSegment[]
   readonly functionNames: ReadonlyMap<number, string>
+  /** Names of parameters and locals by function and index; an optimized build has none. */
+  readonly localNames: ReadonlyMap<number, ReadonlyMap<number, string>>
+  readonly importedFunctions: number
 }
 
 /** Thrown for bytes that are no wasm module, or one that uses what the toolchain does not know. */
@@ -77,7 +81,8 @@ export class WasmFormatError extends Error {
 const MAGIC = 0x6d736100
 const VERSION = 1
 const KINDS: readonly WasmKind[] = ['function', 'table', 'memory', 'global', 'tag']
-const VALUE_TYPES = new Map([
+/** By their code in the binary format. */
+export const VALUE_TYPES: ReadonlyMap<number, string> = new Map([
   [0x7f, 'i32'],
   [0x7e, 'i64'],
   [0x7d, 'f32'],
@@ -111,6 +116,7 @@ class ModuleReader {
   readonly #code: CodeRange[] = []
   readonly #data: DataSegment[] = []
   readonly #functionNames = new Map<number, string>()
+  readonly #localNames = new Map<number, Map<number, string>>()
   readonly #globalNames = new Map<number, string>()
   #importedMemories = 0
   #importedFunctions = 0
@@ -138,6 +144,7 @@ class ModuleReader {
     return {
       imports: this.#imports,
       exports: this.#exports,
+      types: this.#types,
       functions: this.#functions,
       globals: this.#globals.map((global, index) => ({ ...global, name: this.#globalNames.get(index) })),
       memories: this.#memories,
@@ -147,6 +154,8 @@ class ModuleReader {
       code: this.#code,
       data: this.#data,
       functionNames: this.#functionNames,
+      localNames: this.#localNames,
+      importedFunctions: this.#importedFunctions,
     }
   }
 
@@ -261,9 +270,16 @@ class ModuleReader {
       const subsectionEnd = this.#at + size
       const names = subsection === 1 ? this.#functionNames : subsection === 7 ? this.#globalNames : undefined
       if (names) this.#vector(() => names.set(this.#u32(), this.#name()))
+      else if (subsection === 2) this.#vector(() => this.#localNameMap())
       this.#at = subsectionEnd
     }
     this.#at = end
+  }
+
+  #localNameMap(): void {
+    const names = new Map<number, string>()
+    this.#localNames.set(this.#u32(), names)
+    this.#vector(() => names.set(this.#u32(), this.#name()))
   }
 
   /** Value of an expression that is one i32.const, else undefined; either way the reader stands after it. */

@@ -17,6 +17,7 @@ export type {
   Declaration,
   FramePc,
   FunctionSymbol,
+  InlinePc,
   Instruction,
   InstructionKind,
   PcRange,
@@ -25,6 +26,6 @@ export type {
   SourceFile,
   SourceFrame,
   SourcePosition,
+  StepHow,
   Variable,
-  VariablePlace,
 } from './types.ts'

@@ -20,8 +20,8 @@ export interface SourceFile {
 /** Where a breakpoint that was asked for belongs. */
 export interface BreakpointPlace extends SourcePosition {
   /**
-   * First pc of each stretch of code that comes from this line, ascending: several for a line that was inlined or compiled more
-   * than once. None lies before the local declarations of its function.
+   * First pc of each stretch of code that comes from this line, with what is inlined into it, ascending: several for a line that was
+   * inlined or compiled more than once. At the beginning of inlined code see `Program.entering`.
    */
   readonly pcs: readonly number[]
 }
@@ -105,20 +105,14 @@ export interface AccessSites {
   readonly bytes: Uint8Array
 }
 
-/** Where a variable's value is. */
-export type VariablePlace =
-  /** Local `index` of the wasm function. */
-  | { readonly kind: 'local'; readonly index: number }
-  /** The compiler folded it. */
-  | { readonly kind: 'constant'; readonly value: number | bigint }
-
 /** A parameter or local variable that has a value at some pc. */
 export interface Variable {
   readonly name: string
   /** As AssemblyScript writes it: `u32`, `bool`, a class's name; a wasm value type if that is all that is known. */
   readonly type: string
   readonly parameter: boolean
-  readonly place: VariablePlace
+  /** Index of the wasm local that holds it. */
+  readonly local: number
 }
 
 /** One entry of a backtrace by source functions: several may stand for one wasm frame. */
@@ -151,6 +145,17 @@ export type { SourcePosition, WasmModule }
 export interface FramePc {
   /** The pc is a return address, as in every frame that has called another: what counts is the call before it. */
   readonly caller?: boolean | undefined
+}
+
+/** A source function among those that stand at a pc. */
+export interface InlinePc extends FramePc {
+  /** Which of `frames(pc)`, 0 = innermost. */
+  readonly inline?: number | undefined
+}
+
+export interface StepHow extends InlinePc {
+  /** What was inlined into the line belongs to it: stepping over. */
+  readonly over?: boolean | undefined
 }
 
 /** A compiled firmware with what its build tells. Immutable; everything is found on first use and kept. */
@@ -186,10 +191,15 @@ export interface Program {
   /** True for the first instruction of a stretch of code that comes from one line. */
   isLineStart(pc: number): boolean
   /**
-   * Pcs of the same function and the same source line as `pc`, ascending: a step by line is over once the frame stands outside of
-   * them, or at an `isLineStart` with a line. With inlined code, only the stretches of the same inlined call.
+   * Pcs of the same function and the same source line as `pc`, ascending; of inlined code only those of the same inlined call.
+   * A step by line is over once the frame stands at an `isLineStart` outside of them. Empty where no line is known.
    */
-  stepRanges(pc: number, how?: FramePc): readonly PcRange[]
+  stepRanges(pc: number, how?: StepHow): readonly PcRange[]
+  /**
+   * Pcs of the source function that stands at `pc`, with what is inlined into it: stepping out of an inlined function is leaving
+   * them.
+   */
+  frameRanges(pc: number, how?: InlinePc): readonly PcRange[]
 
   // ── functions and instructions ──
 
@@ -223,8 +233,10 @@ export interface Program {
    */
   frames(pc: number, how?: FramePc): readonly SourceFrame[]
   /**
-   * Parameters and locals with a known place at `pc`, parameters first. A variable whose place is not certain is left out.
-   * @param inline which of `frames(pc)`, 0 = innermost
+   * How many of `frames(pc)`, from the innermost, begin at this very instruction: inlined functions that execution is about to
+   * enter. At a breakpoint on the line that calls them, and after stepping over to it, they are not shown; stepping in shows one more.
    */
-  variables(pc: number, how?: FramePc & { readonly inline?: number | undefined }): readonly Variable[]
+  entering(pc: number): number
+  /** Parameters and locals with a known place at `pc`, parameters first. A variable whose place is not certain is left out. */
+  variables(pc: number, how?: InlinePc): readonly Variable[]
 }
