@@ -41,7 +41,11 @@ export interface DeclaredFunction extends Declaration {
 /** Longest chain of calls that may have vanished between two functions whose code is left. */
 const LONGEST_GAP = 4
 
+/** How much farther a line before is than one behind. */
+const BACKWARD_WEIGHT = 4
+
 export class Declarations {
+  readonly #between = new Map<number, readonly DeclaredFunction[] | undefined>()
   readonly all: readonly DeclaredFunction[]
   readonly #byFile = new Map<string, DeclaredFunction[]>()
   readonly #byFunction = new Map<string, DeclaredFunction>()
@@ -85,6 +89,12 @@ export class Declarations {
 
   /** Shortest chain of calls from one function to another, both left out; undefined if there is none within reach. */
   between(from: DeclaredFunction, to: DeclaredFunction): readonly DeclaredFunction[] | undefined {
+    const key = from.index * this.all.length + to.index
+    if (!this.#between.has(key)) this.#between.set(key, this.#search(from, to))
+    return this.#between.get(key)
+  }
+
+  #search(from: DeclaredFunction, to: DeclaredFunction): readonly DeclaredFunction[] | undefined {
     let chains: DeclaredFunction[][] = [[]]
     const seen = new Set([from])
     for (let length = 0; length < LONGEST_GAP; length++) {
@@ -161,7 +171,7 @@ class RunFinder {
     for (let index = this.#lines.firstFrom(start); index < this.#lines.count && pc[index] < end; index++) {
       if (file[index] < 0) continue
       const position = { file: this.#lines.files[file[index]], line: line[index], column: column[index] }
-      const activation = this.#enter(position)
+      const activation = this.#enter(position, index)
       const open = runs.at(-1)
       if (open?.activation === activation && open.line === position.line && open.file === position.file) {
         open.column = Math.min(open.column, position.column)
@@ -176,7 +186,7 @@ class RunFinder {
   }
 
   /** The activation that code at `position` belongs to, given what stands before it. */
-  #enter(position: SourcePosition): Activation {
+  #enter(position: SourcePosition, index: number): Activation {
     const top = this.#stack[this.#stack.length - 1]
     const declaration = this.#declarations.at(position.file, position.line, position.column)
     // Outside of all functions: a constant, which belongs to whoever uses it.
@@ -191,21 +201,41 @@ class RunFinder {
       this.#stack[depth].last = position
       return this.#stack[depth].activation
     }
-    return this.#inlined(declaration, position)
+    return this.#inlined(declaration, position, this.#declarationBehind(declaration, index))
   }
 
-  #inlined(declaration: DeclaredFunction, position: SourcePosition): Activation {
-    for (let depth = this.#stack.length - 1; depth >= 0; depth--) {
-      const caller = this.#stack[depth]
-      const from = caller.activation.declaration
-      const chain = from && this.#declarations.between(from, declaration)
-      // Far-fetched ways only from the function itself: nearer callers are tried with direct calls first.
-      if (chain === undefined || (chain.length > 0 && this.#calledDirectly(declaration, depth))) continue
-      this.#stack.length = depth + 1
-      for (const next of [...chain, declaration]) this.#push(next)
-      const top = this.#stack[this.#stack.length - 1]
-      top.last = position
-      return top.activation
+  /** Of the next code that is neither the function's own nor of what it calls: most often that of its caller. */
+  #declarationBehind(declaration: DeclaredFunction, from: number): DeclaredFunction | undefined {
+    const { pc, file, line, column, files, count } = this.#lines
+    for (let index = from + 1; index < count && pc[index] < this.#symbol.range.end; index++) {
+      if (file[index] < 0) continue
+      const next = this.#declarations.at(files[file[index]], line[index], column[index])
+      if (next === undefined || next === declaration) continue
+      if (this.#declarations.between(declaration, next) === undefined) return next
+    }
+    return undefined
+  }
+
+  /** @param behind what the code behind it belongs to: its arguments may have come before its caller's first instruction */
+  #inlined(declaration: DeclaredFunction, position: SourcePosition, behind: DeclaredFunction | undefined): Activation {
+    const isOpen = this.#stack.some(({ activation }) => activation.declaration === behind)
+    const ways =
+      behind === undefined || isOpen || this.#declarations.calls(behind, declaration).length === 0
+        ? [[declaration]]
+        : [[behind, declaration], [declaration]]
+    for (const way of ways) {
+      for (let depth = this.#stack.length - 1; depth >= 0; depth--) {
+        const caller = this.#stack[depth]
+        const from = caller.activation.declaration
+        const chain = from && this.#declarations.between(from, way[0])
+        // Nearer callers are tried with direct calls first.
+        if (chain === undefined || (chain.length > 0 && this.#calledDirectly(way[0], depth))) continue
+        this.#stack.length = depth + 1
+        for (const next of [...chain, ...way]) this.#push(next)
+        const top = this.#stack[this.#stack.length - 1]
+        top.last = position
+        return top.activation
+      }
     }
     // No call explains it: all that is known is the wasm function that it is in.
     this.#stack.length = 1
@@ -256,9 +286,10 @@ function nearest(calls: readonly SourcePosition[], to: SourcePosition | undefine
   return best
 }
 
-/** Lines weigh more than any column. */
-function distance(a: SourcePosition, b: SourcePosition): number {
-  return Math.abs(a.line - b.line) * 1000 + Math.min(999, Math.abs(a.column - b.column))
+/** Lines weigh more than any column, and code rather goes forward: from `last` to `call`. */
+function distance(call: SourcePosition, last: SourcePosition): number {
+  const lines = call.line - last.line
+  return (lines < 0 ? lines * -BACKWARD_WEIGHT : lines) * 1000 + Math.min(999, Math.abs(call.column - last.column))
 }
 
 export function contains(span: Declaration, line: number, column: number): boolean {
