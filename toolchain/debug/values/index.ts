@@ -12,8 +12,8 @@
  *
  * The language is C's expressions with AssemblyScript's types; docs are in `expression.ts`.
  */
-export { decodeFrame } from './frame.ts'
-export { compileFrameFilter } from './frame-filter.ts'
+export { decodeFrame, frameValue } from './frame.ts'
+export { compileFrameFilter, frameFilterNames } from './frame-filter.ts'
 export { memoryOf } from './memory.ts'
 export type {
   Completion,
@@ -32,4 +32,4 @@ export type {
   Value,
 } from './types.ts'
 export { ExpressionError } from './types.ts'
-export { frameValue, Values } from './values.ts'
+export { Values } from './values.ts'

@@ -1,29 +1,116 @@
+/** Values and expressions of one program, for front ends. */
+import { REGISTER_BASE } from '../../../abi/memory.ts'
+import { REGISTERS } from '../../../emulator/devices/registers.ts'
 import type { Program } from '../symbols/index.ts'
+import type { Names } from './binder.ts'
+import { completeExpression } from './completion.ts'
+import { compileExpression, evaluateStatement } from './expression.ts'
+import { nameMeaning } from './meanings.ts'
+import { Evaluation } from './nodes.ts'
+import { TABLES, tableFinder } from './tables.ts'
+import { cell, tableValue, textValue, type World } from './tree.ts'
+import { LITERAL, readerOf, type Type, typeNamed, U32 } from './type-model.ts'
 import type { Completions, EvaluationContext, Expression, MemoryAccess, Scope, Value } from './types.ts'
 
-/** Values and expressions of one program. */
-export declare class Values {
+const NO_CONSTANTS: ReadonlyMap<string, number> = new Map()
+
+export class Values {
+  readonly #program: Program | undefined
+  readonly #world: World
+  readonly #finders = new Map(TABLES.map((table) => [table, tableFinder(table.kind)]))
+
   /** @param program undefined for a firmware that was not built here: registers, memory and frames only */
-  constructor(program: Program | undefined)
-  /** @throws ExpressionError */
-  compile(text: string, scope?: Scope): Expression
+  constructor(program: Program | undefined) {
+    this.#program = program
+    this.#world = { layouts: program?.layouts, constants: program?.constants ?? NO_CONSTANTS }
+  }
+
+  /** Parses an expression and looks up its names. @throws ExpressionError */
+  compile(text: string, scope: Scope = {}): Expression {
+    return compileExpression(text, this.#names(scope))
+  }
+
   /** Compiles and evaluates; `path = value` assigns, as do `+=` and its like. @throws ExpressionError */
-  evaluate(text: string, context: EvaluationContext, scope?: Scope): Value
-  /** Parameters and locals of a stopped frame, then wasm locals without a known name as `$3`. */
-  locals(scope: Scope, context: EvaluationContext): readonly Value[]
+  evaluate(text: string, context: EvaluationContext, scope: Scope = {}): Value {
+    return evaluateStatement(text, this.#names(scope), context)
+  }
+
+  /**
+   * Parameters and locals of a stopped frame; then the wasm function's other locals as `$3`, where the frame is that of the wasm function
+   * itself. Empty without `scope.pc` or `context.frame`.
+   */
+  locals(scope: Scope, context: EvaluationContext): readonly Value[] {
+    const { variables, locals = [] } = this.#names(scope)
+    if (context.frame === undefined) return []
+    const run = new Evaluation(context)
+    const held = context.frame.locals().length
+    const named = variables.filter(({ local }) => local < held)
+    const value = (name: string, type: Type, local: number, declared: string) =>
+      cell(this.#world, context.memory, {
+        name,
+        type,
+        meaning: nameMeaning(name, declared),
+        scalar: run.local(local, type, 1),
+        path: name,
+      })
+    const wasmType = (local: number) => typeNamed(locals[local] ?? '', undefined) ?? U32
+    const known = named.map(({ name, type, local }) =>
+      value(name, typeNamed(type, this.#world.layouts) ?? wasmType(local), local, type),
+    )
+    if (this.#isInline(scope)) return known
+    const used = new Set(named.map(({ local }) => local))
+    const others = Array.from({ length: Math.min(held, locals.length) }, (_, local) => local).filter(
+      (local) => !used.has(local),
+    )
+    return [...known, ...others.map((local) => value(`$${local}`, wasmType(local), local, ''))]
+  }
+
   /** Registers by name. */
-  registers(memory: MemoryAccess): readonly Value[]
-  /** The firmware directory: `state`, `counters`, tables. Empty before the firmware has made one. */
-  tables(memory: MemoryAccess): readonly Value[]
-  /** Constants of the source by name, those that fit `filter` if there is one. */
-  constants(filter?: string): readonly Value[]
-  complete(text: string, cursor: number, scope?: Scope): Completions
+  registers(memory: MemoryAccess): readonly Value[] {
+    return REGISTERS.map(({ name, offset }) => {
+      const address = REGISTER_BASE + offset
+      return cell(this.#world, memory, { name, type: U32, scalar: readerOf(U32)(memory, address), address, path: name })
+    })
+  }
+
+  /** What the firmware directory holds: `state`, `counters`, tables. Empty before the firmware has made one. */
+  tables(memory: MemoryAccess): readonly Value[] {
+    return TABLES.flatMap((table) => {
+      const extent = this.#finders.get(table)?.(memory)
+      if (extent === undefined) return []
+      const type = table.className === undefined ? undefined : typeNamed(table.className, this.#world.layouts)
+      const layout = type?.kind === 'class' && type.layout.bytes <= extent.stride ? type.layout : undefined
+      return [tableValue(this.#world, memory, { name: table.name, table, extent, layout })]
+    })
+  }
+
+  /** Constants of the source, in order of name; those that begin with `prefix` if there is one. */
+  constants(prefix = ''): readonly Value[] {
+    return [...this.#world.constants]
+      .filter(([name]) => name.startsWith(prefix))
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([name, value]) => textOrNumber(name, value))
+  }
+
+  complete(text: string, cursor: number, scope: Scope = {}): Completions {
+    return completeExpression(text, cursor, this.#names(scope))
+  }
+
+  #names({ pc, caller, inline }: Scope): Names {
+    if (pc === undefined || this.#program === undefined) return { world: this.#world, variables: [], locals: undefined }
+    return {
+      world: this.#world,
+      variables: this.#program.variables(pc, { caller, inline }),
+      locals: this.#program.functionAt(caller ? pc - 1 : pc)?.locals,
+    }
+  }
+
+  #isInline({ pc, caller, inline = 0 }: Scope): boolean {
+    return pc !== undefined && (this.#program?.frames(pc, { caller })[inline]?.inline ?? false)
+  }
 }
 
-/** A decoded frame at `address` as a value; undefined outside INIC memory. */
-export declare function frameValue(
-  memory: MemoryAccess,
-  address: number,
-  bytes: number,
-  name?: string,
-): Value | undefined
+function textOrNumber(name: string, value: number): Value {
+  const text = value > -10 && value < 10 ? String(value) : `${value} (0x${(value >>> 0).toString(16)})`
+  return { ...textValue(name, LITERAL.name, text), scalar: value, path: name }
+}
