@@ -147,21 +147,29 @@ export function findStretches(runs: readonly Run[]): readonly Stretch[] {
 
 type Writable<T> = { -readonly [K in keyof T]: T[K] }
 
+/** An activation whose code may go on. */
+interface Open {
+  readonly activation: Activation
+  /** Where its code begins. */
+  first: SourcePosition | undefined
+  last: SourcePosition | undefined
+}
+
 class RunFinder {
   readonly #lines: SourceLines
   readonly #declarations: Declarations
   readonly #symbol: FunctionSymbol
   /** Outermost first. */
-  readonly #stack: { activation: Activation; last: SourcePosition | undefined }[]
+  readonly #stack: Open[]
   /** Activations that were left for code of their caller's line of call: they may go on. */
-  #left: { activation: Activation; last: SourcePosition | undefined } | undefined
+  #left: Open | undefined
 
   constructor(lines: SourceLines, declarations: Declarations, symbol: FunctionSymbol) {
     this.#lines = lines
     this.#declarations = declarations
     this.#symbol = symbol
     const declaration = declarations.ofFunction(symbol.path)
-    this.#stack = [{ activation: { declaration, parent: undefined, call: undefined }, last: undefined }]
+    this.#stack = [{ activation: { declaration, parent: undefined, call: undefined }, first: undefined, last: undefined }]
   }
 
   find(): readonly Run[] {
@@ -190,8 +198,13 @@ class RunFinder {
     const top = this.#stack[this.#stack.length - 1]
     const declaration = this.#declarations.at(position.file, position.line, position.column)
     // Outside of all functions: a constant, which belongs to whoever uses it.
-    if (declaration === undefined || declaration === top.activation.declaration) {
-      if (declaration !== undefined) top.last = position
+    if (declaration === undefined) return top.activation
+    if (declaration === top.activation.declaration) {
+      if (this.#beginsAgain(top, position)) {
+        this.#stack.pop()
+        return this.#inlined(declaration, position, undefined)
+      }
+      top.last = position
       return top.activation
     }
     const depth = this.#stack.findLastIndex(({ activation }) => activation.declaration === declaration)
@@ -202,6 +215,15 @@ class RunFinder {
       return this.#stack[depth].activation
     }
     return this.#inlined(declaration, position, this.#declarationBehind(declaration, index))
+  }
+
+  /** The same function called twice, `f(a) && f(b)`, with nothing of the caller's in between. */
+  #beginsAgain({ activation, first, last }: Open, position: SourcePosition): boolean {
+    const { declaration, parent } = activation
+    if (declaration === undefined || parent?.declaration === undefined || first === undefined) return false
+    if (first.line !== position.line || first.column !== position.column) return false
+    if (last?.line === position.line && last.column === position.column) return false
+    return this.#declarations.calls(parent.declaration, declaration).length > 1
   }
 
   /** Of the next code that is neither the function's own nor of what it calls: most often that of its caller. */
@@ -233,6 +255,7 @@ class RunFinder {
         this.#stack.length = depth + 1
         for (const next of [...chain, ...way]) this.#push(next)
         const top = this.#stack[this.#stack.length - 1]
+        top.first ??= position
         top.last = position
         return top.activation
       }
@@ -240,7 +263,7 @@ class RunFinder {
     // No call explains it: all that is known is the wasm function that it is in.
     this.#stack.length = 1
     const activation = { declaration, parent: this.#stack[0].activation, call: undefined }
-    this.#stack.push({ activation, last: position })
+    this.#stack.push({ activation, first: position, last: position })
     return activation
   }
 
@@ -270,7 +293,7 @@ class RunFinder {
     ) {
       this.#stack.push(left)
     } else {
-      this.#stack.push({ activation: { declaration, parent, call }, last: undefined })
+      this.#stack.push({ activation: { declaration, parent, call }, first: undefined, last: undefined })
     }
     this.#left = undefined
   }

@@ -287,7 +287,7 @@ class FirmwareProgram implements Program {
     if (frame === undefined) return []
     this.#variables ??= new VariableFinder(this.#symbols, this.module, this.#lines, this.layouts)
     return this.#variables.find({
-      pc,
+      at: instructionIndex(this.#bodies[body].instructions, at),
       symbol,
       instructions: this.#bodies[body].instructions,
       runs: this.#codeOf(symbol).runs,

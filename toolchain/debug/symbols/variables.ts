@@ -1,18 +1,20 @@
 /**
  * Which local of the wasm function holds which variable of the source, at one pc.
  *
- * An unoptimized build says it in the name section: each variable has a local of its own.
+ * An unoptimized build says it in the name section: each variable has a local of its own. For others see variable-evidence.ts.
  */
 import type { Layouts } from '../../firmware/layouts.ts'
-import type { SourceFunction, SourceSymbols, SourceVariable } from '../../firmware/source-symbols.ts'
+import type { SourceFunction, SourceSymbols } from '../../firmware/source-symbols.ts'
 import type { DecodedInstruction } from '../../firmware/wasm-instructions.ts'
 import type { WasmModule } from '../../firmware/wasm-module.ts'
 import type { Activation, Run } from './inlining.ts'
 import type { SourceLines } from './source-lines.ts'
 import type { FunctionSymbol, SourcePosition, Variable } from './types.ts'
+import { inScope, VariableEvidence } from './variable-evidence.ts'
 
 export interface VariableQuery {
-  readonly pc: number
+  /** Index of the instruction before which, or in whose call, execution stands. */
+  readonly at: number
   readonly symbol: FunctionSymbol
   readonly instructions: readonly DecodedInstruction[]
   readonly runs: readonly Run[]
@@ -25,19 +27,71 @@ export interface VariableQuery {
 export class VariableFinder {
   readonly #symbols: SourceSymbols
   readonly #module: WasmModule
+  readonly #lines: SourceLines
+  readonly #layouts: Layouts | undefined
   readonly #functions: ReadonlyMap<string, SourceFunction>
+  readonly #evidence = new Map<FunctionSymbol, VariableEvidence>()
+  readonly #types = new Map<number, ReadonlyMap<string, string>>()
 
-  constructor(symbols: SourceSymbols, module: WasmModule, _lines: SourceLines, _layouts: Layouts | undefined) {
+  constructor(symbols: SourceSymbols, module: WasmModule, lines: SourceLines, layouts: Layouts | undefined) {
     this.#symbols = symbols
     this.#module = module
+    this.#lines = lines
+    this.#layouts = layouts
     this.#functions = new Map(symbols.functions.map((entry) => [entry.path, entry]))
   }
 
   find(query: VariableQuery): readonly Variable[] {
-    const names = this.#module.localNames.get(query.symbol.index)
-    const compiled = this.#functions.get(query.symbol.path)
-    if (names === undefined || compiled === undefined || query.activation?.parent !== undefined) return []
-    return this.#named(compiled, query.source)
+    const { symbol, activation, source, at } = query
+    if (activation === undefined) return []
+    const compiled = this.#functions.get(symbol.path)
+    if (this.#module.localNames.has(symbol.index)) {
+      return compiled === undefined || activation.parent !== undefined ? [] : this.#named(compiled, source)
+    }
+    let evidence = this.#evidence.get(symbol)
+    if (evidence === undefined) {
+      evidence = new VariableEvidence({
+        symbols: this.#symbols,
+        lines: this.#lines,
+        layouts: this.#layouts,
+        symbol,
+        instructions: query.instructions,
+        runs: query.runs,
+        typesOf: (declaration) => this.#typesOf(declaration),
+        parameters: compiled && this.#parameters(symbol, compiled),
+      })
+      this.#evidence.set(symbol, evidence)
+    }
+    return innermost(evidence.find(at, activation, source))
+  }
+
+  /** Variables by wasm parameter; undefined if the optimizer took parameters away, or for methods. */
+  #parameters(symbol: FunctionSymbol, { declaration, locals }: SourceFunction): number[] | undefined {
+    const parameters = this.#symbols.declarations[declaration].variables.filter(({ parameter }) => parameter)
+    if (parameters.length !== symbol.parameters.length || locals[0]?.[0] === 'this') return undefined
+    return parameters.map((_, index) => index)
+  }
+
+  /** Types of a declaration's variables as far as all its instances agree. */
+  #typesOf(declaration: number): ReadonlyMap<string, string> {
+    let known = this.#types.get(declaration)
+    if (known === undefined) {
+      const types = new Map<string, string>()
+      const unsure = new Set<string>()
+      for (const compiled of this.#symbols.functions) {
+        if (compiled.declaration !== declaration) continue
+        for (const local of compiled.locals) {
+          if (local === null) continue
+          const [name, type] = local
+          if ((types.get(name) ?? type) !== type) unsure.add(name)
+          types.set(name, type)
+        }
+      }
+      for (const name of unsure) types.delete(name)
+      known = types
+      this.#types.set(declaration, known)
+    }
+    return known
   }
 
   /** The compiler's own locals: one for each variable, in the order in which it met them. */
@@ -58,11 +112,6 @@ export class VariableFinder {
     }
     return innermost(found)
   }
-}
-
-function inScope({ scope: [line, column, endLine, endColumn] }: SourceVariable, at: SourcePosition): boolean {
-  if (at.line < line || (at.line === line && at.column < column)) return false
-  return at.line < endLine || (at.line === endLine && at.column <= endColumn)
 }
 
 /** Of two of one name the later hides the earlier. */
