@@ -205,7 +205,7 @@ export class BareCard {
   fetchLimit = Number.POSITIVE_INFINITY
   readonly memory: Uint8Array
   readonly view: DataView
-  private readonly exports: { reset(): void; poll(irqs: number): number } & Record<
+  private exports: { reset(): void; poll(irqs: number): number } & Record<
     string,
     (...values: number[]) => number
   >
@@ -297,6 +297,11 @@ export class BareCard {
     }
     this.nowNs = end
     return frames
+  }
+
+  /** Lets `poll` run the firmware's polls from now on, over this card's memory. */
+  replaceCpu(poll: (irqs: number) => number): void {
+    this.exports = { ...this.exports, poll } as BareCard['exports']
   }
 
   get nowMs(): number {

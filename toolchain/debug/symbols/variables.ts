@@ -4,7 +4,7 @@
  * An unoptimized build says it in the name section: each variable has a local of its own. For others see variable-evidence.ts.
  */
 import type { Layouts } from '../../firmware/layouts.ts'
-import type { SourceFunction, SourceSymbols } from '../../firmware/source-symbols.ts'
+import type { SourceFunction, SourceSymbols, SourceVariable } from '../../firmware/source-symbols.ts'
 import type { DecodedInstruction } from '../../firmware/wasm-instructions.ts'
 import type { WasmModule } from '../../firmware/wasm-module.ts'
 import type { Activation, Run } from './inlining.ts'
@@ -45,8 +45,9 @@ export class VariableFinder {
     const { symbol, activation, source, at } = query
     if (activation === undefined) return []
     const compiled = this.#functions.get(symbol.path)
-    if (this.#module.localNames.has(symbol.index)) {
-      return compiled === undefined || activation.parent !== undefined ? [] : this.#named(compiled, source)
+    const names = this.#module.localNames.get(symbol.index)
+    if (names !== undefined) {
+      return compiled === undefined || activation.parent !== undefined ? [] : this.#named(compiled, names, source)
     }
     let evidence = this.#evidence.get(symbol)
     if (evidence === undefined) {
@@ -95,23 +96,48 @@ export class VariableFinder {
   }
 
   /** The compiler's own locals: one for each variable, in the order in which it met them. */
-  #named(compiled: SourceFunction, source: SourcePosition | undefined): Variable[] {
+  #named(
+    compiled: SourceFunction,
+    names: ReadonlyMap<number, string>,
+    source: SourcePosition | undefined,
+  ): Variable[] {
     const declared = this.#symbols.declarations[compiled.declaration].variables
     const found: Variable[] = []
-    for (const [local, entry] of compiled.locals.entries()) {
-      if (entry === null) continue
+    for (const [local, label] of names) {
+      const index = compilerIndex(compiled, label)
+      const entry = compiled.locals[index]
+      if (entry === undefined || entry === null) continue
       const [name, type] = entry
-      const alike = declared.filter((variable) => variable.name === name)
-      const indices = compiled.locals.flatMap((other, index) => (other?.[0] === name ? [index] : []))
+      const variable = declaredAs(compiled, index, name, declared)
       // `this` is declared nowhere.
-      if (alike.length === 0 && name !== 'this') continue
-      const variable = alike.length === indices.length ? alike[indices.indexOf(local)] : alike[0]
-      if (alike.length !== indices.length && name !== 'this' && indices.length > 1) continue
+      if (variable === undefined && name !== 'this') continue
       if (variable !== undefined && source !== undefined && !inScope(variable, source)) continue
       found.push({ name, type, parameter: variable?.parameter ?? true, local })
     }
     return innermost(found)
   }
+}
+
+/**
+ * The compiler's number of a local by its name in the name section. They differ from those in the module, where locals stand by type;
+ * of several variables of one name all but the first have that number behind it: `i|7`.
+ */
+function compilerIndex({ locals }: SourceFunction, label: string): number {
+  const numbered = /^(.*)\|(\d+)$/.exec(label)
+  return numbered ? Number(numbered[2]) : locals.findIndex((local) => local?.[0] === label)
+}
+
+/** The variable of the source that a local is: the compiler meets those of one name in the source's order. */
+function declaredAs(
+  { locals }: SourceFunction,
+  index: number,
+  name: string,
+  declared: readonly SourceVariable[],
+): SourceVariable | undefined {
+  const variables = declared.filter((variable) => variable.name === name)
+  const alike = locals.flatMap((local, at) => (local?.[0] === name ? [at] : []))
+  // Some have no local, as they are constant or never come to: which ones cannot be told.
+  return variables.length === alike.length ? variables[alike.indexOf(index)] : undefined
 }
 
 /** Of two of one name the later hides the earlier. */

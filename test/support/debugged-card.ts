@@ -1,0 +1,67 @@
+/** A card whose firmware runs under the debugger: it stops at breakpoints, where a test looks at frames, locals and memory. */
+import { join } from 'node:path'
+import { DebugCpu, type DebugFrame } from '../../emulator/cpu/debug.ts'
+import { loadProgram, type Program } from '../../toolchain/debug/symbols/index.ts'
+import { type EvaluationContext, memoryOf, type Scope } from '../../toolchain/debug/values/index.ts'
+import type { Artifacts, BuildTarget } from '../../toolchain/firmware/artifacts.ts'
+import { buildFirmware } from '../../toolchain/firmware/build.ts'
+import { type BareCard, projectRoot } from './bare-card.ts'
+
+const programs = new Map<BuildTarget, Promise<Program>>()
+
+/** Program information of ipOS, built first. */
+export function ipos(target: BuildTarget): Promise<Program> {
+  let program = programs.get(target)
+  if (program === undefined) {
+    program = build(target).then((files) => loadProgram(files, projectRoot()))
+    programs.set(target, program)
+  }
+  return program
+}
+
+async function build(target: BuildTarget): Promise<Artifacts> {
+  return (await buildFirmware({ directory: projectRoot(), target })).artifacts
+}
+
+export function firmwareFile(target: BuildTarget): string {
+  return join(projectRoot(), 'build', target, 'firmware.wasm')
+}
+
+export interface Stop {
+  readonly pc: number
+  /** Innermost first. */
+  readonly frames: readonly DebugFrame[]
+  /** For values: INIC memory, and the locals of one of the frames. */
+  context(frame?: number): EvaluationContext
+  scope(frame?: number, inline?: number): Scope
+}
+
+/** Runs the card's polls from now on under the debugger, with breakpoints at `pcs`. */
+export function debugCard(
+  card: BareCard,
+  program: Program,
+  pcs: Iterable<number>,
+  onStop: (stop: Stop) => void,
+): DebugCpu {
+  const cpu = new DebugCpu({ module: program.wasm, memoryBytes: card.memory.length })
+  for (const pc of pcs) cpu.addBreakpoint(pc)
+  const memory = new Uint8Array(cpu.memory)
+  card.replaceCpu((irqs) => {
+    memory.set(card.memory)
+    let outcome = cpu.poll(irqs)
+    while (outcome.state === 'stopped') {
+      const frames = cpu.frames()
+      onStop({
+        pc: frames[0].pc,
+        frames,
+        context: (frame = 0) => ({ memory: memoryOf(cpu.memory), frame: { locals: () => frames[frame].locals } }),
+        scope: (frame = 0, inline = 0) => ({ pc: frames[frame].pc, caller: frame > 0, inline }),
+      })
+      outcome = cpu.resume()
+    }
+    card.memory.set(memory)
+    if (outcome.state === 'fault') throw new Error(outcome.fault.message)
+    return outcome.result
+  })
+  return cpu
+}
