@@ -169,7 +169,9 @@ class RunFinder {
     this.#declarations = declarations
     this.#symbol = symbol
     const declaration = declarations.ofFunction(symbol.path)
-    this.#stack = [{ activation: { declaration, parent: undefined, call: undefined }, first: undefined, last: undefined }]
+    this.#stack = [
+      { activation: { declaration, parent: undefined, call: undefined }, first: undefined, last: undefined },
+    ]
   }
 
   find(): readonly Run[] {

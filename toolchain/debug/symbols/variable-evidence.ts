@@ -184,10 +184,7 @@ function rootOf(activation: Activation | undefined): Activation | undefined {
   return at
 }
 
-export function inScope(
-  { scope: [line, column, endLine, endColumn] }: SourceVariable,
-  at: SourcePosition,
-): boolean {
+export function inScope({ scope: [line, column, endLine, endColumn] }: SourceVariable, at: SourcePosition): boolean {
   if (at.line < line || (at.line === line && at.column < column)) return false
   return at.line < endLine || (at.line === endLine && at.column <= endColumn)
 }

@@ -96,11 +96,7 @@ export class VariableFinder {
   }
 
   /** The compiler's own locals: one for each variable, in the order in which it met them. */
-  #named(
-    compiled: SourceFunction,
-    names: ReadonlyMap<number, string>,
-    source: SourcePosition | undefined,
-  ): Variable[] {
+  #named(compiled: SourceFunction, names: ReadonlyMap<number, string>, source: SourcePosition | undefined): Variable[] {
     const declared = this.#symbols.declarations[compiled.declaration].variables
     const found: Variable[] = []
     for (const [local, label] of names) {

@@ -7,7 +7,7 @@ import { binaryNode, conditionalNode, constantNode, converted, scalarOf, unaryNo
 import type { Syntax } from './parser.ts'
 import { fitsRows, registerAddress, TABLES, tableFinder, tableNamed } from './tables.ts'
 import { fieldType, type World } from './tree.ts'
-import { BUILT_IN_TYPES, byteSize, readerOf, type Type, typeNamed, U32 } from './type-model.ts'
+import { BUILT_IN_TYPES, byteSize, F64, readerOf, type Type, typeNamed, U32 } from './type-model.ts'
 import { ExpressionError, type PlacePattern, type Scalar } from './types.ts'
 
 export interface Names {
@@ -61,7 +61,8 @@ class Binder {
   }
 
   #number({ value, as, column }: Syntax & { kind: 'number' }): ScalarNode {
-    return constantNode(value, column, as === 'ip' ? IP : as === 'mac' ? MAC : undefined)
+    const constant = constantNode(value, column, as === 'ip' ? IP : as === 'mac' ? MAC : undefined)
+    return as === 'float' ? { ...constant, type: F64 } : constant
   }
 
   #name(name: string, column: number): Node {

@@ -3,7 +3,14 @@ import { parseIpv4, parseMac } from '../../config/addresses.ts'
 import { ExpressionError } from './types.ts'
 
 export type Token =
-  | { readonly kind: 'number'; readonly value: number | bigint; readonly column: number; readonly end: number }
+  | {
+      readonly kind: 'number'
+      readonly value: number | bigint
+      /** Written with a point or an exponent. */
+      readonly float: boolean
+      readonly column: number
+      readonly end: number
+    }
   | { readonly kind: 'ip'; readonly value: number; readonly column: number; readonly end: number }
   | { readonly kind: 'mac'; readonly value: bigint; readonly column: number; readonly end: number }
   | { readonly kind: 'name'; readonly text: string; readonly column: number; readonly end: number }
@@ -17,7 +24,7 @@ const LONGEST = 4096
 const SPACE = /\s+/y
 const MAC = /[0-9a-fA-F]{2}(?::[0-9a-fA-F]{2}){5}(?![0-9a-zA-Z:])/y
 const IP = /\d+\.\d+\.\d+\.\d+/y
-const NUMBER = /0[xX][0-9a-fA-F_]+|0[bB][01_]+|\d[\d_]*(?:\.\d+)?(?:[eE][-+]?\d+)?/y
+const NUMBER = /0[xX][0-9a-fA-F_]*|0[bB][01_]*|\d[\d_]*(?:\.\d+)?(?:[eE][-+]?\d+)?/y
 const NAME = /[A-Za-z_$][\w$]*/y
 const TEXT = /"([^"]*)"|'([^']*)'/y
 /** Longer ones first. */
@@ -59,16 +66,19 @@ function describe(word: string, match: RegExpExecArray, column: number, end: num
     if (value === undefined) throw new ExpressionError(`${word} is no IPv4 address`, column)
     return { kind: 'ip', value, column, end }
   }
-  if (/^\d/.test(word)) return { kind: 'number', value: numberOf(word, column), column, end }
+  if (/^\d/.test(word)) {
+    const float = !/^0[xXbB]/.test(word) && /[.eE]/.test(word)
+    return { kind: 'number', value: numberOf(word, float, column), float, column, end }
+  }
   if (/^[A-Za-z_$]/.test(word)) return { kind: 'name', text: word, column, end }
   if (/^["']/.test(word)) return { kind: 'text', text: match[1] ?? match[2] ?? word.slice(1, -1), column, end }
   return { kind: 'symbol', text: word, column, end }
 }
 
-function numberOf(word: string, column: number): number | bigint {
+function numberOf(word: string, float: boolean, column: number): number | bigint {
   const digits = word.replaceAll('_', '')
   if (/^0[xXbB]$/.test(digits)) throw new ExpressionError(`${word} has no digits`, column)
-  if (!/^0[xXbB]/.test(digits) && /[.eE]/.test(digits)) return Number(digits)
+  if (float) return Number(digits)
   const whole = BigInt(digits)
   if (whole > 0xffffffffffffffffn) throw new ExpressionError(`${word} has more than 64 bits`, column)
   return whole <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(whole) : whole

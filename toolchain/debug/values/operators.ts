@@ -236,7 +236,7 @@ function divisor<T extends number | bigint>(value: T, column: number): T {
 /** The type in which two values meet: the wider one, unsigned if either is. */
 function common(left: ScalarNode, right: ScalarNode): Type {
   const [a, b] = [promoted(left.type), promoted(right.type)]
-  if (a.kind === 'literal' && b.kind === 'literal') return isFraction(left) || isFraction(right) ? F64 : LITERAL
+  if (a.kind === 'literal' && b.kind === 'literal') return LITERAL
   if (a.kind === 'literal') return forLiteral(b, left)
   if (b.kind === 'literal') return forLiteral(a, right)
   if (a.kind === 'float' || b.kind === 'float') return F64
@@ -247,14 +247,9 @@ function common(left: ScalarNode, right: ScalarNode): Type {
 }
 
 function forLiteral(type: Type, literal: ScalarNode): Type {
-  if (isFraction(literal)) return F64
   const value = literal.constant
   if (type.kind !== 'integer' || type.bits > 32 || value === undefined) return type
   return Number(value) >= -0x80000000 && Number(value) <= 0xffffffff ? type : I64
-}
-
-function isFraction({ constant }: ScalarNode): boolean {
-  return typeof constant === 'number' && !Number.isInteger(constant)
 }
 
 /** What operators compute in. */

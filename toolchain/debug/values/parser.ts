@@ -6,7 +6,7 @@ export type Syntax =
   | {
       readonly kind: 'number'
       readonly value: number | bigint
-      readonly as: 'number' | 'ip' | 'mac'
+      readonly as: 'number' | 'float' | 'ip' | 'mac'
       readonly column: number
     }
   | { readonly kind: 'name'; readonly name: string; readonly column: number }
@@ -189,7 +189,7 @@ class Parser {
       case 'ip':
       case 'mac':
         this.#at++
-        return { kind: 'number', value: token.value, as: token.kind, column }
+        return { kind: 'number', value: token.value, as: isFloat(token) ? 'float' : token.kind, column }
       case 'name':
         this.#at++
         if (this.#take('(')) return { kind: 'call', name: token.text, arguments: this.#arguments(), column }
@@ -240,6 +240,10 @@ class Parser {
   #expected(what: string): ExpressionError {
     return new ExpressionError(`${what} is expected, not ${tokenText(this.#next)}`, this.#next.column)
   }
+}
+
+function isFloat(token: Token): boolean {
+  return token.kind === 'number' && token.float
 }
 
 function isSymbol(token: Token | undefined, symbol: string): boolean {
