@@ -9,8 +9,34 @@ import { CpuError, type CpuFault, type MemoryGuard } from './cpu.ts'
 /** Slots of the numbers shared with `poll` and `reset`; `Io` of plain.rs. */
 export const CpuIo = { irqs: 0, result: 1, cycles: 2, stored: 3 } as const
 
+/** Slots of the numbers shared with the debugged CPU; `Slot` of panel.rs. */
+export const DebugIo = {
+  /** In: interrupt lines for `poll`. */
+  irqs: 0,
+  /** How the last run came back: a `DebugCode` of debug.ts. */
+  code: 1,
+  result: 2,
+  cycles: 3,
+  stored: 4,
+  pc: 5,
+  functionIndex: 6,
+  /** -1 if instructions were not counted. */
+  steps: 7,
+  /** Of the frame whose values are in the second and third buffer: how many locals it has, and operands. */
+  locals: 8,
+  operands: 9,
+  /** 1: the request did not fit the state, and nothing ran or changed. */
+  refused: 10,
+} as const
+
+/** Values of one frame that fit the shared buffer. */
+export const DEBUG_VALUES = 512
+
+/** Kinds of values in the shared buffer, by number; `kind_of` of panel.rs. */
+export const DEBUG_KINDS = ['ref', 'i32', 'i64', 'f32', 'f64', 'v128'] as const
+
 /** `PlainCpu` of plain.rs. */
-export interface NativeCpu {
+export interface NativeCpu extends NativePages {
   /** INIC memory. To be called once. */
   memory(): ArrayBuffer
   /** {@link CpuIo} as a Float64Array. To be called once. */
@@ -18,16 +44,16 @@ export interface NativeCpu {
   pollFunction(): () => void
   resetFunction(): () => void
   fault(): CpuFault | null
-  dispose(memory: ArrayBuffer): void
+  /** A debugged CPU over the same memory. */
+  debugTwin(): NativeDebugCpu
+  /** The buffer is detached. */
+  dispose(memory?: ArrayBuffer): void
 }
 
-/** `Outcome` of debug.rs. */
-export interface NativeOutcome {
-  state: 'stopped' | 'done' | 'fault'
-  reason?: 'breakpoint' | 'step' | 'trap'
-  trap?: CpuFault['kind']
-  result?: number
-  fault?: CpuFault
+/** What both CPUs do with the pages of their memory. */
+interface NativePages {
+  usedPages(): Uint32Array
+  copyDirty(shadow: Uint8Array, pages: Uint32Array, bytes: Uint8Array): number
 }
 
 /** `Value` of debug.rs. */
@@ -44,18 +70,67 @@ export interface NativeFrame {
   stack: NativeValue[]
 }
 
+/** `WatchSpec` of watch.rs. */
+export interface NativeWatch {
+  start: number
+  end: number
+  stride: number
+  offset: number
+  bytes: number
+  kind: 'read' | 'write' | 'access' | 'change'
+}
+
+/** `WatchHit` of watch.rs. */
+export interface NativeWatchHit {
+  id: number
+  kind: 'read' | 'write'
+  address: number
+  bytes: number
+  pc: number
+  start: number
+  before: Uint8Array
+  after: Uint8Array
+}
+
 /** `DebugCpu` of debug.rs. */
-export interface NativeDebugCpu {
+export interface NativeDebugCpu extends NativePages {
+  /** INIC memory. To be called once, and not of a twin. */
   memory(): ArrayBuffer
-  reset(): NativeOutcome
-  poll(irqs: number): NativeOutcome
-  resume(): NativeOutcome
+  /** {@link DebugIo} as a Float64Array. To be called once. */
+  io(): ArrayBuffer
+  /** {@link DEBUG_VALUES} values of 16 bytes, and their kinds, a byte each. To be called once. */
+  values(): ArrayBuffer
+  kinds(): ArrayBuffer
+  resetFunction(): () => void
+  pollFunction(): () => void
+  resumeFunction(): () => void
+  /** Writes the values of a frame: 0 is the innermost. Returns 1, or 0 if there is no such frame. */
+  selectFunction(): (depth: number) => number
+  /** The next run stops before this instruction of the call, and before nothing else but a trap. */
+  stopAtStep(step: number): void
+  /** The same, so many instructions from here. */
+  stopAfter(steps: number): void
+  /** The next run notes the offset of each instruction, and stops for nothing else but a trap. */
+  startTrace(limit: number): void
+  takeTrace(): Uint32Array
+  setCounting(on: boolean): void
+  startProfile(samplePeriod: number, sampleWords: number): void
+  stopProfile(): void
+  /** Counts by offset in the module. To be called once. */
+  histogram(): ArrayBuffer
+  takeSamples(): Uint32Array
   addBreakpoint(pc: number): number
   removeBreakpoint(pc: number): boolean
+  addWatchpoint(spec: NativeWatch): number
+  removeWatchpoint(id: number): boolean
+  watchHits(): NativeWatchHit[]
   singleStep(on: boolean): void
+  trapKind(): CpuFault['kind'] | null
   frames(): NativeFrame[]
-  cycles(): number
-  dispose(memory: ArrayBuffer): void
+  fault(): CpuFault | null
+  abandon(): void
+  /** The buffer is detached. */
+  dispose(memory?: ArrayBuffer): void
 }
 
 /** `TapDevice` of tap.rs. */
@@ -69,11 +144,19 @@ export interface NativeTap {
   close(): void
 }
 
-type NativeCpuArguments = [module: Uint8Array, pages: number, fuelPerSlice: number, guard: readonly MemoryGuard[]]
+type NativeCpuArguments = [
+  module: Uint8Array,
+  pages: number,
+  fuelPerSlice: number,
+  guard: readonly MemoryGuard[],
+  watchStart: number,
+  watchEnd: number,
+]
 
 export interface Addon {
-  readonly PlainCpu: new (...args: [...NativeCpuArguments, watchStart: number, watchEnd: number]) => NativeCpu
+  readonly PlainCpu: new (...args: NativeCpuArguments) => NativeCpu
   readonly DebugCpu: new (...args: NativeCpuArguments) => NativeDebugCpu
+  copyDirty(memory: Uint8Array, shadow: Uint8Array, pages: Uint32Array, bytes: Uint8Array): number
   /** On Linux. */
   readonly TapDevice?: new (
     name: string,

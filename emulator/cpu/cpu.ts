@@ -81,7 +81,7 @@ export interface CpuFault {
 
 export interface Cpu {
   readonly kind: CpuKind
-  /** INIC memory itself, not a copy. Its length is 0 once disposed of. */
+  /** INIC memory itself, not a copy. Its length is 0 once disposed of, a debugged twin of the CPU included. */
   readonly memory: ArrayBuffer
   /** Fuel spent by the last `reset` or `poll`; after a fault a lower bound. Always 0 on v8. */
   readonly cycles: number

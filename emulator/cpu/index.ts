@@ -2,12 +2,15 @@
 
 import { hasAddon } from './addon.ts'
 import type { Cpu, CpuKind, CpuOptions } from './cpu.ts'
+import type { DebugCpu } from './debug.ts'
 import { checkOptions } from './options.ts'
 import { V8Cpu } from './v8.ts'
 import { WasmtimeCpu } from './wasmtime.ts'
 
 export * from './cpu.ts'
-export { copyMemory, DebugCpu, type DebugFrame, type DebugOutcome, type DebugValue } from './debug.ts'
+export * from './debug.ts'
+export { copyDirty, SNAPSHOT_PAGE_BYTES } from './pages.ts'
+export { WasmtimeCpu } from './wasmtime.ts'
 
 /**
  * A CPU with this firmware, not yet reset.
@@ -18,6 +21,19 @@ export { copyMemory, DebugCpu, type DebugFrame, type DebugOutcome, type DebugVal
 export function createCpu(kind: CpuKind | 'auto', options: CpuOptions): Cpu {
   checkOptions(options)
   return (kind === 'auto' ? availableCpu() : kind) === 'wasmtime' ? new WasmtimeCpu(options) : new V8Cpu(options)
+}
+
+/**
+ * A CPU to run parts of a run again on, apart from the board's own: with a memory of its own, to be loaded from a
+ * snapshot, and with its debugged twin.
+ *
+ * Cheap where the firmware runs already: it is compiled once for each of the two, and memory takes room as it is used.
+ * Throws as {@link createCpu}.
+ */
+export function createReplayCpu(options: CpuOptions): { readonly plain: WasmtimeCpu; readonly debug: DebugCpu } {
+  checkOptions(options)
+  const plain = new WasmtimeCpu(options)
+  return { plain, debug: plain.debugTwin() }
 }
 
 /** What `auto` stands for in this installation. */

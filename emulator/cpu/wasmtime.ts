@@ -2,16 +2,20 @@
 
 import { CpuIo, loadAddon, type NativeCpu } from './addon.ts'
 import { type Cpu, CpuError, type CpuFault, type CpuOptions, FUEL_PER_SLICE, WASM_PAGE_BYTES } from './cpu.ts'
+import { DebugCpu } from './debug.ts'
+import { MemoryShare } from './share.ts'
 
 export class WasmtimeCpu implements Cpu {
   readonly kind = 'wasmtime'
   readonly halted = false
+  /** INIC memory itself, not a copy. Its length is 0 once this CPU and its twin are disposed of. */
   readonly memory: ArrayBuffer
   readonly #native: NativeCpu
+  readonly #share: MemoryShare
   readonly #io: Float64Array
   readonly #poll: () => void
   readonly #reset: () => void
-  #fault: CpuFault | null = null
+  #twin: DebugCpu | undefined
   #disposed = false
 
   /** Throws ERR_CPU_ADDON_MISSING, ERR_CPU_MODULE, ERR_CPU_MEMORY. Options are checked by `createCpu`. */
@@ -28,6 +32,8 @@ export class WasmtimeCpu implements Cpu {
     } catch (error) {
       throw CpuError.from(error)
     }
+    this.#share = new MemoryShare(this.memory)
+    this.#share.join()
   }
 
   get cycles(): number {
@@ -40,12 +46,12 @@ export class WasmtimeCpu implements Cpu {
 
   get fault(): CpuFault | null {
     // Kept by the addon until asked for: a slice that ends well must not pay for it.
-    this.#fault ??= this.#native.fault()
-    return this.#fault
+    this.#share.fault ??= this.#native.fault()
+    return this.#share.fault
   }
 
   reset(): boolean {
-    this.#fault = null
+    this.#share.fault = null
     this.#reset()
     return this.#io[CpuIo.result] >= 0
   }
@@ -57,9 +63,52 @@ export class WasmtimeCpu implements Cpu {
     return io[CpuIo.result]
   }
 
+  /**
+   * The same CPU under a debugger, made at the first call: the same firmware over the same INIC memory, the same guard,
+   * watched range, fuel and fault. Slices may be run by either, in any order. While the twin is stopped in mid-call,
+   * `poll` here returns -1 and `reset` false.
+   *
+   * Each is disposed of by itself, and memory goes with the last; after the twin is, this makes another. Throws
+   * ERR_CPU_DISPOSED, ERR_CPU_MEMORY.
+   */
+  debugTwin(): DebugCpu {
+    if (this.#disposed) throw new CpuError('ERR_CPU_DISPOSED', 'the CPU was disposed of')
+    if (this.#twin && !this.#twin.disposed) return this.#twin
+    try {
+      this.#twin = new DebugCpu({ native: this.#native.debugTwin(), share: this.#share })
+    } catch (error) {
+      throw CpuError.from(error)
+    }
+    return this.#twin
+  }
+
+  /**
+   * The pages of INIC memory that were ever used, as pairs of first page and page behind the last, in units of 4096
+   * bytes: all others read as zero and take no room. Throws ERR_CPU_DISPOSED.
+   */
+  usedPages(): Uint32Array {
+    try {
+      return this.#native.usedPages()
+    } catch (error) {
+      throw CpuError.from(error)
+    }
+  }
+
+  /**
+   * `copyDirty` of pages.ts on INIC memory; pages that were never used are neither read nor compared. `shadow` has zeros
+   * for them. Throws ERR_CPU_OPTION, ERR_CPU_DISPOSED.
+   */
+  copyDirty(shadow: Uint8Array, pages: Uint32Array, bytes: Uint8Array): number {
+    try {
+      return this.#native.copyDirty(shadow, pages, bytes)
+    } catch (error) {
+      throw CpuError.from(error)
+    }
+  }
+
   dispose(): void {
     if (this.#disposed) return
     this.#disposed = true
-    this.#native.dispose(this.memory)
+    this.#native.dispose(this.#share.leave())
   }
 }
