@@ -50,8 +50,9 @@ export interface NativeCpu extends NativePages {
   dispose(memory?: ArrayBuffer): void
 }
 
-/** What both CPUs do with the pages of their memory. */
+/** What both CPUs do with the memory they share. */
 interface NativePages {
+  clearFault(): void
   usedPages(): Uint32Array
   copyDirty(shadow: Uint8Array, pages: Uint32Array, bytes: Uint8Array): number
 }

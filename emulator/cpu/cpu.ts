@@ -103,6 +103,12 @@ export interface Cpu {
    */
   poll(irqs: number): number
 
+  /**
+   * Takes back a fault without running anything, so that `poll` runs again: once INIC memory was loaded from a snapshot
+   * of before it.
+   */
+  clearFault(): void
+
   /** Lets go of memory and engine. Safe to call twice. Without it both go with the last reference to the CPU. */
   dispose(): void
 }

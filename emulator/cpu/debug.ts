@@ -414,6 +414,12 @@ export class DebugCpu {
     return index >= 0 && index < this.operandCount ? this.#value(this.localCount + index) : undefined
   }
 
+  /** As `Cpu.clearFault`. Does nothing in mid-call. */
+  clearFault(): void {
+    if (!this.stopped) this.#share.fault = null
+    ask(() => this.#native.clearFault())
+  }
+
   /** Ends a call that is stopped, where it is; INIC memory stays as it is. Does nothing between calls. */
   abandon(): void {
     ask(() => this.#native.abandon())

@@ -110,6 +110,10 @@ export class V8Cpu implements Cpu {
     }
   }
 
+  clearFault(): void {
+    this.#fault = null
+  }
+
   get #disposed(): boolean {
     return this.#memory.byteLength === 0
   }

@@ -63,6 +63,11 @@ export class WasmtimeCpu implements Cpu {
     return io[CpuIo.result]
   }
 
+  clearFault(): void {
+    this.#share.fault = null
+    this.#native.clearFault()
+  }
+
   /**
    * The same CPU under a debugger, made at the first call: the same firmware over the same INIC memory, the same guard,
    * watched range, fuel and fault. Slices may be run by either, in any order. While the twin is stopped in mid-call,

@@ -104,6 +104,18 @@ impl BusGuard {
         self.stack_end.store((&raw const here).expose_provenance(), Ordering::Relaxed);
     }
 
+    /// The addresses it guards.
+    pub fn ranges(&self) -> &[GuardedRange] {
+        &self.ranges
+    }
+
+    /// An access was seen since [`BusGuard::arm`]. Of a firmware that may run it is an old one: another CPU with the same
+    /// memory was reset since.
+    #[inline]
+    pub fn is_stale(&self) -> bool {
+        self.address.load(Ordering::Relaxed) != NO_ADDRESS
+    }
+
     /// A host function has touched a guarded page. Cheap: asked after every slice.
     pub fn tripped_in_host(&self) -> bool {
         self.in_host.load(Ordering::Relaxed)

@@ -12,84 +12,32 @@
 //! request that needs it, such as for the frames, is handed to the handler as a closure, and one more poll runs it. All
 //! of this is on one thread, and no JavaScript runs within.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ffi::CStr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::rc::Rc;
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use napi::Env;
-use napi::bindgen_prelude::{ArrayBuffer, BigInt, Either, Uint8Array};
+use napi::bindgen_prelude::{ArrayBuffer, BigInt, Either, Uint8Array, Uint32Array, Unknown};
 use napi_derive::napi;
-use wasmtime::{
-    AsContext, AsContextMut, DebugEvent, DebugHandler, FrameHandle, ModulePC, Store, StoreContextMut, Trap, TypedFunc,
-    Val,
-};
+use wasmtime::{AsContext, AsContextMut, FrameHandle, ModulePC, Store, StoreContextMut, TypedFunc, Val};
 
 use crate::bus::BusGuard;
+use crate::desk::{ACCESS, BREAKPOINT, Desk, Order, Profile, Session, Trace, Work, publish_values};
 use crate::engine::{Firmware, Mode};
 use crate::error::{Code, Result};
 use crate::exports::{self, GuardRange};
-use crate::fault::{Fault, describe};
-use crate::machine::{Machine, Plan};
-use crate::memory::HostView;
-
-type Work = Box<dyn for<'a> FnOnce(StoreContextMut<'a, ()>) + Send>;
-
-enum Order {
-    Resume,
-    Work(Work),
-}
-
-/// Why the engine asked the handler.
-#[derive(Clone, Copy)]
-enum Stop {
-    Instruction,
-    Trap(Trap),
-    Error,
-}
-
-/// Where the handler, inside, and the CPU, outside, leave each other notes.
-#[derive(Default)]
-struct Notes {
-    stop: Option<Stop>,
-    order: Option<Order>,
-}
-
-#[derive(Clone, Default)]
-struct Desk(Arc<Mutex<Notes>>);
-
-impl Desk {
-    fn notes(&self) -> MutexGuard<'_, Notes> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl DebugHandler for Desk {
-    type Data = ();
-
-    fn handle(&self, mut store: StoreContextMut<'_, ()>, event: DebugEvent<'_>) -> impl Future<Output = ()> + Send {
-        let stop = match event {
-            DebugEvent::Breakpoint | DebugEvent::EpochYield => Stop::Instruction,
-            DebugEvent::Trap(trap) => Stop::Trap(trap),
-            DebugEvent::HostcallError(error) => error.downcast_ref().map_or(Stop::Error, |trap| Stop::Trap(*trap)),
-            DebugEvent::Exception(_) => Stop::Error,
-        };
-        let desk = self.clone();
-        async move {
-            desk.notes().stop = Some(stop);
-            loop {
-                let next = std::future::poll_fn(|_| match desk.notes().order.take() {
-                    Some(order) => Poll::Ready(order),
-                    None => Poll::Pending,
-                });
-                match next.await {
-                    Order::Resume => break,
-                    Order::Work(work) => work(store.as_context_mut()),
-                }
-            }
-        }
-    }
-}
+use crate::fault::Fault;
+use crate::instructions::Form;
+use crate::machine::{Health, Machine, Plan, Watch};
+use crate::memory::{HostView, WASM_PAGE_BYTES};
+use crate::panel::{Outcome, Panel, Slot};
+use crate::raw;
+use crate::watch::{WatchHit, WatchSpec};
 
 /// A Store that a future may hold while we hold it too, never both at work.
 struct Shared {
@@ -100,8 +48,7 @@ struct Shared {
 }
 
 impl Shared {
-    fn new(mut store: Store<()>) -> Self {
-        let desk = Desk::default();
+    fn new(mut store: Store<()>, desk: Desk) -> Self {
         store.set_debug_handler(desk.clone());
         Self { store: Box::into_raw(Box::new(store)), call: None, desk }
     }
@@ -144,40 +91,31 @@ impl Shared {
             let result = work(store);
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
         });
-        self.desk.notes().order = Some(Order::Work(work));
+        self.desk.session().order = Some(Order::Work(work));
         self.advance();
         let result = answer.lock().unwrap_or_else(PoisonError::into_inner).take();
         result.ok_or_else(|| Code::Internal.error("the stopped call does not answer"))
+    }
+
+    /// Unwinds the fiber of a call under way.
+    fn abandon(&mut self) {
+        if self.call.is_none() {
+            return;
+        }
+        self.desk.session().abandoned = true;
+        self.call = None;
+        self.desk.session().abandoned = false;
+        // Wasmtime drops the handler when it wants to ask it about the end of a fiber that nobody waits for.
+        // SAFETY: without a call nobody else has the Store.
+        unsafe { &mut *self.store }.set_debug_handler(self.desk.clone());
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // Unwinds the fiber of a call under way.
-        self.call = None;
+        self.abandon();
         // SAFETY: made in `new`, and the only borrower is gone.
         drop(unsafe { Box::from_raw(self.store) });
-    }
-}
-
-/// How a run ended; `DebugOutcome` of index.ts.
-#[napi(object)]
-pub struct Outcome {
-    /// `stopped`, `done` or `fault`.
-    pub state: String,
-    /// Why it stopped: `breakpoint`, `step` or `trap`.
-    pub reason: Option<String>,
-    /// The kind of trap it stopped at, before it is raised.
-    pub trap: Option<String>,
-    /// What `poll` returned; 0 for `reset`.
-    pub result: Option<f64>,
-    /// Why the firmware is stopped for good.
-    pub fault: Option<Fault>,
-}
-
-impl Outcome {
-    fn of(state: &str) -> Self {
-        Self { state: state.into(), reason: None, trap: None, result: None, fault: None }
     }
 }
 
@@ -214,91 +152,172 @@ struct Core {
     firmware: Arc<Firmware>,
     guard: Arc<BusGuard>,
     view: Arc<HostView>,
+    watch: Watch,
     fuel_per_slice: u64,
     /// Where a stop was asked for, and where the engine makes it.
     breakpoints: BTreeMap<u32, u32>,
-    fault: Option<Fault>,
-    cycles: u64,
+    panel: Arc<Panel>,
+    health: Rc<Health>,
+    /// The engine reports each instruction.
+    stepping: bool,
+    histogram: Option<Arc<Box<[AtomicU32]>>>,
 }
 
 impl Core {
-    fn start_reset(&mut self) -> Result<Outcome> {
-        self.check_idle()?;
+    fn new(machine: Machine, health: Rc<Health>, panel: Arc<Panel>) -> Result<Self> {
+        let Machine { store, reset, poll, firmware, guard, view, fuel_per_slice, watch } = machine;
+        let session = Session::new(panel.clone(), firmware.clone(), view.clone(), guard.clone(), fuel_per_slice);
+        let mut core = Self {
+            shared: Shared::new(store, Desk::new(session)),
+            reset,
+            poll,
+            firmware,
+            guard,
+            view,
+            watch,
+            fuel_per_slice,
+            breakpoints: BTreeMap::new(),
+            panel,
+            health,
+            stepping: false,
+            histogram: None,
+        };
+        core.mark_accesses()?;
+        Ok(core)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.shared.call.is_none() && !self.health.mid_call.get()
+    }
+
+    fn start_reset(&mut self) {
+        if let Err(error) = self.clear_fault() {
+            return self.stop(Fault::internal(error.reason.clone()));
+        }
+        let function = self.reset.clone();
+        self.start(move |store| async move { function.call_async(store, ()).await.map(|()| 0.0) });
+    }
+
+    fn start_poll(&mut self) {
+        if self.health.stopped.get() {
+            return self.panel.set_outcome(Outcome::Fault);
+        }
+        if self.guard.is_stale()
+            && let Err(error) = self.clear_fault()
+        {
+            return self.stop(Fault::internal(error.reason.clone()));
+        }
+        // Interrupt lines are 32 bits, and JavaScript may have set the topmost by a signed operation.
+        let irqs = self.panel.get(Slot::Irqs) as i64 as u32;
+        let function = self.poll.clone();
+        self.start(move |store| async move { function.call_async(store, irqs).await.map(f64::from) });
+    }
+
+    fn clear_fault(&self) -> Result<()> {
         // SAFETY: the Store holds the memory, and no call is under way.
         unsafe { self.guard.arm() }.map_err(|cause| Code::Memory.error(format!("pages cannot be guarded: {cause}")))?;
-        self.fault = None;
-        let function = self.reset.clone();
-        self.start(move |store| async move { function.call_async(store, ()).await.map(|()| 0.0) })
+        self.health.clear();
+        Ok(())
     }
 
-    fn start_poll(&mut self, irqs: u32) -> Result<Outcome> {
-        self.check_idle()?;
-        if let Some(fault) = &self.fault {
-            return Ok(Outcome { fault: Some(fault.clone()), ..Outcome::of("fault") });
-        }
-        let function = self.poll.clone();
-        self.start(move |store| async move { function.call_async(store, irqs).await.map(f64::from) })
-    }
-
-    fn start<F>(&mut self, call: impl FnOnce(&'static mut Store<()>) -> F) -> Result<Outcome>
+    fn start<F>(&mut self, call: impl FnOnce(&'static mut Store<()>) -> F)
     where
         F: Future<Output = wasmtime::Result<f64>> + 'static,
     {
+        if let Err(error) = self.prepare() {
+            return self.stop(Fault::internal(error.reason.clone()));
+        }
+        self.shared.desk.session().begin(self.stepping);
+        self.watch.keep(&self.view);
+        self.shared.begin(call);
+        self.run();
+    }
+
+    fn prepare(&mut self) -> Result<()> {
+        self.apply_stepping()?;
         let fuel = self.fuel_per_slice;
         self.shared
             .with_store(move |mut store| store.set_fuel(fuel))?
-            .map_err(|cause| Code::Internal.wasmtime("no fuel", &cause))?;
-        self.shared.begin(call);
-        self.run()
+            .map_err(|cause| Code::Internal.wasmtime("no fuel", &cause))
     }
 
-    fn resume(&mut self) -> Result<Outcome> {
-        if self.shared.call.is_none() {
-            return Err(Code::State.error("the firmware is not stopped in a call: use reset or poll"));
+    fn resume(&mut self) {
+        if let Err(error) = self.apply_stepping() {
+            self.shared.abandon();
+            return self.stop(Fault::internal(error.reason.clone()));
         }
-        self.shared.desk.notes().order = Some(Order::Resume);
-        self.run()
+        let mut session = self.shared.desk.session();
+        session.counted &= self.stepping;
+        session.order = Some(Order::Resume);
+        drop(session);
+        self.run();
     }
 
-    fn run(&mut self) -> Result<Outcome> {
+    /// Tells the engine to report each instruction, or no longer.
+    fn apply_stepping(&mut self) -> Result<()> {
+        let wanted = self.shared.desk.session().wants_steps();
+        if wanted != self.stepping {
+            self.edit(move |edit| edit.single_step(wanted))?;
+            self.stepping = wanted;
+        }
+        Ok(())
+    }
+
+    fn run(&mut self) {
+        // Should the engine panic, this is what JavaScript sees, and no further call runs.
+        self.panel.set_outcome(Outcome::Fault);
+        self.health.stopped.set(true);
+        self.health.mid_call.set(false);
         let Some(result) = self.shared.advance() else {
-            return self.describe_stop();
+            // The handler has told the panel where and why.
+            return self.health.mid_call.set(true);
         };
-        let allowance = self.fuel_per_slice;
-        let left = self.shared.with_store(|store| store.get_fuel())?;
-        self.cycles = allowance.saturating_sub(left.unwrap_or(allowance));
-        let fault = match &result {
-            Ok(_) if self.guard.tripped_in_host() => Fault::in_host(&self.guard, &self.firmware),
-            Ok(value) => return Ok(Outcome { result: Some(*value), ..Outcome::of("done") }),
-            Err(error) => Fault::of(error, &self.guard, &self.firmware),
-        };
-        self.fault = Some(fault.clone());
-        Ok(Outcome { fault: Some(fault), ..Outcome::of("fault") })
+        let (store, allowance) = (&mut self.shared, self.fuel_per_slice);
+        let left = store.with_store(|store| store.get_fuel()).ok().and_then(wasmtime::Result::ok);
+        self.panel.set(Slot::Cycles, allowance.saturating_sub(left.unwrap_or(allowance)) as f64);
+        self.panel.set(Slot::Stored, if self.watch.changed(&self.view) { 1.0 } else { 0.0 });
+        self.shared.desk.session().end();
+        match &result {
+            Ok(_) if self.guard.tripped_in_host() => self.stop(self.fault_in_host()),
+            Ok(value) => {
+                self.panel.set(Slot::Result, *value);
+                self.panel.set_outcome(Outcome::Done);
+                self.health.stopped.set(false);
+            }
+            Err(_) if self.guard.tripped_in_host() => self.stop(self.fault_in_host()),
+            Err(error) => self.stop(Fault::of(error, &self.guard, &self.firmware)),
+        }
     }
 
-    fn describe_stop(&mut self) -> Result<Outcome> {
-        let stop = self.shared.desk.notes().stop.take();
-        let mut outcome = Outcome::of("stopped");
-        match stop {
-            None => return Err(Code::Internal.error("the engine waits without having stopped")),
-            Some(Stop::Trap(trap)) => {
-                outcome.reason = Some("trap".into());
-                outcome.trap = Some(describe(trap).0.into());
-            }
-            Some(Stop::Error) => {
-                outcome.reason = Some("trap".into());
-                outcome.trap = Some("internal".into());
-            }
-            Some(Stop::Instruction) => {
-                let pc = self.shared.with_store(|mut store| {
-                    let frame = store.debug_exit_frames().next()?;
-                    frame.wasm_function_index_and_pc(&mut store).ok()?.map(|(_, pc)| pc.raw())
-                })?;
-                let asked = pc.is_some_and(|pc| self.breakpoints.values().any(|actual| *actual == pc));
-                outcome.reason = Some(if asked { "breakpoint" } else { "step" }.into());
-            }
+    /// A bus fault in `memory.copy` or `memory.fill`, with the call stack noted before it.
+    fn fault_in_host(&self) -> Fault {
+        let frames = std::mem::take(&mut self.shared.desk.session().bulk_frames);
+        Fault { frames, ..Fault::in_host(&self.guard, &self.firmware) }
+    }
+
+    fn stop(&self, fault: Fault) {
+        self.panel.set_outcome(Outcome::Fault);
+        self.health.stop(fault);
+    }
+
+    fn abandon(&mut self) -> Result<()> {
+        if self.shared.call.is_none() {
+            return Ok(());
         }
-        Ok(outcome)
+        self.shared.abandon();
+        self.panel.set_outcome(Outcome::Done);
+        self.panel.set(Slot::Result, 0.0);
+        self.health.mid_call.set(false);
+        self.health.stopped.set(false);
+        let mut session = self.shared.desk.session();
+        session.counted = false;
+        session.end();
+        let behind_access = session.behind_access.take();
+        drop(session);
+        match behind_access {
+            Some(pc) => self.edit_breakpoints(vec![(pc, false)]),
+            None => Ok(()),
+        }
     }
 
     fn add_breakpoint(&mut self, pc: u32) -> Result<u32> {
@@ -320,16 +339,61 @@ impl Core {
         })?;
         let actual = actual.map_err(|cause: wasmtime::Error| Code::Breakpoint.wasmtime("no breakpoint", &cause))?;
         self.breakpoints.insert(pc, actual);
+        if let Some(marks) = self.shared.desk.session().marks.get_mut(actual as usize) {
+            *marks |= BREAKPOINT;
+        }
         Ok(actual)
     }
 
     fn remove_breakpoint(&mut self, pc: u32) -> Result<bool> {
-        if self.breakpoints.remove(&pc).is_none() {
+        let Some(actual) = self.breakpoints.remove(&pc) else {
             return Ok(false);
+        };
+        let is_last = !self.breakpoints.values().any(|other| *other == actual);
+        if let Some(marks) = self.shared.desk.session().marks.get_mut(actual as usize).filter(|_| is_last) {
+            *marks &= !BREAKPOINT;
         }
-        let firmware = self.firmware.clone();
-        self.edit(move |edit| edit.remove_breakpoint(&firmware.module, ModulePC::new(pc)))?;
+        self.edit_breakpoints(vec![(pc, false)])?;
         Ok(true)
+    }
+
+    /// Has the engine report the loads and stores that somebody wants to look at, and no others.
+    fn mark_accesses(&mut self) -> Result<()> {
+        let mut changes = Vec::new();
+        let mut session = self.shared.desk.session();
+        let (reads, writes) = session.watches.interests();
+        let is_guarded = !self.guard.ranges().is_empty();
+        for access in &self.firmware.instructions().accesses {
+            let is_wanted = match access.form {
+                Form::Load(_) => reads,
+                Form::Store(_) => writes,
+                Form::Copy => reads || writes || is_guarded,
+                Form::Fill => writes || is_guarded,
+            };
+            let Some(marks) = session.marks.get_mut(access.pc as usize) else { continue };
+            if (*marks & ACCESS != 0) != is_wanted {
+                *marks ^= ACCESS;
+                changes.push((access.pc, is_wanted));
+            }
+        }
+        drop(session);
+        if changes.is_empty() { Ok(()) } else { self.edit_breakpoints(changes) }
+    }
+
+    /// Sets and takes back breakpoints of the engine, which counts how often each was set.
+    fn edit_breakpoints(&mut self, changes: Vec<(u32, bool)>) -> Result<()> {
+        let firmware = self.firmware.clone();
+        self.edit(move |edit| {
+            for (pc, on) in changes {
+                let pc = ModulePC::new(pc);
+                if on {
+                    edit.add_breakpoint(&firmware.module, pc)?;
+                } else {
+                    edit.remove_breakpoint(&firmware.module, pc)?;
+                }
+            }
+            Ok(())
+        })
     }
 
     fn edit(
@@ -341,6 +405,37 @@ impl Core {
             None => Ok(()),
         })?;
         done.map_err(|cause| Code::Internal.wasmtime("breakpoints cannot be changed", &cause))
+    }
+
+    fn histogram(&mut self) -> Arc<Box<[AtomicU32]>> {
+        let bytes = self.firmware.bytes.len();
+        let make = || Arc::new((0..bytes).map(|_| AtomicU32::new(0)).collect());
+        self.histogram.get_or_insert_with(make).clone()
+    }
+
+    /// Writes the values of a frame to the panel. False if there is no such frame.
+    fn select(&mut self, depth: u32) -> bool {
+        if self.shared.call.is_none() {
+            return false;
+        }
+        let panel = self.panel.clone();
+        let selected = self.shared.with_store(move |mut store| {
+            let mut left = depth;
+            let mut next = store.debug_exit_frames().next();
+            while let Some(frame) = next {
+                // Trampolines do not count.
+                if let Ok(Some(_)) = frame.wasm_function_index_and_pc(&mut store) {
+                    if left == 0 {
+                        publish_values(&panel, &frame, &mut store);
+                        return true;
+                    }
+                    left -= 1;
+                }
+                next = frame.parent(&mut store).ok().flatten();
+            }
+            false
+        });
+        selected.unwrap_or(false)
     }
 
     fn frames(&mut self) -> Result<Vec<DebugFrame>> {
@@ -359,13 +454,6 @@ impl Core {
                 Ok(frames)
             })?
             .map_err(|cause: wasmtime::Error| Code::Internal.wasmtime("the frames cannot be read", &cause))
-    }
-
-    fn check_idle(&self) -> Result<()> {
-        match self.shared.call {
-            None => Ok(()),
-            Some(_) => Err(Code::State.error("the firmware is stopped in a call: resume it first")),
-        }
     }
 }
 
@@ -403,91 +491,321 @@ fn value(value: Val) -> Value {
     Value { kind: kind.into(), value }
 }
 
-/// The CPU under a debugger, as the addon exports it. `WasmtimeDebugCpu` of debug.ts wraps it.
+/// What the functions and methods of a [`DebugCpu`] share.
+struct Place {
+    panel: Arc<Panel>,
+    health: Rc<Health>,
+    core: RefCell<Option<Core>>,
+}
+
+impl Place {
+    /// Runs the firmware, from a stop or from none, or refuses.
+    fn run(&self, from_stop: bool, go: impl FnOnce(&mut Core)) {
+        let mut core = self.core.borrow_mut();
+        let ready = core.as_mut().filter(|core| if from_stop { core.shared.call.is_some() } else { core.is_idle() });
+        self.panel.set(Slot::Refused, if ready.is_some() { 0.0 } else { 1.0 });
+        if let Some(core) = ready {
+            go(core);
+        }
+    }
+}
+
+/// The CPU under a debugger, as the addon exports it. `DebugCpu` of debug.ts wraps it.
 #[napi]
 pub struct DebugCpu {
-    core: Option<Core>,
+    place: Rc<Place>,
+}
+
+impl DebugCpu {
+    fn of(machine: Machine, health: Rc<Health>) -> Result<Self> {
+        let panel = Arc::<Panel>::default();
+        let core = Core::new(machine, health.clone(), panel.clone())?;
+        Ok(Self { place: Rc::new(Place { panel, health, core: RefCell::new(Some(core)) }) })
+    }
+
+    /// A CPU with the firmware of `machine` over its memory.
+    pub fn twin_of(machine: &Machine, health: &Rc<Health>) -> Result<Self> {
+        let plan = Plan {
+            module: &machine.firmware.bytes,
+            pages: (machine.view.bytes() as u64 / WASM_PAGE_BYTES) as u32,
+            guard: machine.guard.ranges().into(),
+            fuel_per_slice: machine.fuel_per_slice,
+            watch: machine.watch.range(),
+            over: Some(machine.view.clone()),
+        };
+        Self::of(Machine::boot(Mode::Debug, plan)?, health.clone())
+    }
+
+    fn ask<T>(&self, question: impl FnOnce(&mut Core) -> Result<T>) -> Result<T> {
+        match self.place.core.borrow_mut().as_mut() {
+            Some(core) => question(core),
+            None => Err(Code::Disposed.error("the CPU was disposed of")),
+        }
+    }
+
+    fn tell(&self, order: impl FnOnce(&mut Session)) -> Result<()> {
+        self.ask(|core| {
+            order(&mut core.shared.desk.session());
+            Ok(())
+        })
+    }
+
+    fn bind(&self, env: &Env, name: &CStr, arguments: usize, method: raw::Method<Place>) -> Result<Unknown<'static>> {
+        raw::bind(env, name, &self.place, arguments, method).map_err(|cause| Code::Internal.napi("no function", &cause))
+    }
+
+    fn buffer<'env>(&self, env: &'env Env, (start, bytes): (*mut u8, usize)) -> Result<ArrayBuffer<'env>> {
+        // SAFETY: a part of the panel, which lives until the finalizer drops its count.
+        unsafe { exports::external(env, start, bytes, self.place.panel.clone()) }
+    }
 }
 
 #[napi]
 impl DebugCpu {
     /// As [`crate::plain::PlainCpu::new`].
     #[napi(constructor, catch_unwind)]
-    pub fn new(module: Uint8Array, pages: u32, fuel_per_slice: f64, guard: Vec<GuardRange>) -> Result<Self> {
-        let plan =
-            Plan { module: &module, pages, guard: exports::ranges(guard), fuel_per_slice: fuel_per_slice as u64 };
-        let machine = Machine::boot(Mode::Debug, plan)?;
-        let Machine { store, reset, poll, firmware, guard, view, fuel_per_slice } = machine;
-        let shared = Shared::new(store);
-        let breakpoints = BTreeMap::new();
-        let core =
-            Core { shared, reset, poll, firmware, guard, view, fuel_per_slice, breakpoints, fault: None, cycles: 0 };
-        Ok(Self { core: Some(core) })
+    pub fn new(
+        module: Uint8Array,
+        pages: u32,
+        fuel_per_slice: f64,
+        guard: Vec<GuardRange>,
+        watch_start: u32,
+        watch_end: u32,
+    ) -> Result<Self> {
+        let plan = Plan {
+            module: &module,
+            pages,
+            guard: exports::ranges(guard),
+            fuel_per_slice: fuel_per_slice as u64,
+            watch: watch_start as usize..watch_end as usize,
+            over: None,
+        };
+        Self::of(Machine::boot(Mode::Debug, plan)?, Rc::default())
     }
 
-    fn core(&mut self) -> Result<&mut Core> {
-        self.core.as_mut().ok_or_else(|| Code::Disposed.error("the CPU was disposed of"))
-    }
-
-    /// INIC memory; the buffer keeps it alive. To be called once.
+    /// INIC memory; the buffer keeps it alive. To be called once, and not of a twin.
     #[napi(catch_unwind)]
-    pub fn memory<'env>(&mut self, env: &'env Env) -> Result<ArrayBuffer<'env>> {
-        exports::memory(env, &self.core()?.view)
+    pub fn memory<'env>(&self, env: &'env Env) -> Result<ArrayBuffer<'env>> {
+        let view = self.ask(|core| Ok(core.view.clone()))?;
+        exports::memory(env, &view)
     }
 
-    /// Calls the firmware's `reset`. Clears a fault. Throws ERR_CPU_STATE in mid-call.
+    /// The numbers shared with JavaScript. To be called once.
     #[napi(catch_unwind)]
-    pub fn reset(&mut self) -> Result<Outcome> {
-        self.core()?.start_reset()
+    pub fn io<'env>(&self, env: &'env Env) -> Result<ArrayBuffer<'env>> {
+        self.buffer(env, self.place.panel.numbers())
     }
 
-    /// Calls the firmware's `poll`. Throws ERR_CPU_STATE in mid-call.
+    /// The values of a frame. To be called once.
     #[napi(catch_unwind)]
-    pub fn poll(&mut self, irqs: u32) -> Result<Outcome> {
-        self.core()?.start_poll(irqs)
+    pub fn values<'env>(&self, env: &'env Env) -> Result<ArrayBuffer<'env>> {
+        self.buffer(env, self.place.panel.values())
     }
 
-    /// Goes on from a stop. Throws ERR_CPU_STATE if there is none.
+    /// Their kinds. To be called once.
     #[napi(catch_unwind)]
-    pub fn resume(&mut self) -> Result<Outcome> {
-        self.core()?.resume()
+    pub fn kinds<'env>(&self, env: &'env Env) -> Result<ArrayBuffer<'env>> {
+        self.buffer(env, self.place.panel.kinds())
+    }
+
+    /// The function that calls the firmware's `reset`. Clears a fault.
+    #[napi(catch_unwind)]
+    pub fn reset_function(&self, env: &Env) -> Result<Unknown<'static>> {
+        self.bind(env, c"reset", 0, |place, _| {
+            place.run(false, Core::start_reset);
+            None
+        })
+    }
+
+    /// The function that calls the firmware's `poll`.
+    #[napi(catch_unwind)]
+    pub fn poll_function(&self, env: &Env) -> Result<Unknown<'static>> {
+        self.bind(env, c"poll", 0, |place, _| {
+            place.run(false, Core::start_poll);
+            None
+        })
+    }
+
+    /// The function that goes on from a stop.
+    #[napi(catch_unwind)]
+    pub fn resume_function(&self, env: &Env) -> Result<Unknown<'static>> {
+        self.bind(env, c"resume", 0, |place, _| {
+            place.run(true, Core::resume);
+            None
+        })
+    }
+
+    /// The function that writes the values of a frame to the panel: 1, or 0 if there is no such frame.
+    #[napi(catch_unwind)]
+    pub fn select_function(&self, env: &Env) -> Result<Unknown<'static>> {
+        self.bind(env, c"select", 1, |place, call| {
+            let mut core = place.core.borrow_mut();
+            let selected = core.as_mut().is_some_and(|core| core.select(call.u32(0)));
+            Some(if selected { 1.0 } else { 0.0 })
+        })
+    }
+
+    /// The next run stops before instruction number `step` of the call.
+    #[napi(catch_unwind)]
+    pub fn stop_at_step(&self, step: f64) -> Result<()> {
+        self.tell(|session| session.target = Some(step as u64))
+    }
+
+    /// The next run stops before the instruction so many behind this one.
+    #[napi(catch_unwind)]
+    pub fn stop_after(&self, steps: f64) -> Result<()> {
+        self.tell(|session| session.target = Some(session.next.saturating_add(steps as u64)))
+    }
+
+    /// The next run notes the offset of each instruction.
+    #[napi(catch_unwind)]
+    pub fn start_trace(&self, limit: u32) -> Result<()> {
+        self.tell(|session| session.trace = Some(Trace { pcs: Vec::new(), limit: limit as usize }))
+    }
+
+    /// Ends the trace: what it noted.
+    #[napi(catch_unwind)]
+    pub fn take_trace(&self) -> Result<Uint32Array> {
+        let trace = self.ask(|core| Ok(core.shared.desk.session().trace.take()))?;
+        Ok(Uint32Array::new(trace.map_or_else(Vec::new, |trace| trace.pcs)))
+    }
+
+    /// Count instructions from the next call on, or no longer.
+    #[napi(catch_unwind)]
+    pub fn set_counting(&self, on: bool) -> Result<()> {
+        self.tell(|session| session.counting = on)
+    }
+
+    /// Count by instruction from the next run on, and note call stacks.
+    #[napi(catch_unwind)]
+    pub fn start_profile(&self, sample_period: u32, sample_words: u32) -> Result<()> {
+        let histogram = self.ask(|core| Ok(core.histogram()))?;
+        self.tell(|session| {
+            let (period, limit) = (sample_period, sample_words as usize);
+            session.profile = Some(Profile { histogram, period, countdown: period, limit });
+        })
+    }
+
+    /// Count no longer.
+    #[napi(catch_unwind)]
+    pub fn stop_profile(&self) -> Result<()> {
+        self.tell(|session| session.profile = None)
+    }
+
+    /// The counts. To be called once.
+    #[napi(catch_unwind)]
+    pub fn histogram<'env>(&self, env: &'env Env) -> Result<ArrayBuffer<'env>> {
+        let histogram = self.ask(|core| Ok(core.histogram()))?;
+        let start = histogram.as_ptr().cast::<u8>().cast_mut();
+        let bytes = size_of_val(&**histogram);
+        // SAFETY: atomics, as many as that, which live until the finalizer drops their count.
+        unsafe { exports::external(env, start, bytes, histogram) }
+    }
+
+    /// Takes the samples away.
+    #[napi(catch_unwind)]
+    pub fn take_samples(&self) -> Result<Uint32Array> {
+        let samples = self.ask(|core| Ok(std::mem::take(&mut core.shared.desk.session().samples)))?;
+        Ok(Uint32Array::new(samples))
     }
 
     /// Stops before the instruction at `pc`, or the next one behind it; returns its offset. Throws ERR_CPU_BREAKPOINT.
     #[napi(catch_unwind)]
-    pub fn add_breakpoint(&mut self, pc: u32) -> Result<u32> {
-        self.core()?.add_breakpoint(pc)
+    pub fn add_breakpoint(&self, pc: u32) -> Result<u32> {
+        self.ask(|core| core.add_breakpoint(pc))
     }
 
     /// Takes back what [`DebugCpu::add_breakpoint`] was given. False if there was none.
     #[napi(catch_unwind)]
-    pub fn remove_breakpoint(&mut self, pc: u32) -> Result<bool> {
-        self.core()?.remove_breakpoint(pc)
+    pub fn remove_breakpoint(&self, pc: u32) -> Result<bool> {
+        self.ask(|core| core.remove_breakpoint(pc))
+    }
+
+    /// Stops behind loads and stores. Throws ERR_CPU_OPTION.
+    #[napi(catch_unwind)]
+    pub fn add_watchpoint(&self, spec: WatchSpec) -> Result<u32> {
+        self.ask(|core| {
+            let id = core.shared.desk.session().watches.add(&spec, core.view.bytes())?;
+            core.mark_accesses()?;
+            Ok(id)
+        })
+    }
+
+    /// Takes back a watchpoint. False if there was none.
+    #[napi(catch_unwind)]
+    pub fn remove_watchpoint(&self, id: u32) -> Result<bool> {
+        self.ask(|core| {
+            let removed = core.shared.desk.session().watches.remove(id);
+            core.mark_accesses()?;
+            Ok(removed)
+        })
+    }
+
+    /// What the access did that it is stopped behind.
+    #[napi(catch_unwind)]
+    pub fn watch_hits(&self) -> Result<Vec<WatchHit>> {
+        self.ask(|core| Ok(core.shared.desk.session().watches.hits()))
     }
 
     /// Stops before every instruction, or no longer.
     #[napi(catch_unwind)]
-    pub fn single_step(&mut self, on: bool) -> Result<()> {
-        self.core()?.edit(move |edit| edit.single_step(on))
+    pub fn single_step(&self, on: bool) -> Result<()> {
+        self.tell(|session| session.single_step = on)
+    }
+
+    /// The kind of the trap it is stopped at.
+    #[napi(catch_unwind)]
+    pub fn trap_kind(&self) -> Result<Option<&'static str>> {
+        self.ask(|core| Ok(core.shared.desk.session().trap))
     }
 
     /// The stopped call stack, innermost first; empty between calls.
     #[napi(catch_unwind)]
-    pub fn frames(&mut self) -> Result<Vec<DebugFrame>> {
-        self.core()?.frames()
+    pub fn frames(&self) -> Result<Vec<DebugFrame>> {
+        self.ask(Core::frames)
     }
 
-    /// Fuel spent by the last call that ended.
+    /// Why the firmware is stopped for good.
     #[napi(catch_unwind)]
-    pub fn cycles(&mut self) -> Result<f64> {
-        Ok(self.core()?.cycles as f64)
+    pub fn fault(&self) -> Option<Fault> {
+        self.place.health.reason()
     }
 
-    /// Ends a call under way and frees the engine's state. `memory` is detached first.
+    /// Takes back a fault without a reset: INIC memory was loaded from a snapshot.
     #[napi(catch_unwind)]
-    pub fn dispose(&mut self, memory: ArrayBuffer<'_>) -> Result<()> {
-        exports::detach(memory)?;
-        self.core = None;
+    pub fn clear_fault(&self) -> Result<()> {
+        self.ask(|core| if core.is_idle() { core.clear_fault() } else { Ok(()) })
+    }
+
+    /// Ends a call that is stopped, where it is.
+    #[napi(catch_unwind)]
+    pub fn abandon(&self) -> Result<()> {
+        self.ask(Core::abandon)
+    }
+
+    /// See [`exports::used_pages`].
+    #[napi(catch_unwind)]
+    pub fn used_pages(&self) -> Result<Uint32Array> {
+        self.ask(|core| Ok(exports::used_pages(&core.view)))
+    }
+
+    /// See [`exports::copy_dirty_of`].
+    #[napi(catch_unwind)]
+    pub fn copy_dirty(&self, shadow: Uint8Array, pages: Uint32Array, bytes: Uint8Array) -> Result<u32> {
+        self.ask(|core| exports::copy_dirty_of(&core.view, shadow, pages, bytes))
+    }
+
+    /// Ends a call under way and frees the engine's state. `memory` is detached first, if it is given.
+    #[napi(catch_unwind)]
+    pub fn dispose(&self, memory: Option<ArrayBuffer<'_>>) -> Result<()> {
+        if let Some(memory) = memory {
+            exports::detach(memory)?;
+        }
+        if let Some(core) = self.place.core.borrow_mut().as_mut() {
+            core.abandon()?;
+        }
+        self.place.core.take();
+        self.place.panel.set_outcome(Outcome::Fault);
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ use wasmtime::{Config, Engine, Module, OptLevel};
 
 use crate::bus;
 use crate::error::{Code, Result};
+use crate::instructions::Instructions;
 use crate::memory::InicMemoryCreator;
 
 /// Compiled images kept although no CPU uses them, so that a reboot or the next test does not compile again.
@@ -40,9 +41,15 @@ pub struct Firmware {
     pub module: Module,
     code_end: OnceLock<u32>,
     names: OnceLock<Vec<Option<String>>>,
+    instructions: OnceLock<Instructions>,
 }
 
 impl Firmware {
+    /// The instructions that a debugger has to know.
+    pub fn instructions(&self) -> &Instructions {
+        self.instructions.get_or_init(|| Instructions::of(&self.bytes))
+    }
+
     /// Name of a function from the image's name section.
     pub fn function_name(&self, index: u32) -> Option<String> {
         // Firmware imports no function, so the defined functions are all there are.
@@ -111,8 +118,13 @@ impl Shop {
         }
         let module = Module::from_binary(&self.engine, bytes)
             .map_err(|cause| Code::Module.wasmtime("the firmware does not compile", &cause))?;
-        let image =
-            Arc::new(Firmware { bytes: bytes.into(), module, code_end: OnceLock::new(), names: OnceLock::new() });
+        let image = Arc::new(Firmware {
+            bytes: bytes.into(),
+            module,
+            code_end: OnceLock::new(),
+            names: OnceLock::new(),
+            instructions: OnceLock::new(),
+        });
         images.insert(0, image.clone());
         images.truncate(CACHED_IMAGES);
         Ok(image)

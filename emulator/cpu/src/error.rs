@@ -14,10 +14,10 @@ pub enum Code {
     Memory,
     /// The CPU was disposed of.
     Disposed,
-    /// The debugged CPU is not in a state that allows the request.
-    State,
     /// No instruction is there to stop at.
     Breakpoint,
+    /// An argument out of range.
+    Option,
     /// A fault of the engine itself.
     Internal,
 }
@@ -28,8 +28,8 @@ impl Code {
             Self::Module => "ERR_CPU_MODULE",
             Self::Memory => "ERR_CPU_MEMORY",
             Self::Disposed => "ERR_CPU_DISPOSED",
-            Self::State => "ERR_CPU_STATE",
             Self::Breakpoint => "ERR_CPU_BREAKPOINT",
+            Self::Option => "ERR_CPU_OPTION",
             Self::Internal => "ERR_CPU_INTERNAL",
         }
     }

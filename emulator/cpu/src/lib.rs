@@ -7,6 +7,10 @@
 //! | bus | what happens when the firmware touches a page where nothing is |
 //! | machine | a Store with the firmware in it |
 //! | plain, debug | the two CPUs that addon.ts declares |
+//! | desk, watch | what the debugged one does at an instruction, and what it watches |
+//! | panel | the numbers it shares with JavaScript |
+//! | instructions | which instructions of a firmware touch memory |
+//! | pages | which pages of a memory differ from a copy |
 //! | fault | why a firmware stopped |
 //! | raw, exports | the Node-API side |
 //! | tap | a Linux TAP interface |
@@ -18,13 +22,18 @@
 
 mod bus;
 mod debug;
+mod desk;
 mod engine;
 mod error;
 mod exports;
 mod fault;
+mod instructions;
 mod machine;
 mod memory;
+mod pages;
+mod panel;
 mod plain;
 mod raw;
 #[cfg(target_os = "linux")]
 mod tap;
+mod watch;

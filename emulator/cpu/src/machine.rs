@@ -1,5 +1,7 @@
 //! What the plain and the debugged CPU have in common: a Store with INIC memory and the firmware's instance in it.
 
+use std::cell::{Cell, RefCell};
+use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -9,6 +11,7 @@ use wasmtime::{Extern, Instance, Store, TypedFunc, WasmParams, WasmResults};
 use crate::bus::BusGuard;
 use crate::engine::{Firmware, Mode, Shop};
 use crate::error::{Code, Result};
+use crate::fault::Fault;
 use crate::memory::{self, GuardedRange, HostView, WASM_PAGE_BYTES};
 
 /// What a CPU is made from.
@@ -21,6 +24,75 @@ pub struct Plan<'a> {
     pub guard: Box<[GuardedRange]>,
     /// Watchdog allowance of a slice, in units of fuel.
     pub fuel_per_slice: u64,
+    /// Addresses whose contents are compared before and after a slice.
+    pub watch: Range<usize>,
+    /// The memory of another CPU, to run on instead of one of its own.
+    pub over: Option<Arc<HostView>>,
+}
+
+/// How the firmware in one INIC memory fares, whichever CPU runs it. All on the JavaScript thread.
+#[derive(Default)]
+pub struct Health {
+    /// The firmware must not run: a fault is set, or a call is under way. Asked before every slice.
+    pub stopped: Cell<bool>,
+    /// A call is stopped in its midst under the debugger.
+    pub mid_call: Cell<bool>,
+    /// Why it is stopped for good.
+    pub fault: RefCell<Option<Fault>>,
+}
+
+impl Health {
+    /// The firmware is stopped until a reset.
+    pub fn stop(&self, fault: Fault) {
+        self.stopped.set(true);
+        self.fault.replace(Some(fault));
+    }
+
+    /// The firmware may run.
+    pub fn clear(&self) {
+        self.fault.take();
+        self.stopped.set(false);
+    }
+
+    /// Why the firmware is stopped; not while a call is under way.
+    pub fn reason(&self) -> Option<Fault> {
+        if !self.stopped.get() || self.mid_call.get() {
+            return None;
+        }
+        let fault = self.fault.borrow().clone();
+        Some(fault.unwrap_or_else(|| Fault::internal("the engine panicked; its message is on stderr")))
+    }
+}
+
+/// Addresses whose contents are compared before and after a slice.
+pub struct Watch {
+    range: Range<usize>,
+    before: Vec<u8>,
+}
+
+impl Watch {
+    fn new(range: Range<usize>) -> Self {
+        Self { before: vec![0; range.len()], range }
+    }
+
+    /// The addresses.
+    pub fn range(&self) -> Range<usize> {
+        self.range.clone()
+    }
+
+    /// Keeps what is there now.
+    pub fn keep(&mut self, view: &HostView) {
+        // SAFETY: the firmware does not run; `Machine::boot` has seen that the range lies in the memory.
+        let now = unsafe { std::slice::from_raw_parts(view.start().add(self.range.start), self.range.len()) };
+        self.before.copy_from_slice(now);
+    }
+
+    /// Something else is there now.
+    pub fn changed(&self, view: &HostView) -> bool {
+        // SAFETY: as above.
+        let now = unsafe { std::slice::from_raw_parts(view.start().add(self.range.start), self.range.len()) };
+        self.before != now
+    }
 }
 
 /// A firmware, instantiated and not yet reset.
@@ -39,6 +111,8 @@ pub struct Machine {
     pub view: Arc<HostView>,
     /// Watchdog allowance of a slice.
     pub fuel_per_slice: u64,
+    /// See [`Plan::watch`].
+    pub watch: Watch,
 }
 
 impl Machine {
@@ -65,7 +139,20 @@ impl Machine {
             .map_err(|cause| Code::Module.wasmtime("the firmware does not start", &cause))?;
         let reset = export(&instance, &mut store, "reset")?;
         let poll = export(&instance, &mut store, "poll")?;
-        let machine = Self { store, reset, poll, firmware, guard, view, fuel_per_slice: plan.fuel_per_slice };
+        // Instantiation has written the data segments, and a start function what it likes: all that went to pages of its
+        // own, and from here on the machine works on those of the other CPU, where a firmware may be running.
+        let view = match plan.over {
+            Some(shared) if shared.bytes() == view.bytes() => {
+                // SAFETY: the view is that of this Store's memory, of the same size, and no firmware runs on it.
+                unsafe { shared.map_at(base) }
+                    .map_err(|cause| Code::Memory.error(format!("memory cannot be shared: {cause}")))?;
+                shared
+            }
+            Some(_) => return Err(Code::Memory.error("memory of another size cannot be shared")),
+            None => view,
+        };
+        let (fuel_per_slice, watch) = (plan.fuel_per_slice, Watch::new(plan.watch));
+        let machine = Self { store, reset, poll, firmware, guard, view, fuel_per_slice, watch };
         machine.arm()?;
         Ok(machine)
     }
@@ -92,6 +179,9 @@ fn run_to_end<T>(future: impl Future<Output = T>) -> wasmtime::Result<T> {
 
 fn check_ranges(plan: &Plan<'_>) -> Result<()> {
     let bytes = u64::from(plan.pages) * WASM_PAGE_BYTES;
+    if plan.watch.start > plan.watch.end || plan.watch.end as u64 > bytes {
+        return Err(Code::Memory.error("the watched range is not in memory"));
+    }
     for GuardedRange { addresses, .. } in &plan.guard {
         let aligned = addresses.start % 4096 == 0 && addresses.end % 4096 == 0;
         if !aligned || addresses.start >= addresses.end || addresses.end as u64 > bytes {

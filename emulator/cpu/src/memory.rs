@@ -8,6 +8,8 @@
 //!   host view   │ all of it, read and write│                                      owned by the ArrayBuffer
 //! ```
 //!
+//! A debugged twin has a wasm view of its own of the same pages.
+//!
 //! The firmware runs on the first view, where pages can be taken away so that touching them traps. JavaScript works on
 //! the second: a device that is handed a bad address by the firmware writes to a page nobody reads, where on a single
 //! mapping it would kill the process; and as each view has its own owner, neither can outlive its memory.
@@ -160,17 +162,69 @@ impl Drop for Mapping {
 }
 
 /// INIC memory as JavaScript sees it.
-pub struct HostView(Mapping);
+pub struct HostView {
+    mapping: Mapping,
+    file: OwnedFd,
+}
 
 impl HostView {
     /// First byte.
     pub fn start(&self) -> *mut u8 {
-        self.0.start.as_ptr().cast()
+        self.mapping.start.as_ptr().cast()
     }
 
     /// Size in bytes.
     pub fn bytes(&self) -> usize {
-        self.0.bytes
+        self.mapping.bytes
+    }
+
+    /// The bytes as they are now.
+    ///
+    /// # Safety
+    /// Nobody writes to them while the slice is there: neither the firmware nor JavaScript runs.
+    pub unsafe fn contents(&self) -> &[u8] {
+        // SAFETY: the mapping is as long as it says and lives as long as `self`.
+        unsafe { std::slice::from_raw_parts(self.start(), self.bytes()) }
+    }
+
+    /// Puts these pages in the place of those that a wasm view of the same size, which starts at `base`, has.
+    ///
+    /// # Safety
+    /// The view is alive and not in use.
+    pub unsafe fn map_at(&self, base: usize) -> rustix::io::Result<()> {
+        let start = std::ptr::with_exposed_provenance_mut::<c_void>(base);
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::SHARED | MapFlags::FIXED;
+        // SAFETY: the caller promises that these addresses belong to a live mapping of ours.
+        unsafe { rustix::mm::mmap(start, self.bytes(), access, flags, &self.file, 0) }?;
+        Ok(())
+    }
+
+    /// What of it was ever used, in order: everything else reads as zero, and reading it would make pages of it.
+    pub fn used(&self) -> Vec<Range<usize>> {
+        #[cfg(any(target_os = "linux", target_os = "macos"))]
+        {
+            use rustix::fs::{SeekFrom, seek};
+            use rustix::io::Errno;
+            let bytes = self.bytes();
+            let mut used = Vec::new();
+            let mut at = 0_u64;
+            loop {
+                let start = match seek(&self.file, SeekFrom::Data(at)) {
+                    Ok(start) if (start as usize) < bytes => start,
+                    Ok(_) | Err(Errno::NXIO) => return used,
+                    Err(_) => break,
+                };
+                let Ok(end) = seek(&self.file, SeekFrom::Hole(start)) else { break };
+                if end <= start {
+                    break;
+                }
+                used.push(start as usize..(end as usize).min(bytes));
+                at = end;
+            }
+        }
+        // A system that cannot tell.
+        vec![0..self.bytes()]
     }
 }
 
@@ -217,10 +271,9 @@ unsafe impl MemoryCreator for InicMemoryCreator {
     ) -> std::result::Result<Box<dyn LinearMemory>, String> {
         let make = || -> rustix::io::Result<_> {
             let file = anonymous_file(minimum)?;
-            let host = HostView(Mapping::of(&file, minimum)?);
             let reserved = reserved_bytes.unwrap_or(minimum).max(minimum);
             let wasm = WasmView { mapping: Mapping::reserve(reserved + guard_bytes, &file, minimum)?, bytes: minimum };
-            Ok((host, wasm))
+            Ok((HostView { mapping: Mapping::of(&file, minimum)?, file }, wasm))
         };
         let (host, wasm) = make().map_err(|cause| cause.to_string())?;
         LAST_MADE.set(Some(Arc::new(host)));

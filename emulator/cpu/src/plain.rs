@@ -1,20 +1,20 @@
 //! The CPU at full speed.
 
 use std::cell::{Cell, RefCell};
-use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use napi::Env;
-use napi::bindgen_prelude::{ArrayBuffer, Uint8Array, Unknown};
+use napi::bindgen_prelude::{ArrayBuffer, Uint8Array, Uint32Array, Unknown};
 use napi_derive::napi;
 
+use crate::debug::DebugCpu;
 use crate::engine::Mode;
-use crate::error::{Code, Result};
+use crate::error::{Code, Error, Result};
 use crate::exports::{self, GuardRange};
 use crate::fault::Fault;
-use crate::machine::{Machine, Plan, fuel_spent};
-use crate::memory::WASM_PAGE_BYTES;
+use crate::machine::{Health, Machine, Plan, fuel_spent};
+use crate::memory::HostView;
 use crate::raw;
 
 /// The numbers that `poll` and `reset` share with JavaScript, so that a slice costs one call without arguments and
@@ -38,36 +38,7 @@ const STOPPED: f64 = -1.0;
 struct Core {
     io: Arc<IoBlock>,
     machine: RefCell<Option<Machine>>,
-    watch: RefCell<Watch>,
-    fault: RefCell<Option<Fault>>,
-    /// A fault is set: asked before every slice.
-    stopped: Cell<bool>,
-}
-
-/// Addresses whose contents are compared before and after a slice.
-struct Watch {
-    range: Range<usize>,
-    before: Vec<u8>,
-}
-
-impl Watch {
-    fn new(range: Range<usize>) -> Self {
-        Self { before: vec![0; range.len()], range }
-    }
-
-    /// Keeps what is there now.
-    fn keep(&mut self, machine: &Machine) {
-        // SAFETY: `PlainCpu::new` has seen that the range lies in the memory, and the firmware does not run.
-        let now = unsafe { std::slice::from_raw_parts(machine.view.start().add(self.range.start), self.range.len()) };
-        self.before.copy_from_slice(now);
-    }
-
-    /// Something else is there now.
-    fn changed(&self, machine: &Machine) -> bool {
-        // SAFETY: as above.
-        let now = unsafe { std::slice::from_raw_parts(machine.view.start().add(self.range.start), self.range.len()) };
-        self.before != now
-    }
+    health: Rc<Health>,
 }
 
 /// [`Io`] behind a reference count that the ArrayBuffer's finalizer may drop on any thread.
@@ -88,37 +59,45 @@ impl Core {
     }
 
     fn reset(&self) {
-        let armed = match self.machine.borrow().as_ref() {
-            Some(machine) => machine.arm(),
-            None => Ok(()),
-        };
-        self.fault.take();
-        self.stopped.set(false);
-        match armed {
-            Ok(()) => self.run(|machine, _| machine.reset.call(&mut machine.store, ()).map(|()| 0.0)),
-            Err(error) => self.stop(Fault::internal(error.reason.clone())),
+        if !self.health.mid_call.get() {
+            if let Err(error) = self.clear_fault() {
+                return self.stop(Fault::internal(error.reason.clone()));
+            }
         }
+        self.run(|machine, _| machine.reset.call(&mut machine.store, ()).map(|()| 0.0));
+    }
+
+    fn clear_fault(&self) -> Result<()> {
+        if let Some(machine) = self.machine.borrow().as_ref() {
+            machine.arm()?;
+        }
+        self.health.clear();
+        Ok(())
     }
 
     /// One slice: fuel in, the call, what it returned and spent out.
     fn run(&self, slice: impl FnOnce(&mut Machine, &Io) -> wasmtime::Result<f64>) {
         let io = &self.io.0;
         let mut machine = self.machine.borrow_mut();
-        let Some(machine) = machine.as_mut().filter(|_| !self.stopped.get()) else {
+        let Some(machine) = machine.as_mut().filter(|_| !self.health.stopped.get()) else {
             io.result.set(STOPPED);
             io.cycles.set(0.0);
             return;
         };
-        // Only an engine without fuel refuses, and ours has it; without allowance the call would end as a fault.
-        let _ = machine.store.set_fuel(machine.fuel_per_slice);
         // Should the call panic, this is what JavaScript sees, and no further slice runs.
         io.result.set(STOPPED);
-        self.stopped.set(true);
+        self.health.stopped.set(true);
+        if machine.guard.is_stale()
+            && let Err(error) = machine.arm()
+        {
+            return self.stop(Fault::internal(error.reason.clone()));
+        }
+        // Only an engine without fuel refuses, and ours has it; without allowance the call would end as a fault.
+        let _ = machine.store.set_fuel(machine.fuel_per_slice);
         machine.guard.enter();
-        let mut watch = self.watch.borrow_mut();
-        watch.keep(machine);
+        machine.watch.keep(&machine.view);
         let outcome = slice(machine, io);
-        io.stored.set(if watch.changed(machine) { 1.0 } else { 0.0 });
+        io.stored.set(if machine.watch.changed(&machine.view) { 1.0 } else { 0.0 });
         io.cycles.set(fuel_spent(&machine.store, machine.fuel_per_slice) as f64);
         match outcome {
             Ok(_) if machine.guard.tripped_in_host() => {
@@ -126,7 +105,7 @@ impl Core {
             }
             Ok(result) => {
                 io.result.set(result);
-                self.stopped.set(false);
+                self.health.stopped.set(false);
             }
             Err(error) => self.stop(Fault::of(&error, &machine.guard, &machine.firmware)),
         }
@@ -134,9 +113,17 @@ impl Core {
 
     fn stop(&self, fault: Fault) {
         self.io.0.result.set(STOPPED);
-        self.stopped.set(true);
-        self.fault.replace(Some(fault));
+        self.health.stop(fault);
     }
+
+    fn view(&self) -> Result<Arc<HostView>> {
+        let machine = self.machine.borrow();
+        machine.as_ref().map(|machine| machine.view.clone()).ok_or_else(disposed)
+    }
+}
+
+fn disposed() -> Error {
+    Code::Disposed.error("the CPU was disposed of")
 }
 
 /// The CPU at full speed, as the addon exports it. `WasmtimeCpu` of wasmtime.ts wraps it.
@@ -157,30 +144,24 @@ impl PlainCpu {
         watch_start: u32,
         watch_end: u32,
     ) -> Result<Self> {
-        let watch = watch_start as usize..watch_end as usize;
-        if watch.start > watch.end || watch.end as u64 > u64::from(pages) * WASM_PAGE_BYTES {
-            return Err(Code::Memory.error("the watched range is not in memory"));
-        }
-        let plan =
-            Plan { module: &module, pages, guard: exports::ranges(guard), fuel_per_slice: fuel_per_slice as u64 };
-        let machine = Machine::boot(Mode::Plain, plan)?;
-        let core = Core {
-            io: Arc::new(IoBlock(Io::default())),
-            machine: RefCell::new(Some(machine)),
-            watch: RefCell::new(Watch::new(watch)),
-            fault: RefCell::default(),
-            stopped: Cell::new(false),
+        let plan = Plan {
+            module: &module,
+            pages,
+            guard: exports::ranges(guard),
+            fuel_per_slice: fuel_per_slice as u64,
+            watch: watch_start as usize..watch_end as usize,
+            over: None,
         };
+        let machine = Machine::boot(Mode::Plain, plan)?;
+        let core =
+            Core { io: Arc::new(IoBlock(Io::default())), machine: RefCell::new(Some(machine)), health: Rc::default() };
         Ok(Self { core: Rc::new(core) })
     }
 
     /// INIC memory; the buffer keeps it alive. To be called once.
     #[napi(catch_unwind)]
     pub fn memory<'env>(&self, env: &'env Env) -> Result<ArrayBuffer<'env>> {
-        match self.core.machine.borrow().as_ref() {
-            Some(machine) => exports::memory(env, &machine.view),
-            None => Err(Code::Disposed.error("the CPU was disposed of")),
-        }
+        exports::memory(env, &self.core.view()?)
     }
 
     /// The numbers shared with `poll` and `reset`. To be called once.
@@ -216,15 +197,40 @@ impl PlainCpu {
     /// Why the firmware is stopped.
     #[napi(catch_unwind)]
     pub fn fault(&self) -> Option<Fault> {
-        let stopped = self.core.stopped.get();
-        let fault = self.core.fault.borrow().clone();
-        stopped.then(|| fault.unwrap_or_else(|| Fault::internal("the engine panicked; its message is on stderr")))
+        self.core.health.reason()
     }
 
-    /// Frees the engine's state. `memory`, what [`PlainCpu::memory`] returned, is detached first.
+    /// Takes back a fault without a reset: INIC memory was loaded from a snapshot.
     #[napi(catch_unwind)]
-    pub fn dispose(&self, memory: ArrayBuffer<'_>) -> Result<()> {
-        exports::detach(memory)?;
+    pub fn clear_fault(&self) -> Result<()> {
+        if self.core.health.mid_call.get() { Ok(()) } else { self.core.clear_fault() }
+    }
+
+    /// A debugged CPU of the same firmware over the same memory. Throws ERR_CPU_DISPOSED, ERR_CPU_MEMORY.
+    #[napi(catch_unwind)]
+    pub fn debug_twin(&self) -> Result<DebugCpu> {
+        let machine = self.core.machine.borrow();
+        DebugCpu::twin_of(machine.as_ref().ok_or_else(disposed)?, &self.core.health)
+    }
+
+    /// See [`exports::used_pages`].
+    #[napi(catch_unwind)]
+    pub fn used_pages(&self) -> Result<Uint32Array> {
+        Ok(exports::used_pages(&*self.core.view()?))
+    }
+
+    /// See [`exports::copy_dirty_of`].
+    #[napi(catch_unwind)]
+    pub fn copy_dirty(&self, shadow: Uint8Array, pages: Uint32Array, bytes: Uint8Array) -> Result<u32> {
+        exports::copy_dirty_of(&*self.core.view()?, shadow, pages, bytes)
+    }
+
+    /// Frees the engine's state. `memory`, what [`PlainCpu::memory`] returned, is detached first, if it is given.
+    #[napi(catch_unwind)]
+    pub fn dispose(&self, memory: Option<ArrayBuffer<'_>>) -> Result<()> {
+        if let Some(memory) = memory {
+            exports::detach(memory)?;
+        }
         self.core.machine.take();
         Ok(())
     }
