@@ -40,7 +40,7 @@ import { MacPort, type MacStatistics, type ReceiveGate } from './devices/mac.ts'
 import { hex, InicMemory } from './devices/memory.ts'
 import type { QueueSet } from './devices/queue-set.ts'
 import { Timer } from './devices/timer.ts'
-import { readTrace, type TraceEntry } from './devices/trace.ts'
+import { readTrace, readTraceFrom, type TraceEntry, type TracePiece } from './devices/trace.ts'
 import { Uart } from './devices/uart.ts'
 import { Watchdog } from './devices/watchdog.ts'
 import type { Alarm } from './link/link.ts'
@@ -177,6 +177,8 @@ export class Board implements DmaHost, Alarm {
   readonly #gate: ReceiveGate = { closed: false }
   readonly #lines = new Map<number, InterruptLine>()
   #cpu: Cpu | null = null
+  /** What runs the next slice. The present one's `stored` and `fault` are asked for at the end of its last. */
+  #nextCpu: Cpu | null = null
   #memory: InicMemory | null = null
   #image: BootImage | null = null
   /** First complaint of a device about what the firmware gave it. */
@@ -233,8 +235,7 @@ export class Board implements DmaHost, Alarm {
   changeCpu(cpu: Cpu): void {
     if (this.#cpu === null || cpu.memory !== this.#cpu.memory)
       throw new RangeError(`Board ${this.name}: a CPU with another memory cannot go on where this one is.`)
-    if (this.busy) throw new RangeError(`Board ${this.name} is in mid-slice.`)
-    this.#cpu = cpu
+    this.#nextCpu = cpu
   }
 
   /** What is running: from the boot loader, or the bytes given to `powerOn`. */
@@ -285,7 +286,7 @@ export class Board implements DmaHost, Alarm {
     if (this.cardState === CARD_RUNNING) this.#stop()
     if (this.#cpu !== null) this.#host.supervisor?.poweredOff(this)
     this.#cpu?.dispose()
-    this.#cpu = null
+    this.#cpu = this.#nextCpu = null
     this.#memory = null
   }
 
@@ -330,6 +331,12 @@ export class Board implements DmaHost, Alarm {
   /** The newest trace entries, oldest first. */
   trace(maximum: number): TraceEntry[] {
     return this.#memory === null ? [] : readTrace(this.#memory, this.#host.now() - this.#timer.powerOnNs, maximum)
+  }
+
+  /** Trace entries from number `from` on; 0 is the first since power-on. */
+  traceFrom(from: number): TracePiece {
+    if (this.#memory === null) return { entries: [], head: 0, lost: 0 }
+    return readTraceFrom(this.#memory, this.#host.now() - this.#timer.powerOnNs, from)
   }
 
   // ── for the farm ──
@@ -388,7 +395,8 @@ export class Board implements DmaHost, Alarm {
     const irqs = this.#irq.take()
     this.#gate.closed = true
     this.#startNs = nowNs
-    const cpu = this.#cpu!
+    const cpu = this.#nextCpu!
+    this.#cpu = cpu
     const { supervisor } = this.#host
     if (supervisor !== null) return this.#beginSupervised(supervisor, cpu, irqs, nowNs)
     if (profile === null) this.#delayUs = cpu.poll(irqs)
@@ -511,6 +519,7 @@ export class Board implements DmaHost, Alarm {
     const { supervisor } = this.#host
     if (supervisor !== null) this.#cpu = supervisor.poweredOn(this, this.#cpu!)
     const cpu = this.#cpu!
+    this.#nextCpu = cpu
     const guarded = cpu.kind === 'wasmtime' && process.platform === 'linux'
     this.#irq.powerOn(memory)
     this.#timer.powerOn(memory, nowNs)

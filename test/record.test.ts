@@ -1,9 +1,10 @@
 /** Recordings: what a card was given, slice by slice, brings it to the same memory again. */
 import test from 'ava'
 import { CARVE_BASE, REGISTER_BASE } from '../abi/memory.ts'
+import { FarmRecorder } from '../emulator/record/farm-recorder.ts'
+import { Recorder } from '../emulator/record/recorder.ts'
 import { BoardReplay } from '../emulator/record/replay.ts'
 import { FarmKit, type Node } from './support/farm-kit.ts'
-import { RecordingSupervisor } from './support/recording.ts'
 
 /** Where `b` first differs from `a`, or -1. The registers are the devices' too. */
 function firstDifference(a: Uint8Array, b: Uint8Array): number {
@@ -40,7 +41,7 @@ async function traffic(kit: FarmKit, bytes: number): Promise<void> {
 
 test('a farm with connections placed on other servers, and loss: every board replays to the memory that it has', async (t) => {
   const kit = new FarmKit({ servers: 3, lan: { delayNs: 20_000, loss: 0.01 }, seed: 'record' })
-  const { recorder } = new RecordingSupervisor(kit.farm)
+  const { recorder } = new FarmRecorder(kit.farm, new Recorder())
   await traffic(kit, 200_000)
   const boards: Node[] = [...kit.servers, ...kit.clients]
   for (const { board, name } of boards) {

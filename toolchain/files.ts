@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto'
+import { readFileSync } from 'node:fs'
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { errorCode } from './errors.ts'
@@ -23,6 +24,16 @@ export async function replaceFile(path: string, contents: Uint8Array | string, m
 export async function readIfPresent(path: string): Promise<Buffer | undefined> {
   try {
     return await readFile(path)
+  } catch (error) {
+    if (errorCode(error) === 'ENOENT') return undefined
+    throw error
+  }
+}
+
+/** As {@link readIfPresent}, at once. */
+export function readIfPresentSync(path: string): Buffer | undefined {
+  try {
+    return readFileSync(path)
   } catch (error) {
     if (errorCode(error) === 'ENOENT') return undefined
     throw error

@@ -6,7 +6,9 @@ import {
   DROP_ETHERNET_SHORT,
   DROP_ETHERNET_TYPE,
   DROP_FRAGMENT,
+  DROP_HELD,
   DROP_ICMP_HEADER,
+  DROP_IPOS,
   DROP_IPV4_CHECKSUM,
   DROP_IPV4_DESTINATION,
   DROP_IPV4_HEADER,
@@ -17,12 +19,14 @@ import {
   DROP_TCP_HEADER,
   DROP_TCP_PAWS,
   DROP_TCP_WINDOW,
+  DROP_TTL,
   DROP_UDP_CHECKSUM,
   DROP_UDP_HEADER,
   TRACE_ARP,
   TRACE_ATTACH,
   TRACE_BOOT,
   TRACE_DROP,
+  TRACE_MIGRATE,
   TRACE_QUEUE,
   TRACE_TCP_RETRANSMIT,
   TRACE_TCP_STATE,
@@ -72,7 +76,13 @@ const DROP_REASONS = new Map<number, string>([
   [DROP_TCP_WINDOW, 'outside the TCP window'],
   [DROP_TCP_PAWS, 'PAWS'],
   [DROP_PROTOCOL, 'unknown IP protocol'],
+  [DROP_TTL, 'TTL'],
+  [DROP_IPOS, 'ipOS frame'],
+  [DROP_HELD, 'too much held for a connection that moves'],
 ])
+
+/** PHASE_* of firmware/ipos/migration.ts. */
+const MOVE_PHASES = ['rests', 'offered', 'committed', 'prepared', 'arriving', 'arrived']
 
 const DECODERS = new Map<number, (a: number, b: number, c: number) => string>([
   [TRACE_BOOT, (_a, b) => `boot, ${b} bytes of memory`],
@@ -84,23 +94,44 @@ const DECODERS = new Map<number, (a: number, b: number, c: number) => string>([
   [TRACE_ATTACH, (a, b) => `tcp ${b} attached to queue set ${a}`],
   [TRACE_DROP, (a, b, c) => `dropped: ${DROP_REASONS.get(a) ?? `reason ${a}`} (${b}, ${c})`],
   [TRACE_QUEUE, (a, b, c) => `queue ${a} is ${['disabled', 'enabled', 'broken'][b] ?? b}, epoch ${c}`],
+  [
+    TRACE_MIGRATE,
+    (a, b, c) => `move of tcp ${b}: ${MOVE_PHASES[a & 0xff] ?? a & 0xff}, with server ${a >>> 8}, thread ${c}`,
+  ],
   [TRACE_ARP, (a, b, c) => `arp on port ${a}: ${ipv4(b)} ${['', 'learned', 'conflict', 'failed'][c] ?? c}`],
 ])
 
 /** How many nanoseconds the low 32 bits of the clock count through. */
 const WRAP_NS = 4294967296
 
+/** What was read of a trace ring. */
+export interface TracePiece {
+  /** Oldest first. */
+  readonly entries: TraceEntry[]
+  /** Where the next reading begins. */
+  readonly head: number
+  /** Entries that were overwritten before they were read. */
+  readonly lost: number
+}
+
 /**
  * The newest entries of the trace ring, oldest first, at most `maximum`; none if the ring is off or its registers make no sense.
  * `nowNs` is the time since power-on: an entry holds the low 32 bits alone, so one older than 4.29 s shows a later time.
  */
 export function readTrace(memory: InicMemory, nowNs: number, maximum: number): TraceEntry[] {
+  const head = memory.register(TRACE_HEAD)
+  return readTraceFrom(memory, nowNs, head - Math.min(head, maximum)).entries
+}
+
+/** Entries from number `from` on, counted since power-on modulo 2^32, as far as the ring has them still. */
+export function readTraceFrom(memory: InicMemory, nowNs: number, from: number): TracePiece {
   const base = memory.register(TRACE_BASE)
   const ringEntries = memory.register(TRACE_ENTRIES)
   const head = memory.register(TRACE_HEAD)
   const usable = ringEntries > 0 && (ringEntries & (ringEntries - 1)) === 0 && (base & 3) === 0
-  if (!usable || !memory.holds(base, ringEntries * TRACE_ENTRY_BYTES)) return []
-  const count = Math.min(head, ringEntries, maximum)
+  if (!usable || !memory.holds(base, ringEntries * TRACE_ENTRY_BYTES)) return { entries: [], head, lost: 0 }
+  const wanted = (head - from) >>> 0
+  const count = Math.min(wanted, ringEntries)
   const entries: TraceEntry[] = []
   for (let n = (head - count) >>> 0; n !== head; n = (n + 1) >>> 0) {
     const at = (base + (n & (ringEntries - 1)) * TRACE_ENTRY_BYTES) >>> 2
@@ -112,7 +143,7 @@ export function readTrace(memory: InicMemory, nowNs: number, maximum: number): T
     const age = (nowNs - timeLow) % WRAP_NS
     entries.push({ timeNs: nowNs - (age < 0 ? age + WRAP_NS : age), event, a, b, c, text: traceText(event, a, b, c) })
   }
-  return entries
+  return { entries, head, lost: wanted - count }
 }
 
 /** An entry in words. */

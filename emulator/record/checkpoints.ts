@@ -39,6 +39,11 @@ export class Checkpoints {
     return this.#list[0]?.slice ?? Number.POSITIVE_INFINITY
   }
 
+  /** Slice of the newest one; -1 if there is none. */
+  get newestSlice(): number {
+    return this.#list[this.#list.length - 1]?.slice ?? -1
+  }
+
   /** Keeps `memory` as it is before `slice`, later than every one before. */
   take(slice: number, memory: Uint8Array): void {
     const last = this.#list[this.#list.length - 1]

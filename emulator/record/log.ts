@@ -54,6 +54,8 @@ export type ChunkSink = (bytes: Uint8Array) => void
 
 export class SliceLog {
   #chunks: Chunk[] = []
+  /** Chunks that were dropped before the first of #chunks. */
+  #dropped = 0
   #bytes = 0
   /** The last slice's entry: its chunk, and the word index of its header. */
   #chunk: Chunk | null = null
@@ -147,12 +149,31 @@ export class SliceLog {
     this.#bytes += chunk.bytes.length
   }
 
+  /** Every entry belongs to one of these lives, and stores within its memory. The slice after the last one. @throws RangeError */
+  checkAgainst(lives: readonly { readonly memoryBytes: number }[]): number {
+    let next = 0
+    for (const cursor = this.from(0); cursor.next(); ) {
+      const life = lives[cursor.life]
+      if (life === undefined)
+        throw new RangeError(`slice ${cursor.slice} belongs to power-on ${cursor.life}, which is not there`)
+      cursor.check(life.memoryBytes)
+      next = cursor.slice + 1
+    }
+    return next
+  }
+
   /** Forgets whole chunks whose entries are all before `slice`. */
   dropBefore(slice: number): void {
     while (this.#chunks.length > 1 && this.#chunks[1].firstSlice <= slice) {
       this.#bytes -= this.#chunks[0].bytes.length
       this.#chunks.shift()
+      this.#dropped++
     }
+  }
+
+  /** For cursors: a chunk by its number since the log began; undefined if there is none, or it was dropped. */
+  chunk(number: number): Chunk | undefined {
+    return this.#chunks[number - this.#dropped]
   }
 
   /** Hands what is not yet with the sink to it. */
@@ -171,7 +192,7 @@ export class SliceLog {
       if (this.#chunks[middle].firstSlice < slice) low = middle + 1
       else high = middle
     }
-    return new LogCursor(this.#chunks, Math.max(low - 1, 0), slice)
+    return new LogCursor(this, this.#dropped + Math.max(low - 1, 0), slice)
   }
 
   #entry(kind: number, flags: number, life: number, slice: number, timeNs: number, bodyBytes: number): Chunk {
@@ -206,27 +227,34 @@ export class LogCursor {
   fuel = 0
   /** Writes of a slice; 1 for an edit. */
   count = 0
-  #chunks: readonly Chunk[]
-  #chunk: number
+  readonly #log: SliceLog
+  /** Number of the chunk that it stands in, and that chunk. */
+  #number: number
+  #chunk: Chunk | undefined
   #next = 0
   #at = 0
   readonly #from: number
 
-  constructor(chunks: readonly Chunk[], chunk: number, from: number) {
-    this.#chunks = chunks
-    this.#chunk = chunk
+  constructor(log: SliceLog, number: number, from: number) {
+    this.#log = log
+    this.#number = number
+    this.#chunk = log.chunk(number)
     this.#from = from
   }
 
-  /** Steps to the next entry; false at the end. */
+  /** Steps to the next entry; false at the end, where it stays until there is another one. */
   next(): boolean {
     do {
-      while (this.#chunk < this.#chunks.length && this.#next >= this.#chunks[this.#chunk].used) {
-        this.#chunk++
+      this.#chunk ??= this.#log.chunk(this.#number)
+      while (this.#chunk !== undefined && this.#next >= this.#chunk.used) {
+        const following = this.#log.chunk(this.#number + 1)
+        if (following === undefined) return false
+        this.#number++
+        this.#chunk = following
         this.#next = 0
       }
-      if (this.#chunk >= this.#chunks.length) return false
-      const { words, bytes, halves, doubles } = this.#chunks[this.#chunk]
+      if (this.#chunk === undefined) return false
+      const { words, bytes, halves, doubles } = this.#chunk
       this.#at = this.#next
       const at = this.#at >>> 2
       this.#next += words[at]
@@ -242,23 +270,32 @@ export class LogCursor {
     return true
   }
 
-  /** Stores the writes of this entry, which was checked to lie within `memory`. */
+  /** Stores the writes of this entry; they lie within `memory`. */
   apply(memory: CopyMemory): void {
-    const chunk = this.#chunks[this.#chunk]
+    const chunk = this.#chunk!
     let at = this.#at + HEADER_BYTES
     for (let left = this.count; left > 0; left--) {
       const address = chunk.words[at >>> 2]
       const length = chunk.words[(at >>> 2) + 1]
-      if (address + length > memory.bytes.length)
-        throw new RangeError(`slice ${this.slice}: a write past the end of INIC memory`)
       copyBytes(chunk, at + 8, memory, address, length)
       at += writeBytes(length)
     }
   }
 
+  /** @throws RangeError if the entry names an address outside `memoryBytes` of memory */
+  check(memoryBytes: number): void {
+    const { words } = this.#chunk!
+    let at = (this.#at + HEADER_BYTES) >>> 2
+    for (let left = this.kind === ENTRY_FRAME ? 1 : this.count; left > 0; left--) {
+      if (words[at] + words[at + 1] > memoryBytes)
+        throw new RangeError(`slice ${this.slice} stores past the end of INIC memory`)
+      at += writeBytes(words[at + 1]) >>> 2
+    }
+  }
+
   /** Of an ENTRY_EDIT: what was stored before instruction number `step`, a copy. */
   get edit(): { readonly step: number; readonly address: number; readonly bytes: Uint8Array } {
-    const { words, bytes } = this.#chunks[this.#chunk]
+    const { words, bytes } = this.#chunk!
     const at = this.#at + HEADER_BYTES
     const length = words[(at >>> 2) + 1]
     return { step: this.irqs, address: words[at >>> 2], bytes: bytes.slice(at + 8, at + 8 + length) }
@@ -266,7 +303,7 @@ export class LogCursor {
 
   /** Of an ENTRY_FRAME. */
   get frame(): { readonly address: number; readonly length: number; readonly port: number } {
-    const { words } = this.#chunks[this.#chunk]
+    const { words } = this.#chunk!
     const at = (this.#at + HEADER_BYTES) >>> 2
     return { address: words[at], length: words[at + 1], port: words[at + 2] }
   }

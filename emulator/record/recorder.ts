@@ -5,11 +5,12 @@ import type { Board } from '../board.ts'
 import { type InicMemory, WriteJournal } from '../devices/memory.ts'
 import { Checkpoints } from './checkpoints.ts'
 import { FLAG_IN, FLAG_RESET, SliceLog, writeBytes } from './log.ts'
+import type { Recording } from './recording.ts'
 
 /** What a recording may take of memory unless told otherwise, bytes. */
 export const HISTORY_BYTES = 256 << 20
 /** A checkpoint is taken after so many slices of a board, or so many bytes for it. */
-const CHECKPOINT_SLICES = 16_384
+export const CHECKPOINT_SLICES = 16_384
 const CHECKPOINT_BYTES = 16 << 20
 const MAXIMUM_LIVES = 0xffff
 const FIRST_REGISTER = REGISTER_BASE >>> 2
@@ -41,11 +42,13 @@ export interface RecorderOptions {
   /** Memory for log and checkpoints together; the oldest is forgotten. Default HISTORY_BYTES. */
   readonly budgetBytes?: number
   readonly log?: SliceLog
+  /** Default true. Without checkpoints only the whole of a recording can be run again, from its start. */
+  readonly keepsCheckpoints?: boolean
   /** Called when a board's life begins, with its memory as it is. */
   onLife?(life: Life, memory: Uint8Array): void
 }
 
-export class Recorder {
+export class Recorder implements Recording {
   readonly log: SliceLog
   /** By id; also those whose history is forgotten. */
   readonly lives: Life[] = []
@@ -54,12 +57,14 @@ export class Recorder {
   /** The oldest slice that history reaches. */
   oldestSlice = 0
   readonly #options: RecorderOptions
+  readonly #keepsCheckpoints: boolean
   readonly #boards = new Map<Board, Recorded>()
   #nowNs = 0
   #current: Recorded | null = null
 
   constructor(options: RecorderOptions = {}) {
     this.#options = options
+    this.#keepsCheckpoints = options.keepsCheckpoints ?? true
     this.log = options.log ?? new SliceLog()
   }
 
@@ -79,7 +84,7 @@ export class Recorder {
     this.lives.push(life)
     const journal = new WriteJournal()
     memory.journal = journal
-    life.checkpoints.take(this.slice, memory.bytes)
+    if (this.#keepsCheckpoints) life.checkpoints.take(this.slice, memory.bytes)
     const registers = memory.words.slice(FIRST_REGISTER, END_REGISTER)
     this.#boards.set(board, { life, memory, journal, registers, slices: 0, bytes: 0 })
     this.#options.onLife?.(life, memory.bytes)
@@ -96,7 +101,8 @@ export class Recorder {
   beforeSlice(board: Board, irqs: number | undefined, nowNs: number): void {
     const recorded = this.#boards.get(board)
     if (recorded === undefined) return
-    if (recorded.slices >= CHECKPOINT_SLICES || recorded.bytes >= CHECKPOINT_BYTES) this.#checkpoint(recorded)
+    if (this.#keepsCheckpoints && (recorded.slices >= CHECKPOINT_SLICES || recorded.bytes >= CHECKPOINT_BYTES))
+      this.#checkpoint(recorded)
     this.#current = recorded
     this.#nowNs = nowNs
     const { memory, journal, registers, life } = recorded

@@ -1,9 +1,9 @@
 /** Runs a board's recorded slices again, on a CPU and a memory of their own. */
 import { GUARDED_RANGES, WATCHED_RANGE } from '../board.ts'
-import { type Cpu, createCpu } from '../cpu/index.ts'
+import { type DebugCall, type DebugCpu, WasmtimeCpu } from '../cpu/index.ts'
 import { InicMemory } from '../devices/memory.ts'
-import { ENTRY_EDIT, ENTRY_SLICE, FLAG_FAULT, FLAG_RESET, type LogCursor, type SliceLog } from './log.ts'
-import type { Life } from './recorder.ts'
+import { ENTRY_EDIT, ENTRY_SLICE, FLAG_EDITED, FLAG_FAULT, FLAG_RESET, type LogCursor, type SliceLog } from './log.ts'
+import { CHECKPOINT_SLICES, type Life } from './recorder.ts'
 
 /** The firmware did something else than when it was recorded. */
 export class ReplayError extends Error {
@@ -35,7 +35,7 @@ export interface Edit {
 export class BoardReplay {
   readonly life: Life
   readonly memory: InicMemory
-  readonly cpu: Cpu
+  readonly #cpu: WasmtimeCpu
   readonly #log: SliceLog
   #cursor: LogCursor | null = null
   /** The state is that before this slice; devices have not stored for it yet. -1: none. */
@@ -46,8 +46,8 @@ export class BoardReplay {
     this.life = life
     this.#log = log
     const { module, memoryBytes, fuelPerSlice } = life
-    this.cpu = createCpu('wasmtime', { module, memoryBytes, guard: GUARDED_RANGES, watch: WATCHED_RANGE, fuelPerSlice })
-    this.memory = new InicMemory(this.cpu.memory)
+    this.#cpu = new WasmtimeCpu({ module, memoryBytes, guard: GUARDED_RANGES, watch: WATCHED_RANGE, fuelPerSlice })
+    this.memory = new InicMemory(this.#cpu.memory)
   }
 
   /**
@@ -59,34 +59,64 @@ export class BoardReplay {
     const { checkpoints, board } = this.life
     const nearest = checkpoints.before(slice)
     if (nearest === undefined) throw new ReplayError(`${board}: history does not reach back to slice ${slice}`)
+    // At the end of a log that goes on.
+    if (this.#cursor !== null && this.#at === Number.POSITIVE_INFINITY) this.#advance()
     if (this.#cursor === null || this.#at > slice || this.#at < nearest) {
       checkpoints.restore(slice, this.memory.bytes)
+      this.#cpu.clearFault()
       this.#cursor = this.#log.from(nearest)
       this.#advance()
     }
     let slices = 0
     for (; this.#at < slice; slices++) {
+      // New ground: the next one to come here shall not run all of it again.
+      if (this.#at > checkpoints.newestSlice + CHECKPOINT_SLICES) checkpoints.take(this.#at, this.memory.bytes)
       this.#run()
       this.#advance()
     }
     return slices
   }
 
-  /** The slice that comes next, with what devices store for it in memory; undefined at the end of the recording. Seek before you go on. */
+  /** Stores what devices store for the slice that comes next, and leaves it to be run by `seek`. */
+  peek(): void {
+    if (this.#at !== Number.POSITIVE_INFINITY) this.#cursor?.apply(this.memory)
+  }
+
+  /** Runs slices under the debugger, over the same memory. */
+  get twin(): DebugCpu {
+    return this.#cpu.debugTwin()
+  }
+
+  /**
+   * The slice that comes next, with what devices store for it in memory; undefined at the end of the recording. Whoever opens a slice
+   * runs it, and closes it.
+   */
   open(): SliceEntry | undefined {
     const cursor = this.#cursor
     if (cursor === null || this.#at === Number.POSITIVE_INFINITY) return undefined
     const { slice, timeNs, irqs, flags, fuel } = cursor
     cursor.apply(this.memory)
-    this.#cursor = null
     return {
       ...{ slice, timeNs, irqs, fuel, isReset: (flags & FLAG_RESET) !== 0, faulted: (flags & FLAG_FAULT) !== 0 },
-      edits: this.#edits(slice),
+      edits: (flags & FLAG_EDITED) !== 0 ? this.#edits(slice) : [],
     }
   }
 
+  /** The slice that was opened has been run to its end, or was left in its midst. */
+  close(ended: boolean): void {
+    if (ended) this.#advance()
+    else this.#cursor = null
+  }
+
+  /** Slices of this board from `from` up to but not including `to`. */
+  *slices(from: number, to: number): Generator<number> {
+    for (const cursor = this.#log.from(from); cursor.next() && cursor.slice < to; )
+      if (cursor.life === this.life.id && cursor.kind === ENTRY_SLICE) yield cursor.slice
+  }
+
   dispose(): void {
-    this.cpu.dispose()
+    this.#cpu.debugTwin().dispose()
+    this.#cpu.dispose()
   }
 
   #edits(slice: number): Edit[] {
@@ -109,15 +139,35 @@ export class BoardReplay {
   }
 
   #run(): void {
-    const { cpu } = this
-    const { irqs, flags, fuel, slice } = this.#cursor!
-    this.#cursor!.apply(this.memory)
-    if ((flags & FLAG_RESET) !== 0) cpu.reset()
-    else cpu.poll(irqs)
-    const { cycles } = cpu
-    if ((flags & FLAG_FAULT) === 0 && cycles !== fuel)
+    const cursor = this.#cursor!
+    const { irqs, flags, fuel, slice } = cursor
+    cursor.apply(this.memory)
+    const cycles = (flags & FLAG_EDITED) !== 0 ? this.#runEdited(slice) : this.#runPlain(irqs, flags)
+    if ((flags & FLAG_FAULT) === 0 && cycles !== fuel) {
       throw new ReplayError(
-        `${this.life.board}: slice ${slice} spends ${cycles} units of fuel and spent ${fuel} when it was recorded`,
+        `${this.life.board}: slice ${slice} spends ${cycles} units of fuel, and spent ${fuel} when it was recorded`,
       )
+    }
+  }
+
+  #runPlain(irqs: number, flags: number): number {
+    if ((flags & FLAG_RESET) !== 0) this.#cpu.reset()
+    else this.#cpu.poll(irqs)
+    return this.#cpu.cycles
+  }
+
+  /** With bytes stored by hand in its midst. */
+  #runEdited(slice: number): number {
+    const { twin } = this
+    const { irqs, flags } = this.#cursor!
+    let call: DebugCall = (flags & FLAG_RESET) !== 0 ? 'reset' : irqs
+    for (const { step, address, bytes } of this.#edits(slice)) {
+      if (call !== 'resume' || twin.steps !== step) twin.runTo(call, step)
+      this.memory.bytes.set(bytes, address)
+      call = 'resume'
+    }
+    let outcome = twin.resume()
+    while (outcome.state === 'stopped') outcome = twin.resume()
+    return twin.cycles
   }
 }

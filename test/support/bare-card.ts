@@ -205,10 +205,7 @@ export class BareCard {
   fetchLimit = Number.POSITIVE_INFINITY
   readonly memory: Uint8Array
   readonly view: DataView
-  private exports: { reset(): void; poll(irqs: number): number } & Record<
-    string,
-    (...values: number[]) => number
-  >
+  private exports: { reset(): void; poll(irqs: number): number } & Record<string, (...values: number[]) => number>
   private readonly queues: Queue[] = []
   private readonly rxIndex = [0, 0, 0]
   private readonly txIndex = [0, 0, 0]

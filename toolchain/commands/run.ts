@@ -25,6 +25,7 @@ import { FarmState } from '../state.ts'
 import { note, paint, print, printJson } from '../terminal.ts'
 
 interface RunCommandOptions {
+  record?: string
   readonly publish?: readonly PublishConfig[]
   readonly tap?: readonly Attachment<TapConfig>[]
   readonly link?: readonly Attachment<StreamConfig>[]
@@ -71,6 +72,7 @@ export function addRunCommand(program: Command): void {
       'record frames from the start: of a network or link, or of every network; may be repeated',
       collect(pcapArgument),
     )
+    .option('--record <file>', "record what the servers' cards are given, for inic debug --replay")
     .option('--image <file>', "boot this image, in place of what is in the servers' flash")
     .addOption(new Option('--cpu <kind>', 'what runs the firmware').choices(['auto', 'wasmtime', 'v8']).default('auto'))
     .option('--virtual', 'virtual time: as fast as it goes, and the same at every run; board programs only')
@@ -90,6 +92,7 @@ Examples:
   sudo inic run --tap lan-a=inic0,123.123.123.9/24  the kernel as a peer on lan-a
   inic run --link lan-a=listen:127.0.0.1:9001       QEMU (-netdev stream) or another farm on lan-a
   inic run --pcap farm.pcapng --pcap s1.pcapng:server1.0
+  inic run --record farm.rec                        then: inic debug --replay farm.rec
   inic run --once                                   a test of everything, in one line
 
 The state folder holds the flash of each server: what inic flash wrote there is what boots. Exit code 4: no board runs any more.`,
@@ -108,6 +111,7 @@ The state folder holds the flash of each server: what inic flash wrote there is 
         forceImage: options.image !== undefined,
         cpu: options.cpu === 'auto' ? undefined : options.cpu,
         captures: options.pcap ?? [],
+        ...(options.record !== undefined && { recordTo: resolve(options.record) }),
       })
       showEvents(session, options)
       await runSession(session, config, options)

@@ -9,6 +9,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { CARD_OFF, CARD_RUNNING } from '../../abi/virtio.ts'
 import { type Board, BootError, type CrashReport } from '../../emulator/board.ts'
 import type { CpuKind } from '../../emulator/cpu/index.ts'
+import { FarmRecorder } from '../../emulator/record/farm-recorder.ts'
+import { RecordingFile } from '../../emulator/record/file.ts'
 import { AGENT_RAM_BYTES, BoardAgent } from '../../host/board-agent.ts'
 import { Driver } from '../../host/driver/driver.ts'
 import { Gateway } from '../../host/gateway.ts'
@@ -22,7 +24,8 @@ import { findPublishTarget } from '../config/routing.ts'
 import type { BoardStatus, FarmStatus } from '../control/protocol.ts'
 import type { ControlHandler } from '../control/server.ts'
 import { ControlServer, Handover } from '../control/server.ts'
-import { CommandError, EXIT_BOARD, errorCode, errorMessage } from '../errors.ts'
+import { FirmwareLibrary, notesOf } from '../debug/session/firmware.ts'
+import { CommandError, EXIT_BOARD, errorCode, errorMessage, usageError } from '../errors.ts'
 import { findSymbols } from '../firmware/find-symbols.ts'
 import type { Symbols } from '../firmware/symbols.ts'
 import { bootLoader } from '../image/boot-loader.ts'
@@ -38,6 +41,7 @@ import { type DrainedBoard, Drains } from './drains.ts'
 import { type LoadedImage, prepareFlash } from './firmware.ts'
 import { Inspector } from './inspection.ts'
 import { plugOutside } from './outside.ts'
+import { traceToSocket } from './traces.ts'
 
 export interface CaptureRequest {
   readonly path: string
@@ -55,6 +59,8 @@ export interface SessionOptions {
   readonly forceImage: boolean
   readonly cpu: CpuKind | undefined
   readonly captures: readonly CaptureRequest[]
+  /** Where to record what the servers' cards are given. */
+  readonly recordTo?: string
 }
 
 interface SessionEvents {
@@ -126,6 +132,7 @@ export class FarmSession extends EventEmitter<SessionEvents> {
       await plugOutside(this.assembly, (line) => this.emit('remark', line))
       for (const item of config.publish) this.assembly.gateway(this.#route(item).network)
       for (const { target, path } of this.#options.captures) this.#captures.toFile(target, path)
+      if (this.#options.recordTo !== undefined) this.#record(this.#options.recordTo)
       this.#powerOn()
       if (config.clock === 'real') this.assembly.farm.start()
       await this.#waitUntilServing(signal)
@@ -184,6 +191,24 @@ export class FarmSession extends EventEmitter<SessionEvents> {
     const { board } = this.assembly.addServer(server, flash, bootLoader(symbolFinder))
     this.assembly.farm.own({ close: () => flash.close() })
     this.#boards.set(name, board)
+  }
+
+  #record(path: string): void {
+    const { farm } = this.assembly
+    const servers = new Set<Board>(this.#boards.values())
+    try {
+      const library = new FirmwareLibrary([packageRoot, process.cwd()])
+      const file = new RecordingFile(path, (module) => notesOf(library.find(module, '')))
+      const recorder = new FarmRecorder(farm, file.recorder, (board) => servers.has(board))
+      farm.own({
+        close() {
+          recorder.close()
+          file.close()
+        },
+      })
+    } catch (error) {
+      throw new CommandError(`${path} cannot be written: ${errorMessage(error)}`)
+    }
   }
 
   /** Switches every board on. A server that does not boot is reported; the others go on, unless there are none. */
@@ -312,6 +337,13 @@ export class FarmSession extends EventEmitter<SessionEvents> {
       ['undrain', ({ server }) => this.#drains.end(String(server))],
       ['drainStatus', ({ server }) => this.#drains.status(String(server))],
       [
+        'trace',
+        ({ server }) => {
+          const boards = this.#chosenBoards(server === undefined ? undefined : String(server))
+          return new Handover({ format: 'json lines' }, (socket) => traceToSocket(boards, socket))
+        },
+      ],
+      [
         'capture',
         (params) => {
           const target = String(params.target)
@@ -320,6 +352,14 @@ export class FarmSession extends EventEmitter<SessionEvents> {
         },
       ],
     ])
+  }
+
+  #chosenBoards(server: string | undefined): Board[] {
+    if (server === undefined) return [...this.#boards.values()]
+    const board = this.#boards.get(server)
+    if (board === undefined)
+      throw usageError(`there is no server '${server}'`, `there are: ${[...this.#boards.keys()].join(', ')}`)
+    return [board]
   }
 
   #boardStatus(name: string): BoardStatus {

@@ -1,5 +1,4 @@
-import { readFileSync } from 'node:fs'
-import { errorCode } from '../errors.ts'
+import { readIfPresentSync as read } from '../files.ts'
 import { type Artifacts, artifacts } from './artifacts.ts'
 import { parseLayouts } from './layouts.ts'
 import { Symbols } from './symbols.ts'
@@ -22,13 +21,4 @@ export function findSymbols(wasm: Uint8Array, projects: readonly string[]): Symb
 function load(wasm: Uint8Array, files: Artifacts): Symbols {
   const layouts = read(files.layouts)
   return new Symbols(wasm, read(files.sourceMap)?.toString(), layouts && parseLayouts(layouts.toString()))
-}
-
-function read(path: string): Buffer | undefined {
-  try {
-    return readFileSync(path)
-  } catch (error) {
-    if (errorCode(error) === 'ENOENT') return undefined
-    throw error
-  }
 }

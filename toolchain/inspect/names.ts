@@ -14,18 +14,19 @@ import {
 } from '../../abi/tcp.ts'
 import { CARD_OFF, CARD_RUNNING, CARD_STOPPED } from '../../abi/virtio.ts'
 
-const TCP_STATES: Readonly<Record<number, string>> = {
-  [TCP_CLOSED]: 'CLOSED',
-  [TCP_SYN_SENT]: 'SYN-SENT',
-  [TCP_SYN_RECEIVED]: 'SYN-RECEIVED',
-  [TCP_ESTABLISHED]: 'ESTABLISHED',
-  [TCP_FIN_WAIT_1]: 'FIN-WAIT-1',
-  [TCP_FIN_WAIT_2]: 'FIN-WAIT-2',
-  [TCP_CLOSE_WAIT]: 'CLOSE-WAIT',
-  [TCP_CLOSING]: 'CLOSING',
-  [TCP_LAST_ACK]: 'LAST-ACK',
-  [TCP_TIME_WAIT]: 'TIME-WAIT',
-}
+/** States of RFC 9293 by number, as it writes them. */
+export const TCP_STATE_NAMES: ReadonlyMap<number, string> = new Map([
+  [TCP_CLOSED, 'CLOSED'],
+  [TCP_SYN_SENT, 'SYN-SENT'],
+  [TCP_SYN_RECEIVED, 'SYN-RECEIVED'],
+  [TCP_ESTABLISHED, 'ESTABLISHED'],
+  [TCP_FIN_WAIT_1, 'FIN-WAIT-1'],
+  [TCP_FIN_WAIT_2, 'FIN-WAIT-2'],
+  [TCP_CLOSE_WAIT, 'CLOSE-WAIT'],
+  [TCP_CLOSING, 'CLOSING'],
+  [TCP_LAST_ACK, 'LAST-ACK'],
+  [TCP_TIME_WAIT, 'TIME-WAIT'],
+])
 
 const QUEUE_STATES: Readonly<Record<number, string>> = {
   [QUEUE_STATE_DISABLED]: 'disabled',
@@ -43,7 +44,7 @@ const QUEUE_NAMES = ['control', 'tx', 'rx', 'event']
 
 /** As RFC 9293 writes it. */
 export function tcpStateName(state: number): string {
-  return TCP_STATES[state] ?? `state ${state}`
+  return TCP_STATE_NAMES.get(state) ?? `state ${state}`
 }
 
 export function queueStateName(state: number): string {

@@ -12,20 +12,9 @@
  */
 import type { EventEmitter } from 'node:events'
 import type { SourcePosition } from '../../firmware/symbols.ts'
+import type { Value } from '../values/index.ts'
 
-/** A value as it is shown: a tree whose children are read when they are asked for. */
-export interface Value {
-  readonly name: string
-  /** As AssemblyScript writes it. */
-  readonly type: string
-  /** One line. */
-  readonly display: string
-  /** Where it is in INIC memory; undefined for what is nowhere, such as a local. */
-  readonly address?: number
-  /** Its size in memory. */
-  readonly bytes?: number
-  children(): readonly Value[]
-}
+export type { Value } from '../values/index.ts'
 
 /** An INIC, as a debugger's thread: numbered from 1 in the order of the farm's boards. */
 export interface DebugThread {
