@@ -10,6 +10,7 @@ import { addFlashCommand } from './commands/flash.ts'
 import { addInspectCommand } from './commands/inspect.ts'
 import { addRunCommand } from './commands/run.ts'
 import { addSoakCommand } from './commands/soak.ts'
+import { addTraceCommand } from './commands/trace.ts'
 import { CommandError, EXIT_FAILED, EXIT_OK, EXIT_USAGE, errorCode } from './errors.ts'
 import { packageVersion } from './package-root.ts'
 import { note, paint } from './terminal.ts'
@@ -41,6 +42,7 @@ Exit codes: 0 done · 1 it failed · 2 wrong input · 3 the farm is, or is not, 
   addRunCommand(program)
   addInspectCommand(program)
   addCaptureCommand(program)
+  addTraceCommand(program)
   addDrainCommand(program)
   addBenchCommand(program)
   addSoakCommand(program)

@@ -93,4 +93,6 @@ export interface ControlMethods {
   drainStatus: { params: { server: string }; result: DrainStatus }
   /** `target`: a network or a link. */
   capture: { params: { target: string }; result: { readonly format: 'pcapng' } }
+  /** After the answer: a `TraceLine` a line. */
+  trace: { params: { server?: string }; result: { readonly format: 'json lines' } }
 }
