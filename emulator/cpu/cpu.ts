@@ -109,6 +109,12 @@ export interface Cpu {
    */
   clearFault(): void
 
+  /**
+   * The pages of INIC memory that were ever used, as pairs of first page and page behind the last, in units of 4096
+   * bytes: all others read as zero. On v8 all of them: it does not know. Throws ERR_CPU_DISPOSED.
+   */
+  usedPages(): Uint32Array
+
   /** Lets go of memory and engine. Safe to call twice. Without it both go with the last reference to the CPU. */
   dispose(): void
 }

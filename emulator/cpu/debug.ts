@@ -425,7 +425,7 @@ export class DebugCpu {
     ask(() => this.#native.abandon())
   }
 
-  /** As `WasmtimeCpu.usedPages`. */
+  /** As `Cpu.usedPages`. */
   usedPages(): Uint32Array {
     return ask(() => this.#native.usedPages())
   }

@@ -16,6 +16,7 @@ import {
   WASM_PAGE_BYTES,
 } from './cpu.ts'
 import { functionNames } from './firmware.ts'
+import { SNAPSHOT_PAGE_BYTES } from './pages.ts'
 
 /** V8's words for a trap (`src/common/message-template.h`), by what they begin with or contain. */
 const FAULTS: readonly (readonly [RegExp, CpuFaultKind])[] = [
@@ -112,6 +113,10 @@ export class V8Cpu implements Cpu {
 
   clearFault(): void {
     this.#fault = null
+  }
+
+  usedPages(): Uint32Array {
+    return Uint32Array.of(0, this.#memory.byteLength / SNAPSHOT_PAGE_BYTES)
   }
 
   get #disposed(): boolean {

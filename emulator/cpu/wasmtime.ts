@@ -87,10 +87,6 @@ export class WasmtimeCpu implements Cpu {
     return this.#twin
   }
 
-  /**
-   * The pages of INIC memory that were ever used, as pairs of first page and page behind the last, in units of 4096
-   * bytes: all others read as zero and take no room. Throws ERR_CPU_DISPOSED.
-   */
   usedPages(): Uint32Array {
     try {
       return this.#native.usedPages()

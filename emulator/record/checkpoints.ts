@@ -1,6 +1,9 @@
 /** Size of the pieces that checkpoints are made of, bytes. */
 const PAGE_BYTES = 4096
 
+/** As `Cpu.usedPages` gives them. */
+type PageRanges = Uint32Array
+
 /** The state at one checkpoint, as the pages that the next one has otherwise. */
 interface Checkpoint {
   readonly slice: number
@@ -18,6 +21,8 @@ const NONE = { pages: new Uint32Array(0), bytes: new Uint8Array(0) }
 export class Checkpoints {
   readonly #list: Checkpoint[] = []
   readonly #newest: Buffer
+  /** Pages of the newest that may be other than zero. */
+  #used: PageRanges = new Uint32Array(0)
   #bytes = 0
 
   constructor(memoryBytes: number) {
@@ -44,14 +49,16 @@ export class Checkpoints {
     return this.#list[this.#list.length - 1]?.slice ?? -1
   }
 
-  /** Keeps `memory` as it is before `slice`, later than every one before. */
-  take(slice: number, memory: Uint8Array): void {
+  /** Keeps `memory` as it is before `slice`, later than every one before. `used`: pages that may be other than zero. */
+  take(slice: number, memory: Uint8Array, used: PageRanges): void {
     const last = this.#list[this.#list.length - 1]
     const newest = this.#newest
     const changed: number[] = []
-    for (let at = 0; at < newest.length; at += PAGE_BYTES) {
-      if (newest.compare(memory, at, at + PAGE_BYTES, at, at + PAGE_BYTES) !== 0) changed.push(at)
+    for (let n = 0; n < used.length; n += 2) {
+      for (let at = used[n] * PAGE_BYTES; at < used[n + 1] * PAGE_BYTES; at += PAGE_BYTES)
+        if (newest.compare(memory, at, at + PAGE_BYTES, at, at + PAGE_BYTES) !== 0) changed.push(at)
     }
+    this.#used = used
     if (last !== undefined) {
       last.pages = Uint32Array.from(changed)
       last.bytes = new Uint8Array(changed.length * PAGE_BYTES)
@@ -68,11 +75,16 @@ export class Checkpoints {
     this.#bytes -= first?.bytes.length ?? 0
   }
 
-  /** The latest one that is not after `slice`, put into `memory`; its slice, or undefined if there is none. */
-  restore(slice: number, memory: Uint8Array): number | undefined {
+  /** The latest one that is not after `slice`, put into `memory`; its slice, or undefined if there is none. `used` as in `take`. */
+  restore(slice: number, memory: Uint8Array, used: PageRanges): number | undefined {
     const found = this.before(slice)
     if (found === undefined) return undefined
-    memory.set(this.#newest)
+    for (const ranges of [used, this.#used]) {
+      for (let n = 0; n < ranges.length; n += 2) {
+        const from = ranges[n] * PAGE_BYTES
+        memory.set(this.#newest.subarray(from, ranges[n + 1] * PAGE_BYTES), from)
+      }
+    }
     for (let n = this.#list.length - 1; n >= 0; n--) {
       const { pages, bytes, slice: at } = this.#list[n]
       for (let page = 0; page < pages.length; page++)

@@ -176,7 +176,7 @@ function decodeLife(payload: Buffer, id: number): [Life, LifeNotes] {
     if ((page + 1) * PAGE_BYTES > memory.length) throw new RangeError(`page ${page} is outside its memory`)
     memory.set(take(PAGE_BYTES), page * PAGE_BYTES)
   }
-  checkpoints.take(firstSlice as number, memory)
+  checkpoints.take(firstSlice as number, memory, Uint32Array.of(0, memory.length / PAGE_BYTES))
   const life: Life = {
     ...{ id, board, module, memoryBytes: memory.length, checkpoints },
     ...{ fuelPerSlice: fuelPerSlice as number, firstSlice: firstSlice as number },

@@ -2,6 +2,7 @@
 import { REGISTER_BASE } from '../../abi/memory.ts'
 import { REGISTER_END } from '../../abi/registers.ts'
 import type { Board } from '../board.ts'
+import type { Cpu } from '../cpu/index.ts'
 import { type InicMemory, WriteJournal } from '../devices/memory.ts'
 import { Checkpoints } from './checkpoints.ts'
 import { FLAG_IN, FLAG_RESET, SliceLog, writeBytes } from './log.ts'
@@ -84,7 +85,7 @@ export class Recorder implements Recording {
     this.lives.push(life)
     const journal = new WriteJournal()
     memory.journal = journal
-    if (this.#keepsCheckpoints) life.checkpoints.take(this.slice, memory.bytes)
+    if (this.#keepsCheckpoints) life.checkpoints.take(this.slice, memory.bytes, board.cpu!.usedPages())
     const registers = memory.words.slice(FIRST_REGISTER, END_REGISTER)
     this.#boards.set(board, { life, memory, journal, registers, slices: 0, bytes: 0 })
     this.#options.onLife?.(life, memory.bytes)
@@ -102,7 +103,7 @@ export class Recorder implements Recording {
     const recorded = this.#boards.get(board)
     if (recorded === undefined) return
     if (this.#keepsCheckpoints && (recorded.slices >= CHECKPOINT_SLICES || recorded.bytes >= CHECKPOINT_BYTES))
-      this.#checkpoint(recorded)
+      this.#checkpoint(recorded, board.cpu!)
     this.#current = recorded
     this.#nowNs = nowNs
     const { memory, journal, registers, life } = recorded
@@ -157,10 +158,10 @@ export class Recorder implements Recording {
     for (let n = 0; n < registers.length; n++) registers[n] = words[FIRST_REGISTER + n]
   }
 
-  #checkpoint(recorded: Recorded): void {
+  #checkpoint(recorded: Recorded, cpu: Cpu): void {
     recorded.slices = recorded.bytes = 0
     // Devices have stored for this slice already; to store the same once more does no harm.
-    recorded.life.checkpoints.take(this.slice, recorded.memory.bytes)
+    recorded.life.checkpoints.take(this.slice, recorded.memory.bytes, cpu.usedPages())
     const { budgetBytes = HISTORY_BYTES } = this.#options
     while (this.#bytes() > budgetBytes && this.#forget()) {}
   }

@@ -62,7 +62,7 @@ export class BoardReplay {
     // At the end of a log that goes on.
     if (this.#cursor !== null && this.#at === Number.POSITIVE_INFINITY) this.#advance()
     if (this.#cursor === null || this.#at > slice || this.#at < nearest) {
-      checkpoints.restore(slice, this.memory.bytes)
+      checkpoints.restore(slice, this.memory.bytes, this.#cpu.usedPages())
       this.#cpu.clearFault()
       this.#cursor = this.#log.from(nearest)
       this.#advance()
@@ -70,7 +70,9 @@ export class BoardReplay {
     let slices = 0
     for (; this.#at < slice; slices++) {
       // New ground: the next one to come here shall not run all of it again.
-      if (this.#at > checkpoints.newestSlice + CHECKPOINT_SLICES) checkpoints.take(this.#at, this.memory.bytes)
+      if (this.#at > checkpoints.newestSlice + CHECKPOINT_SLICES) {
+        checkpoints.take(this.#at, this.memory.bytes, this.#cpu.usedPages())
+      }
       this.#run()
       this.#advance()
     }

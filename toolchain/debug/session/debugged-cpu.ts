@@ -76,6 +76,10 @@ export class DebuggedCpu implements Cpu {
     throw new Error('a board that is debugged is not taken back')
   }
 
+  usedPages(): Uint32Array {
+    return this.twin.usedPages()
+  }
+
   dispose(): void {
     this.twin.dispose()
   }
