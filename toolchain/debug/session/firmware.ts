@@ -32,6 +32,10 @@ export class FirmwareLibrary {
     return known ?? this.add(wasm, description, findTexts(wasm, this.#projects) ?? {})
   }
 
+  has(wasm: Uint8Array): boolean {
+    return this.#known.some((firmware) => Buffer.compare(firmware.wasm, wasm) === 0)
+  }
+
   /** Takes a module with what was kept beside it. */
   add(wasm: Uint8Array, description: string, texts: BuildTexts): LoadedFirmware {
     const program: Program = createProgram({ wasm, ...texts })

@@ -76,8 +76,11 @@ export class History {
 
   /** The farm's clock when a slice began, nanoseconds. */
   timeOf(slice: number): number {
-    const cursor = this.#recording.log.from(slice)
-    return cursor.next() ? cursor.timeNs : 0
+    let cursor = this.#recording.log.from(slice)
+    if (cursor.next()) return cursor.timeNs
+    cursor = this.#recording.log.from(slice - 1)
+    while (cursor.next()) {}
+    return cursor.timeNs
   }
 
   /** The last slice of an INIC before `slice` that history reaches. */
