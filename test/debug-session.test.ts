@@ -105,3 +105,54 @@ test('the wire, TCP states, tables, watchpoints, going back to each', async (t) 
   await session.detach()
   await kit.close()
 })
+
+test('a live migration across two INICs: in the sender, in the receiver, and back', async (t) => {
+  const kit = new DebugKit({ servers: 2 })
+  const received: string[] = []
+  for (const server of kit.servers) {
+    const listener = server.net.createServer((socket) => {
+      socket.once('data', () => {
+        socket.write('one, ')
+        socket.migrate('server2', 'state').catch((error: Error) => received.push(error.message))
+      })
+    })
+    listener.on('migrate', (socket) => socket.end('two'))
+    listener.listen(80)
+  }
+  await kit.settle()
+  const { session } = kit
+  const gives = session.addBreakpoint({ kind: 'function', name: 'giveAcknowledged', threads: [1] })
+  t.true(gives.verified, gives.message)
+  const answer = kit.ask()
+  const running = kit.goFor(5000)
+  const sender = await kit.nextStop()
+  t.is(sender.thread, 1)
+  t.true(
+    session.frames(1).some(({ source }) => source?.file === 'firmware/ipos/give.ts'),
+    kit.at(1),
+  )
+  t.deepEqual(session.frames(2), [], 'the other INIC is between two slices')
+  const arrives = session.addBreakpoint({ kind: 'function', name: 'firmware/ipos/take/takeCommitted', threads: [2] })
+  t.true(arrives.verified, arrives.message)
+  const receiver = await session.continue()
+  t.is(receiver.thread, 2)
+  t.true(
+    session.frames(2).some(({ source }) => source?.file === 'firmware/ipos/take.ts'),
+    kit.at(2),
+  )
+  session.setEnabled(arrives.id, false)
+  await session.step(2, 'over')
+  t.is(session.position.live, true)
+  const back = await session.reverseContinue()
+  t.is(back.thread, 1)
+  t.deepEqual(back.breakpoints, [gives.id])
+  t.is(back.position.slice, sender.position.slice)
+  session.setEnabled(gives.id, false)
+  await session.goLive()
+  session.continue().catch(() => {})
+  t.is(await answer, 'one, two')
+  await running
+  t.deepEqual(received, [])
+  await session.detach()
+  await kit.close()
+})

@@ -47,6 +47,8 @@ export class LiveFarm implements Supervisor, FrameWatcher, InicHost {
   readonly #byPort: ReadonlyMap<MacPort, LiveInic>
   /** Of the INIC that is halted in mid-slice: before which instruction, once that is known. */
   #step: number | undefined
+  /** The INIC about whose stop is being decided: its board does not know yet. */
+  #judged: LiveInic | undefined
 
   constructor(parts: LiveParts) {
     this.#parts = parts
@@ -65,7 +67,7 @@ export class LiveFarm implements Supervisor, FrameWatcher, InicHost {
 
   /** The INIC that is halted in mid-slice. */
   get halted(): LiveInic | undefined {
-    return this.#parts.inics.find(({ board }) => board.halted)
+    return this.#judged ?? this.#parts.inics.find(({ board }) => board.halted)
   }
 
   /** The slice under way, or that comes next. */
@@ -250,11 +252,14 @@ export class LiveFarm implements Supervisor, FrameWatcher, InicHost {
   judge(inic: LiveInic, outcome: DebugOutcome & { state: 'stopped' }): boolean {
     const { host } = this.#parts
     if (!host.running) return false
+    this.#judged = inic
     try {
       return this.#judge(inic, outcome)
     } catch (error) {
       host.halt('pause', inic, { text: `the debugger cannot go on: ${errorMessage(error)}` })
       return true
+    } finally {
+      this.#judged = undefined
     }
   }
 
