@@ -97,7 +97,7 @@ fn dirty(
     mut pages: Uint32Array,
     mut bytes: Uint8Array,
 ) -> Result<u32> {
-    if memory.len() != shadow.len() || memory.len() % PAGE_BYTES != 0 {
+    if memory.len() != shadow.len() || !memory.len().is_multiple_of(PAGE_BYTES) {
         let (is, copied) = (memory.len(), shadow.len());
         return Err(
             Code::Option.error(format!("memory of {is} bytes and a copy of {copied}: not the same whole pages"))

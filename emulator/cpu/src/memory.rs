@@ -224,7 +224,7 @@ impl HostView {
             }
         }
         // A system that cannot tell.
-        vec![0..self.bytes()]
+        Vec::from([Range { start: 0, end: self.bytes() }])
     }
 }
 

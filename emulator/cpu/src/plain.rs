@@ -59,10 +59,10 @@ impl Core {
     }
 
     fn reset(&self) {
-        if !self.health.mid_call.get() {
-            if let Err(error) = self.clear_fault() {
-                return self.stop(Fault::internal(error.reason.clone()));
-            }
+        if !self.health.mid_call.get()
+            && let Err(error) = self.clear_fault()
+        {
+            return self.stop(Fault::internal(error.reason.clone()));
         }
         self.run(|machine, _| machine.reset.call(&mut machine.store, ()).map(|()| 0.0));
     }
