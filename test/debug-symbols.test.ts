@@ -7,6 +7,7 @@ import { decodeFunction } from '../toolchain/firmware/wasm-instructions.ts'
 import { readWasmModule, WasmFormatError } from '../toolchain/firmware/wasm-module.ts'
 import { projectRoot } from './support/bare-card.ts'
 import { ipos } from './support/debugged-card.ts'
+import { randomFrom } from './support/random.ts'
 
 const TARGETS = ['debug', 'release'] as const
 const INPUT = 'firmware/tcp/input.ts'
@@ -327,3 +328,22 @@ for (const [what, message, ...code] of BROKEN) {
     t.throws(() => decodeFunction(wasm, range), { instanceOf: WasmFormatError, message })
   })
 }
+
+test('a corrupt module is refused or read, and nothing else happens', async (t) => {
+  const { wasm } = await ipos('release')
+  const random = randomFrom(11)
+  let refused = 0
+  for (let round = 0; round < 60; round++) {
+    const broken = wasm.slice(0, round % 3 === 0 ? random(wasm.length) : wasm.length)
+    for (let flips = 1 + random(4); flips > 0; flips--) broken[random(broken.length)] = random(256)
+    try {
+      const program = createProgram({ wasm: broken })
+      for (const { range } of program.functions.slice(0, 20)) program.instructions(range.start, range.end)
+      program.accessSites()
+    } catch (error) {
+      refused++
+      if (!(error instanceof WasmFormatError)) t.fail(`round ${round}: ${String(error)}`)
+    }
+  }
+  t.true(refused > 10, `${refused} refused`)
+})

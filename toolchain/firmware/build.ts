@@ -17,7 +17,7 @@ import type { AscOutcome, AscRequest } from './asc-worker.ts'
 import { checkFirmware } from './checks.ts'
 
 /** Raise it when this file or the checks change what a build gives: results of an older one are then made anew. */
-const MANIFEST_FORMAT = 3
+const MANIFEST_FORMAT = 4
 
 export interface BuildOptions {
   /** Folder with asconfig.json. */

@@ -37,7 +37,7 @@ interface AscElement {
 /** The part of binaryen.js that reads the compiled module's globals. */
 interface Binaryen {
   getGlobalInfo(reference: number): { readonly mutable: boolean; readonly init: number }
-  getExpressionInfo(reference: number): { readonly id: number; readonly value?: number | { low: number; high: number } }
+  getExpressionInfo(reference: number): { readonly id: number; readonly value?: number | bigint }
   readonly ExpressionIds: { readonly Const: number }
 }
 
@@ -99,14 +99,16 @@ function collectConstants(
   return Object.fromEntries([...constants].filter((entry): entry is [string, number] => entry[1] !== undefined))
 }
 
-/** Value of the immutable global `name`, or undefined if there is none or it is no 32-bit number. */
+/** Value of the immutable global `name`, or undefined if there is none or it is no number that is exact in JavaScript. */
 function globalConstant(name: string, module: BinaryenModule, binaryen: Binaryen): number | undefined {
   const global = module.getGlobal(name)
   if (global === 0) return undefined
   const { mutable, init } = binaryen.getGlobalInfo(global)
   if (mutable || init === 0) return undefined
   const { id, value } = binaryen.getExpressionInfo(init)
-  return id === binaryen.ExpressionIds.Const && typeof value === 'number' ? value : undefined
+  if (id !== binaryen.ExpressionIds.Const || value === undefined) return undefined
+  const number = Number(value)
+  return typeof value === 'number' || Number.isSafeInteger(number) ? number : undefined
 }
 
 function classLayout(instance: AscClass): ClassLayout {

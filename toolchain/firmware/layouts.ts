@@ -26,7 +26,7 @@ export interface Layouts {
   /** Version of this file's form. */
   readonly format: 2
   readonly classes: readonly ClassLayout[]
-  /** Numbers that the source gives a name: states, flag bits, sizes. */
+  /** Numbers that the source gives a name: states, flag bits, sizes; 32-bit ones signed. */
   readonly constants: Readonly<Record<string, number>>
 }
 

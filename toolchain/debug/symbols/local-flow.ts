@@ -8,6 +8,15 @@ export interface LocalStore {
   readonly at: number
 }
 
+/** Most memory for one function's flow, bytes: hundreds of times what any function takes that somebody wrote. */
+const LIMIT_BYTES = 0x1000000
+
+/** False for functions so large that nobody wrote them: nothing is to be known of their locals then. */
+export function isAnalysable(instructions: readonly DecodedInstruction[], locals: number): boolean {
+  const stores = instructions.filter(({ opcode }) => setsLocal(opcode.name)).length + locals
+  return (instructions.length * stores) / 8 <= LIMIT_BYTES
+}
+
 export class LocalFlow {
   readonly instructions: readonly DecodedInstruction[]
   /** Those on entry first, by local. */

@@ -8,6 +8,7 @@ import type { SourceFunction, SourceSymbols, SourceVariable } from '../../firmwa
 import type { DecodedInstruction } from '../../firmware/wasm-instructions.ts'
 import type { WasmModule } from '../../firmware/wasm-module.ts'
 import type { Activation, Run } from './inlining.ts'
+import { isAnalysable } from './local-flow.ts'
 import type { SourceLines } from './source-lines.ts'
 import type { FunctionSymbol, SourcePosition, Variable } from './types.ts'
 import { inScope, VariableEvidence } from './variable-evidence.ts'
@@ -51,6 +52,7 @@ export class VariableFinder {
     }
     let evidence = this.#evidence.get(symbol)
     if (evidence === undefined) {
+      if (!isAnalysable(query.instructions, symbol.locals.length)) return []
       evidence = new VariableEvidence({
         symbols: this.#symbols,
         lines: this.#lines,

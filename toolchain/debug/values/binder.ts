@@ -5,7 +5,7 @@ import { fieldMeaning, IP, MAC, nameMeaning } from './meanings.ts'
 import type { Evaluation, Node, RowsNode, ScalarNode, TableNode } from './nodes.ts'
 import { binaryNode, conditionalNode, constantNode, converted, scalarOf, unaryNode } from './operators.ts'
 import type { Syntax } from './parser.ts'
-import { fitsRows, registerAddress, TABLES, tableFinder, tableNamed } from './tables.ts'
+import { fitsRows, registerAddress, TABLES, tableNamed } from './tables.ts'
 import { fieldType, type World } from './tree.ts'
 import { BUILT_IN_TYPES, byteSize, F64, readerOf, type Type, typeNamed, U32 } from './type-model.ts'
 import { ExpressionError, type PlacePattern, type Scalar } from './types.ts'
@@ -137,7 +137,7 @@ class Binder {
     if (table === undefined) throw new ExpressionError(`${name} is no table`, column)
     const type = table.className === undefined ? undefined : typeNamed(table.className, this.#world.layouts)
     const layout = type?.kind === 'class' ? type.layout : undefined
-    const find = tableFinder(table.kind)
+    const find = table.finder()
     const node: TableNode = {
       form: 'table',
       what: `the table ${table.name}`,
@@ -146,7 +146,10 @@ class Binder {
       extent: (run) => {
         const extent = find(run.memory)
         if (extent === undefined) {
-          throw new ExpressionError(`the firmware's directory has no table ${table.name} (yet)`, column)
+          throw new ExpressionError(
+            `there is no ${table.name} yet: ${table.keeper} ${table.keeper.endsWith('s') ? 'name' : 'names'} none`,
+            column,
+          )
         }
         return extent
       },

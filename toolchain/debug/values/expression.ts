@@ -10,6 +10,7 @@
  *     tcb[*].state                             that field of every row
  *     tcb[3].arpEntry.address                  a field that means a row is followed
  *     MAC0_RX_FRAMES, UART_HEAD                registers
+ *     MAC0_RX[3].length, QUEUE_STATUS[1].state  descriptor rings (MAC0_RX, MAC0_TX, ..., FETCH, DELIVER), QUEUE_STATUS, TRACE
  *     TCP_ESTABLISHED                          constants
  *     <Tcb>0x24140, <u8>x                      casts; of an address to an object
  *     u8[addr], u32[addr, 4], *(u16*)addr      memory

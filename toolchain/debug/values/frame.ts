@@ -88,7 +88,8 @@ export function decodeFrame(frame: Uint8Array, options: { readonly iposEtherType
     })
     const offset = scan.at[layer]
     const end = Math.max(offset, ...children.map((child) => child.offset + child.bytes))
-    const display = layer === LAYER.eth ? '' : describeLayer(layer, frame, scan)
+    // The label says which protocol it is.
+    const display = describeLayer(layer, frame, scan).replace(/^(ARP|ipOS|IPv4|ICMP|UDP|TCP) /, '')
     return { name, label, display, scalar: undefined, offset, bytes: end - offset, children }
   })
   const payload = decodePayload(frame, scan)
@@ -190,13 +191,14 @@ function summarize(frame: Uint8Array, scan: FrameScan): string {
   if (scan.at[LAYER.arp] >= 0) parts.push(describeLayer(LAYER.arp, frame, scan))
   if (inner !== undefined) parts.push(describeLayer(inner, frame, scan))
   if (parts.length > 0) return parts.join(' · ')
-  const field = fields(frame, scan)
-  return `Ethernet ${field('eth.src')} → ${field('eth.dst')} type ${field('eth.type')}, ${frame.length} bytes`
+  return `Ethernet ${describeLayer(LAYER.eth, frame, scan)}, ${frame.length} bytes`
 }
 
 function describeLayer(layer: number, frame: Uint8Array, scan: FrameScan): string {
   const field = fields(frame, scan)
   switch (layer) {
+    case LAYER.eth:
+      return `${field('eth.src')} → ${field('eth.dst')} type ${field('eth.type')}`
     case LAYER.arp: {
       const target = field('arp.dst.proto_ipv4')
       const sender = field('arp.src.proto_ipv4')

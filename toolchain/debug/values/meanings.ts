@@ -2,8 +2,15 @@
  * What numbers of the firmware's classes mean beyond their type. The layouts know names and types; that `state` of a Tcb is a state
  * of TCP, and `nextHop` an IPv4 address, is the convention of the sources, and written down here and nowhere else.
  */
+import {
+  OWNER_DEVICE,
+  OWNER_FIRMWARE,
+  QUEUE_STATE_BROKEN,
+  QUEUE_STATE_DISABLED,
+  QUEUE_STATE_ENABLED,
+} from '../../../abi/rings.ts'
 import { formatIpv4 } from '../../config/addresses.ts'
-import { tcpStateName } from '../../inspect/names.ts'
+import { queueStateName, tcpStateName } from '../../inspect/names.ts'
 import type { Scalar } from './types.ts'
 
 export type Meaning =
@@ -11,6 +18,8 @@ export type Meaning =
   /** The low 48 bits, first byte highest. */
   | { readonly kind: 'mac' }
   | { readonly kind: 'tcp state' }
+  /** One of these words, by number; the state of a queue is the same for every firmware. */
+  | { readonly kind: 'words'; readonly words: Readonly<Record<number, string>> }
   /** One of these constants. */
   | { readonly kind: 'names'; readonly names: readonly string[] }
   /** Bits that these constants, or all that begin so, name. */
@@ -38,8 +47,30 @@ function row(table: string): Meaning {
 const TCB = row('tcb')
 const HEX: Meaning = { kind: 'hex' }
 
+const OWNERS: Meaning = { kind: 'words', words: { [OWNER_FIRMWARE]: 'firmware', [OWNER_DEVICE]: 'device' } }
+const QUEUE_STATES = [QUEUE_STATE_DISABLED, QUEUE_STATE_ENABLED, QUEUE_STATE_BROKEN]
+
 /** By class and field. */
 const FIELDS: Readonly<Record<string, Meaning>> = {
+  'FrameDescriptor.address': HEX,
+  'FrameDescriptor.owner': OWNERS,
+  'Descriptor.address': HEX,
+  'Descriptor.info': HEX,
+  'Descriptor.owner': OWNERS,
+  'QueueStatus.state': {
+    kind: 'words',
+    words: Object.fromEntries(QUEUE_STATES.map((state) => [state, queueStateName(state)])),
+  },
+  'TraceEntry.event': names(
+    'TRACE_BOOT',
+    'TRACE_TCP_STATE',
+    'TRACE_TCP_RETRANSMIT',
+    'TRACE_ATTACH',
+    'TRACE_DROP',
+    'TRACE_QUEUE',
+    'TRACE_ARP',
+    'TRACE_MIGRATE',
+  ),
   'Tcb.state': { kind: 'tcp state' },
   'Tcb.flags': bits('F_'),
   'Tcb.timers': {
@@ -156,6 +187,8 @@ export function meaningText(
       return macText(BigInt(value))
     case 'tcp state':
       return tcpStateName(Number(value))
+    case 'words':
+      return meaning.words[Number(value)]
     case 'names':
       return meaning.names.find((name) => constants.get(name) === Number(value))
     case 'bits':

@@ -7,7 +7,8 @@ type Get = (run: Evaluation) => Scalar
 
 /** A value that is known already. */
 export function constantNode(value: Scalar, column: number, meaning?: ScalarNode['meaning']): ScalarNode {
-  const type = typeof value === 'boolean' ? BOOL : LITERAL
+  const isFraction = typeof value === 'number' && !Number.isInteger(value)
+  const type = typeof value === 'boolean' ? BOOL : isFraction ? F64 : LITERAL
   return { form: 'scalar', type, meaning, constant: value, get: () => value, column }
 }
 

@@ -28,11 +28,21 @@ import {
 } from '../../../abi/memory.ts'
 import { REGISTERS } from '../../../emulator/devices/registers.ts'
 import type { ClassLayout } from '../../firmware/layouts.ts'
+import { HARDWARE_TABLES, type HardwareTable } from './hardware.ts'
 import { readerOf, U32 } from './type-model.ts'
 import type { MemoryAccess } from './types.ts'
 
+/** Where a table stands. */
+export interface TableExtent {
+  readonly base: number
+  readonly stride: number
+  readonly count: number
+}
+
+/** Finds a table in some memory; undefined if it is not there, or not wholly within INIC memory. */
+export type TableFinder = (memory: MemoryAccess) => TableExtent | undefined
+
 export interface TableName {
-  readonly kind: number
   /** As it is shown. */
   readonly name: string
   /** Other names that mean it. */
@@ -41,15 +51,25 @@ export interface TableName {
   readonly className: string | undefined
   /** There is one row: its fields are the table's own, `state.nowMs`. */
   readonly single: boolean
+  /** What keeps it, for errors. */
+  readonly keeper: string
+  /** A finder of its own for everybody who asks often. */
+  readonly finder: () => TableFinder
 }
 
 function table(kind: number, className: string | undefined, name: string, ...aliases: string[]): TableName {
-  return { kind, name, aliases, className, single: false }
+  const finder = () => directoryFinder(kind)
+  return { name, aliases, className, single: false, keeper: "the firmware's directory", finder }
 }
 
-export const TABLES: readonly TableName[] = [
-  { kind: DIRECTORY_STATE, name: 'state', aliases: [], className: 'State', single: true },
-  { kind: DIRECTORY_COUNTERS, name: 'counters', aliases: [], className: 'Counters', single: true },
+function object(kind: number, className: string, name: string): TableName {
+  return { ...table(kind, className, name), single: true }
+}
+
+/** What the firmware directory can hold, in the order in which it is shown. */
+export const DIRECTORY_TABLES: readonly TableName[] = [
+  object(DIRECTORY_STATE, 'State', 'state'),
+  object(DIRECTORY_COUNTERS, 'Counters', 'counters'),
   table(DIRECTORY_TCBS, 'Tcb', 'tcb', 'tcbs'),
   table(DIRECTORY_TIME_WAITS, 'TimeWait', 'timeWait', 'timeWaits'),
   table(DIRECTORY_LISTENERS, 'Listener', 'listener', 'listeners'),
@@ -64,28 +84,37 @@ export const TABLES: readonly TableName[] = [
   table(DIRECTORY_CHUNKS, undefined, 'chunk', 'chunks'),
 ]
 
+/** Rings and what else registers point to. */
+export const RINGS: readonly TableName[] = HARDWARE_TABLES.map((ring) => ({
+  name: ring.name,
+  aliases: ring.aliases,
+  className: ring.layout.name,
+  single: false,
+  keeper: 'the registers',
+  finder: () => (memory) => hardwareExtent(ring, memory),
+}))
+
+export const TABLES: readonly TableName[] = [...DIRECTORY_TABLES, ...RINGS]
+
 const BY_NAME = new Map(TABLES.flatMap((entry) => [entry.name, ...entry.aliases].map((name) => [name, entry] as const)))
 
 export function tableNamed(name: string): TableName | undefined {
   return BY_NAME.get(name)
 }
 
-/** Where a table stands. */
-export interface TableExtent {
-  readonly base: number
-  readonly stride: number
-  readonly count: number
-}
-
 const word = readerOf(U32)
 
-/**
- * Where a directory entry of this kind says that its table stands; undefined if there is none, or it lies outside of INIC memory. Made
- * for one table: it remembers the entry's place and looks whether it is still there.
- */
-export function tableFinder(kind: number): (memory: MemoryAccess) => TableExtent | undefined {
+function read(memory: MemoryAccess, address: number): number {
+  return Number(word(memory, address) ?? 0)
+}
+
+function within(extent: TableExtent, memory: MemoryAccess): TableExtent | undefined {
+  return extent.base + extent.stride * extent.count <= memory.size ? extent : undefined
+}
+
+/** Remembers the place of its directory entry, and looks whether it is still there. */
+function directoryFinder(kind: number): TableFinder {
   let known = 0
-  const read = (memory: MemoryAccess, address: number) => Number(word(memory, address) ?? 0)
   const isAt = (memory: MemoryAccess, index: number) =>
     read(memory, entryAddress(index) + DIRECTORY_ENTRY_KIND) === kind
   return (memory) => {
@@ -102,8 +131,15 @@ export function tableFinder(kind: number): (memory: MemoryAccess) => TableExtent
       stride: read(memory, entry + DIRECTORY_ENTRY_STRIDE),
       count: read(memory, entry + DIRECTORY_ENTRY_COUNT),
     }
-    return extent.base + extent.stride * extent.count <= memory.size ? extent : undefined
+    return within(extent, memory)
   }
+}
+
+function hardwareExtent({ base, entries, layout }: HardwareTable, memory: MemoryAccess): TableExtent | undefined {
+  const address = read(memory, base)
+  const count = 'count' in entries ? entries.count : read(memory, entries.register)
+  if (address === 0 || count === 0) return undefined
+  return within({ base: address, stride: layout.bytes, count }, memory)
 }
 
 function entryAddress(index: number): number {

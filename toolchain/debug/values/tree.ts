@@ -1,7 +1,10 @@
 /** Values as front ends show them: scalars, objects of a class, tables, arrays. */
+import { DESCRIPTOR_ADDRESS, DESCRIPTOR_LENGTH, MAC_MAXIMUM_FRAME, MAC_MINIMUM_FRAME } from '../../../abi/rings.ts'
 import { formatIpv4 } from '../../config/addresses.ts'
 import type { ClassLayout, Layouts } from '../../firmware/layouts.ts'
 import { tcpStateName } from '../../inspect/names.ts'
+import { frameValue } from './frame.ts'
+import { FRAME_DESCRIPTOR } from './hardware.ts'
 import { fieldMeaning, type Meaning, meaningText } from './meanings.ts'
 import type { TableExtent, TableName } from './tables.ts'
 import { byteSize, readerOf, type Type, typeNamed, U32 } from './type-model.ts'
@@ -16,7 +19,7 @@ export interface World {
 /** Most bytes shown in one line. */
 const SHOWN_BYTES = 32
 
-/** A value that has none: what a field outside of INIC memory shows. */
+/** What a field outside of INIC memory shows. */
 const OUTSIDE = '<outside of INIC memory>'
 
 interface Leaf {
@@ -110,9 +113,20 @@ export function objectValue(world: World, memory: MemoryAccess, options: ObjectO
     path,
     indexed: 0,
     expandable: layout.fields.length > 0,
-    children: () =>
-      layout.fields.map((field) => fieldValue(world, memory, layout, address, field.name, `${path}.${field.name}`)),
+    children: () => [
+      ...layout.fields.map((field) => fieldValue(world, memory, layout, address, field.name, `${path}.${field.name}`)),
+      ...(layout === FRAME_DESCRIPTOR ? frameOf(memory, address) : []),
+    ],
   }
+}
+
+/** The frame in the buffer of a MAC ring's descriptor; none in one that is empty, as a receive buffer that waits is not. */
+function frameOf(memory: MemoryAccess, descriptor: number): Value[] {
+  const word = (offset: number) => Number(readerOf(U32)(memory, descriptor + offset) ?? 0)
+  const bytes = word(DESCRIPTOR_LENGTH)
+  if (bytes < MAC_MINIMUM_FRAME || bytes > MAC_MAXIMUM_FRAME) return []
+  const frame = frameValue(memory, word(DESCRIPTOR_ADDRESS), bytes, 'frame')
+  return frame === undefined ? [] : [frame]
 }
 
 function fieldValue(
@@ -145,11 +159,13 @@ function objectText(world: World, memory: MemoryAccess, layout: ClassLayout, add
     return scalar === undefined ? undefined : Number(scalar)
   }
   const words = [layout.name, hex(address)]
-  const [local, remote] = [endpoint(number('localAddress'), number('localPort')), undefined]
-  const far = remote ?? endpoint(number('remoteAddress'), number('remotePort'))
-  const near = local ?? endpoint(number('address'), number('port'))
+  const far = endpoint(number('remoteAddress'), number('remotePort'))
+  const isPlace = layout.name.endsWith('Descriptor')
+  const near =
+    endpoint(number('localAddress'), number('localPort')) ??
+    (isPlace ? undefined : endpoint(number('address'), number('port')))
   if (near !== undefined) words.push(far === undefined ? near : `${near} - ${far}`)
-  for (const name of ['state', 'kind', 'phase']) {
+  for (const name of ['state', 'kind', 'phase', 'owner', 'event']) {
     const value = number(name)
     const meaning = fieldMeaning(layout.name, name, 'u8')
     if (value === undefined || meaning === undefined) continue

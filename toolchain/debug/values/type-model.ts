@@ -1,5 +1,6 @@
 /** Types of the expression language, and how a value of each lies in INIC memory. */
 import { type ClassLayout, findClass, type Layouts } from '../../firmware/layouts.ts'
+import { HARDWARE_LAYOUTS } from './hardware.ts'
 import type { MemoryAccess, Scalar } from './types.ts'
 
 export interface IntegerType {
@@ -55,11 +56,11 @@ const BUILT_IN: ReadonlyMap<string, Type> = new Map(
 /** Names of the types that need no class. */
 export const BUILT_IN_TYPES: readonly string[] = [...BUILT_IN.keys()]
 
-/** The type of this name: built in, or a class of the firmware; undefined if there is none. */
+/** The type of this name: built in, or a class of the firmware or of the hardware; undefined if there is none. */
 export function typeNamed(name: string, layouts: Layouts | undefined): Type | undefined {
   const known = BUILT_IN.get(name)
   if (known) return known
-  const layout = layouts && findClass(layouts, name)
+  const layout = (layouts && findClass(layouts, name)) ?? HARDWARE_LAYOUTS.find((one) => one.name === name)
   return layout && { kind: 'class', name, layout }
 }
 

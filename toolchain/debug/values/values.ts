@@ -7,7 +7,7 @@ import { completeExpression } from './completion.ts'
 import { compileExpression, evaluateStatement } from './expression.ts'
 import { nameMeaning } from './meanings.ts'
 import { Evaluation } from './nodes.ts'
-import { TABLES, tableFinder } from './tables.ts'
+import { DIRECTORY_TABLES, fitsRows, RINGS, type TableName } from './tables.ts'
 import { cell, tableValue, textValue, type World } from './tree.ts'
 import { LITERAL, readerOf, type Type, typeNamed, U32 } from './type-model.ts'
 import type { Completions, EvaluationContext, Expression, MemoryAccess, Scope, Value } from './types.ts'
@@ -17,7 +17,6 @@ const NO_CONSTANTS: ReadonlyMap<string, number> = new Map()
 export class Values {
   readonly #program: Program | undefined
   readonly #world: World
-  readonly #finders = new Map(TABLES.map((table) => [table, tableFinder(table.kind)]))
 
   /** @param program undefined for a firmware that was not built here: registers, memory and frames only */
   constructor(program: Program | undefined) {
@@ -75,11 +74,20 @@ export class Values {
 
   /** What the firmware directory holds: `state`, `counters`, tables. Empty before the firmware has made one. */
   tables(memory: MemoryAccess): readonly Value[] {
-    return TABLES.flatMap((table) => {
-      const extent = this.#finders.get(table)?.(memory)
+    return this.#present(DIRECTORY_TABLES, memory)
+  }
+
+  /** Descriptor rings that are switched on, queue status and trace, as the registers tell. */
+  rings(memory: MemoryAccess): readonly Value[] {
+    return this.#present(RINGS, memory)
+  }
+
+  #present(tables: readonly TableName[], memory: MemoryAccess): Value[] {
+    return tables.flatMap((table) => {
+      const extent = table.finder()(memory)
       if (extent === undefined) return []
       const type = table.className === undefined ? undefined : typeNamed(table.className, this.#world.layouts)
-      const layout = type?.kind === 'class' && type.layout.bytes <= extent.stride ? type.layout : undefined
+      const layout = type?.kind === 'class' && fitsRows(type.layout, extent) ? type.layout : undefined
       return [tableValue(this.#world, memory, { name: table.name, table, extent, layout })]
     })
   }
