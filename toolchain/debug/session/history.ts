@@ -231,7 +231,10 @@ export class History {
     const firmware = this.#firmware(sandbox.life.module)
     const context: EvaluationContext = {
       memory: memoryAccess(sandbox.memory),
-      frame: { locals: () => sandbox.frames()[0]?.locals ?? [] },
+      frame: {
+        locals: () => sandbox.frames()[0]?.locals ?? [],
+        local: (index) => sandbox.twin.local(index),
+      },
     }
     const scope: Scope = { pc }
     const wanted = (entry: BreakpointEntry): boolean => {

@@ -1,7 +1,7 @@
 /** One INIC of a session: its board, its firmware, and the CPU that it runs on while somebody wants to stop it. */
 import type { Board } from '../../../emulator/board.ts'
 import { type Cpu, type DebugOutcome, WasmtimeCpu } from '../../../emulator/cpu/index.ts'
-import type { MemoryAccess } from '../values/index.ts'
+import type { EvaluationContext, MemoryAccess } from '../values/index.ts'
 import { DebugError } from './api.ts'
 import { Armed, type Arms, NO_ARMS } from './armed.ts'
 import type { Firmware } from './breakpoints.ts'
@@ -53,6 +53,7 @@ export class LiveInic extends Inic {
   #plain: Cpu | null = null
   #debugged: DebuggedCpu | null = null
   #armed: Armed | null = null
+  #stoppedContext: EvaluationContext | null = null
 
   constructor(thread: number, board: Board) {
     super(thread, board.name)
@@ -94,6 +95,12 @@ export class LiveInic extends Inic {
     return this.#debugged!
   }
 
+  /** What conditions are evaluated against: memory as it is, and the function that the CPU is stopped in. */
+  get context(): EvaluationContext {
+    const twin = this.#debugged?.twin
+    return twin?.stopped === true ? this.#stoppedContext! : { memory: this.memory() }
+  }
+
   watcher(id: number): ReturnType<Armed['watcher']> {
     return this.#armed?.watcher(id)
   }
@@ -116,6 +123,10 @@ export class LiveInic extends Inic {
       )
     const twin = plain.debugTwin()
     this.#armed = new Armed(twin)
+    this.#stoppedContext = {
+      memory: this.memory(),
+      frame: { locals: () => twin.frames()[0]?.locals ?? [], local: (index) => twin.local(index) },
+    }
     this.#debugged = new DebuggedCpu(twin, {
       wantsEntry: () => this.entry,
       stopped: (outcome) => {

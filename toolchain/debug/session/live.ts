@@ -6,7 +6,7 @@ import type { Farm } from '../../../emulator/farm.ts'
 import type { Recorder } from '../../../emulator/record/recorder.ts'
 import type { Supervisor } from '../../../emulator/supervisor.ts'
 import { errorMessage } from '../../errors.ts'
-import { type EvaluationContext, ExpressionError, type Scope } from '../values/index.ts'
+import { ExpressionError, type Scope } from '../values/index.ts'
 import type { DebugEvents, StepKind, Stop, StopReason } from './api.ts'
 import { NO_ARMS } from './armed.ts'
 import type { BreakpointTable } from './breakpoint-table.ts'
@@ -317,7 +317,7 @@ export class LiveFarm implements Supervisor, FrameWatcher, InicHost {
   /** Those of the entries at which the farm is to stop; log points have printed. */
   #hit(inic: LiveInic, entries: readonly BreakpointEntry[], scope: Scope): BreakpointEntry[] {
     const firmware = inic.firmware!
-    const context = this.#context(inic)
+    const { context } = inic
     return entries.filter((entry) => {
       if (!entry.isOn(inic.thread)) return false
       try {
@@ -333,14 +333,6 @@ export class LiveFarm implements Supervisor, FrameWatcher, InicHost {
       this.#parts.host.tell('output', 'log', inic.board.name, text)
       return false
     })
-  }
-
-  #context(inic: LiveInic): EvaluationContext {
-    const twin = inic.debugged?.twin
-    return {
-      memory: inic.memory(),
-      ...(twin?.stopped === true && { frame: { locals: () => twin.frames()[0]?.locals ?? [] } }),
-    }
   }
 
   /** Breakpoints that are met between slices, or at their ends. */

@@ -18,10 +18,13 @@ export class Evaluation {
 
   /** @throws ExpressionError if there is no frame, or none with such a local */
   local(index: number, type: Type, column: number): Scalar {
-    if (this.#context.frame === undefined) {
+    const { frame } = this.#context
+    if (frame === undefined) {
       throw new ExpressionError('locals have values only while the INIC is stopped in a function', column)
     }
-    this.#locals ??= this.#context.frame.locals()
+    const value = frame.local?.(index)
+    if (value !== undefined) return fromLocal(type, value)
+    this.#locals ??= frame.locals()
     const local = this.#locals[index]
     if (local === undefined) throw new ExpressionError(`the function has ${this.#locals.length} locals`, column)
     return fromLocal(type, local.value)

@@ -17,6 +17,8 @@ export interface MemoryAccess {
 export interface FrameAccess {
   /** Parameters, then locals, of the wasm function. Asked for at most once an evaluation. */
   locals(): readonly DebugValue[]
+  /** One of them, where it can be had alone: for conditions, which are evaluated often. */
+  local?(index: number): number | bigint | undefined
 }
 
 /** What an expression is evaluated against. */
