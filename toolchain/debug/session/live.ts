@@ -14,10 +14,13 @@ import { type BreakpointEntry, isWanted } from './breakpoints.ts'
 import { type History, littleEndian, type Moment, type PastEvent } from './history.ts'
 import type { Inic, InicHost, LiveInic, LoadedFirmware } from './inic.ts'
 import { irqBits, irqNames } from './interrupts.ts'
-import { changeOf, frameText, ids, placeText, watchReason } from './looking.ts'
+import { changeOf, enteringAfter, enteringAt, frameText, ids, placeText, watchReason } from './looking.ts'
 
 /** What a stop says beside reason and thread. */
-export type StopDetails = Partial<Omit<Stop, 'reason' | 'thread' | 'position'>>
+export type StopDetails = Partial<Omit<Stop, 'reason' | 'thread' | 'position'>> & {
+  /** Innermost functions that begin with the next instruction, and are not shown: the stop is before their calls. */
+  readonly entering?: number
+}
 
 export interface LiveHost {
   /** The farm is to run: what happens is compared with the breakpoints. */
@@ -114,19 +117,21 @@ export class LiveFarm implements Supervisor, FrameWatcher, InicHost {
   }
 
   /** Steps within the slice in which an INIC is halted. False if the step leads out of it. */
-  stepWithin(inic: LiveInic, kind: StepKind): boolean {
+  stepWithin(inic: LiveInic, kind: StepKind, entered: number): boolean {
     const { history, host } = this.#parts
     const { slice } = this
     const from = this.stepOf(inic)
     const walk = history.sandbox(inic, slice)!.walk(slice)
-    const target = walk.step(from, kind)
+    const target = walk.step(from, kind, entered)
     const end = typeof target === 'number' ? target : walk.pcs.length
     const [event] = history.within(inic, inic.arms, slice, from, end, true)
     const to = event?.moment.step ?? target
     if (typeof to === 'string') return false
     inic.debugged!.twin.runSteps(to - from)
     this.#standAt(inic, to)
-    if (event === undefined) host.halt('step', inic, { text: placeText(inic, inic.debugged!.twin.pc!) })
+    const pc = inic.debugged!.twin.pc!
+    const entering = enteringAfter(kind, inic, pc)
+    if (event === undefined) host.halt('step', inic, { text: placeText(inic, pc, entering), entering })
     else {
       for (const entry of event.entries) entry.hits++
       host.haltAtEvent(event)
@@ -281,8 +286,10 @@ export class LiveFarm implements Supervisor, FrameWatcher, InicHost {
       }
       case 'breakpoint': {
         const hit = this.#hit(inic, inic.arms.pcs.get(pc) ?? [], { pc })
-        if (hit.length > 0) host.halt('breakpoint', inic, { text: placeText(inic, pc), breakpoints: ids(hit) })
-        return hit.length > 0
+        if (hit.length === 0) return false
+        const entering = enteringAt(hit[0]!, inic, pc)
+        host.halt('breakpoint', inic, { text: placeText(inic, pc, entering), breakpoints: ids(hit), entering })
+        return true
       }
       case 'watch':
         for (const hit of outcome.hits) {
@@ -309,7 +316,8 @@ export class LiveFarm implements Supervisor, FrameWatcher, InicHost {
     const { twin } = inic.debugged!
     if (step > 0) twin.runTo('resume', step)
     this.#standAt(inic, step)
-    if (event === undefined) host.halt('step', inic, { text: placeText(inic, twin.pc!) })
+    const entering = enteringAfter('in', inic, twin.pc!)
+    if (event === undefined) host.halt('step', inic, { text: placeText(inic, twin.pc!, entering), entering })
     else host.haltAtEvent(event)
     return true
   }

@@ -1,7 +1,7 @@
 /** Small things that a session shows values by. */
 import type { DebugFrame, DebugValue, WatchHit } from '../../../emulator/cpu/index.ts'
 import { decodeFrame, ExpressionError, type MemoryAccess, type Value } from '../values/index.ts'
-import { type BreakpointSpec, DebugError, type Stop, type StopReason } from './api.ts'
+import { type BreakpointSpec, DebugError, type StepKind, type Stop, type StopReason } from './api.ts'
 import type { BreakpointEntry } from './breakpoints.ts'
 import type { Inic, LiveInic } from './inic.ts'
 
@@ -66,9 +66,9 @@ export function ids(entries: readonly BreakpointEntry[]): number[] {
   return entries.map(({ id }) => id)
 }
 
-/** `server1 in tcpInput at firmware/tcp/input.ts:90`. */
-export function placeText({ name, firmware }: Inic, pc: number): string {
-  const frame = firmware?.program.frames(pc)[0]
+/** `server1 in tcpInput at firmware/tcp/input.ts:90`. @param entering innermost functions that are not entered yet */
+export function placeText({ name, firmware }: Inic, pc: number, entering = 0): string {
+  const frame = firmware?.program.frames(pc)[entering]
   const source = frame?.source
   return `${name} in ${frame?.name ?? `pc ${pc}`}${source ? ` at ${source.file}:${source.line}` : ''}`
 }
@@ -86,4 +86,18 @@ export function changeOf(
   const value = (bytes: Uint8Array): Value => values.evaluate(expression, { memory: overlaid(memory, start, bytes) })
   const change = { expression, address: start, before: value(before), after: value(after) }
   return { text: `${name}: ${expression} ${change.before.display} → ${change.after.display}`, change }
+}
+
+/** Functions that begin at the instruction where a step ended, and are not entered yet. */
+export function enteringAfter(kind: StepKind, { firmware }: Inic, pc: number): number {
+  return kind === 'instruction' || kind === 'instruction-over' ? 0 : (firmware?.program.entering(pc) ?? 0)
+}
+
+/** Functions that begin at the instruction of a breakpoint, and are not what it means: it is on the line that calls them. */
+export function enteringAt(entry: BreakpointEntry, { firmware }: Inic, pc: number): number {
+  const frames = firmware?.program.frames(pc).slice(0, firmware.program.entering(pc) + 1) ?? []
+  const { spec } = entry
+  const isMeant = ({ name, source }: (typeof frames)[number]) =>
+    spec.kind === 'source' ? source?.line === spec.line : spec.kind === 'function' && name === spec.name
+  return Math.max(0, frames.findIndex(isMeant))
 }

@@ -26,7 +26,7 @@ import { BreakpointTable } from './breakpoint-table.ts'
 import { compareMoments, type FrameTest, History, type Moment, type PastEvent } from './history.ts'
 import { Inic, LiveInic, type LoadedFirmware, memoryAccess } from './inic.ts'
 import { LiveFarm, type LiveHost, type LiveParts, type StopDetails } from './live.ts'
-import { changeOf, frameText, ids, liveFrames, placeText, watchReason } from './looking.ts'
+import { changeOf, enteringAfter, enteringAt, frameText, ids, liveFrames, placeText, watchReason } from './looking.ts'
 import { View } from './view.ts'
 
 export interface SessionOptions {
@@ -55,6 +55,8 @@ export class DebugSession extends EventEmitter<DebugEvents> implements SessionAp
   /** The moment of the past that is looked at; null: the present. */
   #past: Moment | null = null
   #waiting: Waiting[] = []
+  /** Innermost functions of the stop's INIC that are not entered yet. */
+  #entering = 0
   /** Views of the moment that is looked at, by thread. */
   readonly #views = new Map<number, View>()
 
@@ -148,10 +150,11 @@ export class DebugSession extends EventEmitter<DebugEvents> implements SessionAp
   step(thread: number, kind: StepKind): Promise<Stop> {
     const inic = this.#inic(thread)
     return this.#run(() => {
+      if (kind === 'in' && this.#entering > 0 && this.#stop?.thread === thread) return this.#enter(inic)
       if (this.#past !== null) return this.#stepInPast(inic, kind)
       const live = this.#live!
       const { halted } = live
-      if (halted !== undefined && halted === inic && live.stepWithin(halted, kind)) return
+      if (halted !== undefined && halted === inic && live.stepWithin(halted, kind, this.#entered(inic))) return
       live.enterNext(inic as LiveInic)
       this.#goOn()
     })
@@ -289,8 +292,9 @@ export class DebugSession extends EventEmitter<DebugEvents> implements SessionAp
   halt(reason: StopReason, inic: Inic, details: StopDetails): void {
     this.#state = 'halted'
     this.#views.clear()
-    const { text = reason, breakpoints = [] } = details
-    const stop: Stop = { ...details, text, breakpoints, reason, thread: inic.thread, position: this.position }
+    const { text = reason, breakpoints = [], entering = 0, ...rest } = details
+    this.#entering = entering
+    const stop: Stop = { ...rest, text, breakpoints, reason, thread: inic.thread, position: this.position }
     this.#stop = stop
     for (const id of breakpoints) {
       const entry = this.#table.get(id)
@@ -321,8 +325,9 @@ export class DebugSession extends EventEmitter<DebugEvents> implements SessionAp
       this.halt(watchReason(entry!.spec), inic, { breakpoints, ...details })
     } else {
       this.#views.clear()
-      const [frameOf] = this.#viewOf(inic).physical
-      this.halt('breakpoint', inic, { breakpoints, text: placeText(inic, frameOf?.pc ?? 0) })
+      const pc = this.#viewOf(inic).physical[0]?.pc ?? 0
+      const entering = enteringAt(entry!, inic, pc)
+      this.halt('breakpoint', inic, { breakpoints, text: placeText(inic, pc, entering), entering })
     }
   }
 
@@ -416,7 +421,7 @@ export class DebugSession extends EventEmitter<DebugEvents> implements SessionAp
       const to = typeof target === 'number' ? target : kind === 'out' && from !== undefined && from > 0 ? 0 : -1
       const event = this.#history.within(inic, inic.arms, slice, to, end - 1, false).at(-1)
       if (event !== undefined) return this.#goToEvent(event)
-      if (to >= 0) return this.#goToMoment({ slice, step: to, inic }, 'step', placeText(inic, walk.pcs[to]!))
+      if (to >= 0) return this.#stepTo({ slice, step: to, inic }, kind, walk.pcs[to]!)
       slice = this.#history.previous(inic, slice)
       from = undefined
     }
@@ -431,7 +436,7 @@ export class DebugSession extends EventEmitter<DebugEvents> implements SessionAp
     let from = isInside ? here.step : undefined
     while (slice !== undefined && slice <= present.slice) {
       const walk = this.#history.sandbox(inic, slice)!.walk(slice)
-      const target = from === undefined ? walk.firstLine() : walk.step(from, kind)
+      const target = from === undefined ? walk.firstLine() : walk.step(from, kind, this.#entered(inic))
       const end = typeof target === 'number' ? target : walk.pcs.length
       const [event] = this.#history.within(inic, inic.arms, slice, from ?? -1, end, true)
       const step = event?.moment.step ?? (typeof target === 'number' ? target : undefined)
@@ -439,12 +444,32 @@ export class DebugSession extends EventEmitter<DebugEvents> implements SessionAp
         const moment = { slice, step, inic }
         if (compareMoments(moment, present) >= 0) break
         if (event !== undefined) return this.#goToEvent(event)
-        return this.#goToMoment(moment, 'step', placeText(inic, walk.pcs[step]!))
+        return this.#stepTo(moment, kind, walk.pcs[step]!)
       }
       slice = this.#history.next(inic, slice + 1)
       from = undefined
     }
     this.#goToPresent()
+  }
+
+  #stepTo(moment: Moment, kind: StepKind, pc: number): void {
+    this.#past = moment
+    const entering = enteringAfter(kind, moment.inic, pc)
+    this.halt('step', moment.inic, { text: placeText(moment.inic, pc, entering), entering })
+  }
+
+  /** Into an inlined function that begins here: nothing moves. */
+  #enter(inic: Inic): void {
+    const entering = this.#entering - 1
+    const pc = this.#viewOf(inic).physical[0]!.pc
+    this.halt('step', inic, { text: placeText(inic, pc, entering), entering })
+  }
+
+  /** Of the functions that begin where an INIC stands, those that were stepped into. */
+  #entered(inic: Inic): number {
+    const pc = this.#viewOf(inic).physical[0]?.pc
+    if (pc === undefined || this.#stop?.thread !== inic.thread) return 0
+    return this.#firmwareOf(inic)!.program.entering(pc) - this.#entering
   }
 
   #goToEvent(event: PastEvent): void {
@@ -520,14 +545,15 @@ export class DebugSession extends EventEmitter<DebugEvents> implements SessionAp
     const firmware = this.#firmwareOf(inic)
     if (firmware === null) throw new DebugError('no-thread', `${inic.name} is off: it runs no firmware`)
     const past = this.#past
+    const entering = this.#stop?.thread === inic.thread ? this.#entering : 0
     if (past === null) {
       const live = inic as LiveInic
       const memory = live.memory((address, bytes) => this.#live!.store(live, address, bytes))
-      return new View(firmware, memory, liveFrames(live))
+      return new View(firmware, memory, liveFrames(live), entering)
     }
     const sandbox = this.#history.sandbox(inic, past.slice)!
     if (past.inic === inic && past.step !== undefined) sandbox.within(past.slice, past.step)
     else sandbox.between(past.slice)
-    return new View(firmware, memoryAccess(sandbox.memory), sandbox.frames())
+    return new View(firmware, memoryAccess(sandbox.memory), sandbox.frames(), entering)
   }
 }

@@ -18,8 +18,14 @@ export class View {
   readonly #firmware: LoadedFirmware
   #stack: readonly StackFrame[] | undefined
 
-  /** @param memory can be written in the present alone */
-  constructor(firmware: LoadedFirmware, memory: MemoryAccess, frames: readonly DebugFrame[]) {
+  readonly #entering: number
+
+  /**
+   * @param memory can be written in the present alone
+   * @param entering innermost functions that begin with the next instruction and are not shown
+   */
+  constructor(firmware: LoadedFirmware, memory: MemoryAccess, frames: readonly DebugFrame[], entering: number) {
+    this.#entering = entering
     this.#firmware = firmware
     this.memory = memory
     this.physical = frames
@@ -103,7 +109,7 @@ export class View {
     const { program } = this.#firmware
     const stack: StackFrame[] = []
     for (const [physical, { pc, functionName, functionIndex }] of this.physical.entries()) {
-      const frames = program.frames(pc, { caller: physical > 0 })
+      const frames = program.frames(pc, { caller: physical > 0 }).slice(physical > 0 ? 0 : this.#entering)
       for (const { name, source, inline } of frames)
         stack.push({ index: stack.length, functionName: name, source, pc, inlined: inline, physical })
       if (frames.length > 0) continue
@@ -126,7 +132,7 @@ export class View {
     const { pc, physical } = this.#frame(index)
     const innermost = this.stack.find((frame) => frame.physical === physical)!
     return {
-      scope: { pc, caller: physical > 0, inline: index - innermost.index },
+      scope: { pc, caller: physical > 0, inline: index - innermost.index + (physical > 0 ? 0 : this.#entering) },
       context: { memory, frame: { locals: () => this.physical[physical]!.locals } },
     }
   }

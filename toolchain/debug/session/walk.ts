@@ -15,9 +15,11 @@ interface Site {
   readonly next: number
   /** Source functions that stand here, inlined ones included. */
   readonly frames: number
+  /** How many of them begin with this very instruction: a step that comes here stops before their calls. */
+  readonly entering: number
   readonly isLineStart: boolean
-  /** Equal for instructions of one line in one source function; undefined without source. */
-  readonly line: string | undefined
+  /** Equal for instructions of one line in one source function, by the number of innermost functions left out; undefined without source. */
+  readonly lines: readonly (string | undefined)[]
 }
 
 /** Sites of a program, made when first met. */
@@ -42,15 +44,18 @@ export class Sites {
     const program = this.#program
     const instruction = program.instructionAt(pc)
     const frames = program.frames(pc)
-    const source = frames[0]?.source
+    const entering = program.entering(pc)
     return {
       functionIndex: program.functionAt(pc)?.index ?? -1,
       isCall: instruction?.kind === 'call' || instruction?.kind === 'call_indirect',
       ends: instruction?.kind === 'return' || instruction?.kind === 'end of function',
       next: pc + (instruction?.bytes ?? 0),
       frames: frames.length,
-      isLineStart: source !== undefined && program.isLineStart(pc),
-      line: source && `${frames[0]!.name}\0${source.file}\0${source.line}`,
+      entering,
+      isLineStart: entering > 0 || (frames[0]?.source !== undefined && program.isLineStart(pc)),
+      lines: frames
+        .slice(0, entering + 1)
+        .map(({ name, source }) => source && `${name}\0${source.file}\0${source.line}`),
     }
   }
 }
@@ -62,7 +67,7 @@ export class Walk {
   /** Of each instruction, in the order of execution. */
   readonly pcs: Uint32Array
   readonly #sites: Sites
-  /** Wasm frames at each instruction, and source functions in them. */
+  /** Wasm frames at each instruction, and source functions in them but for those that are about to be entered. */
   readonly #physical: Uint16Array
   readonly #logical: Uint16Array
 
@@ -74,15 +79,15 @@ export class Walk {
     this.#measure()
   }
 
-  /** Where a step from instruction `from` ends; `from` may be the slice's length, its end. */
-  step(from: number, kind: StepKind): Walked {
+  /** Where a step from instruction `from` ends. `entered`: of the functions that begin there, how many were stepped into. */
+  step(from: number, kind: StepKind, entered = 0): Walked {
     const { pcs } = this
     const found = (test: (at: number) => boolean): Walked => {
       for (let at = from + 1; at < pcs.length; at++) if (test(at)) return at
       return 'after'
     }
-    const depth = this.#logical[from]
-    const { line } = this.#sites.at(pcs[from])
+    const depth = this.#logical[from] + entered
+    const line = this.#line(from, entered)
     switch (kind) {
       case 'instruction':
         return from + 1 < pcs.length ? from + 1 : 'after'
@@ -91,19 +96,17 @@ export class Walk {
       case 'out':
         return found((at) => this.#logical[at] < depth)
       case 'in':
-        return found(
-          (at) => this.#beginsLine(at) && (this.#logical[at] !== depth || this.#sites.at(pcs[at]).line !== line),
-        )
+        return found((at) => this.#beginsLine(at) && (this.#logical[at] !== depth || this.#line(at) !== line))
       case 'over':
         return found(
           (at) =>
             this.#logical[at] < depth ||
-            (this.#logical[at] === depth && this.#beginsLine(at) && this.#sites.at(pcs[at]).line !== line),
+            (this.#logical[at] === depth && this.#beginsLine(at) && this.#line(at) !== line),
         )
     }
   }
 
-  /** The same, backwards. */
+  /** The same, backwards; `from` may be the slice's length, its end. */
   stepBack(from: number, kind: StepKind): Walked {
     const found = (test: (at: number) => boolean): Walked => {
       for (let at = from - 1; at >= 0; at--) if (test(at)) return at
@@ -132,11 +135,10 @@ export class Walk {
 
   /** First instruction of the stretch of one line that lies before `from`, no deeper than `depth`. */
   #lineBefore(from: number, depth: number): Walked {
-    const { pcs } = this
     let at = from - 1
-    while (at >= 0 && (this.#logical[at] > depth || this.#sites.at(pcs[at]).line === undefined)) at--
+    while (at >= 0 && (this.#logical[at] > depth || this.#line(at) === undefined)) at--
     if (at < 0) return 'before'
-    const { line } = this.#sites.at(pcs[at])
+    const line = this.#line(at)
     const level = this.#logical[at]
     // Calls that the line makes belong to it.
     let first = at
@@ -145,10 +147,15 @@ export class Walk {
         if (depth === Number.POSITIVE_INFINITY) break
         continue
       }
-      if (this.#logical[before] < level || this.#sites.at(pcs[before]).line !== line) break
+      if (this.#logical[before] < level || this.#line(before) !== line) break
       first = before
     }
     return first
+  }
+
+  #line(at: number, entered = 0): string | undefined {
+    const { lines, entering } = this.#sites.at(this.pcs[at])
+    return lines[entering - entered]
   }
 
   #beginsLine(at: number): boolean {
@@ -173,7 +180,7 @@ export class Walk {
         }
       }
       this.#physical[at] = returns.length + 1
-      this.#logical[at] = above + site.frames
+      this.#logical[at] = above + site.frames - site.entering
       before = site
     }
   }
