@@ -57,6 +57,8 @@ export class DebugSession extends EventEmitter<DebugEvents> implements SessionAp
   #waiting: Waiting[] = []
   /** Innermost functions of the stop's INIC that are not entered yet. */
   #entering = 0
+  /** The same of the present, while the past is looked at. */
+  #liveEntering = 0
   /** Views of the moment that is looked at, by thread. */
   readonly #views = new Map<number, View>()
 
@@ -294,6 +296,7 @@ export class DebugSession extends EventEmitter<DebugEvents> implements SessionAp
     this.#views.clear()
     const { text = reason, breakpoints = [], entering = 0, ...rest } = details
     this.#entering = entering
+    if (this.#past === null) this.#liveEntering = entering
     const stop: Stop = { ...rest, text, breakpoints, reason, thread: inic.thread, position: this.position }
     this.#stop = stop
     for (const id of breakpoints) {
@@ -491,7 +494,7 @@ export class DebugSession extends EventEmitter<DebugEvents> implements SessionAp
     const present = this.#present()
     if (this.#live === null) return this.#goToMoment(present, 'history', 'the end of the recording')
     this.#past = null
-    this.halt('live', present.inic, { text: 'the present' })
+    this.halt('live', present.inic, { text: 'the present', entering: this.#liveEntering })
   }
 
   #armed(): readonly Inic[] {
