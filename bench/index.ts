@@ -9,6 +9,7 @@ import { packageRoot } from '../toolchain/package-root.ts'
 import type { FarmFirmware } from '../toolchain/soak/virtual-farm.ts'
 import { type BlackoutFigures, measureBlackout } from './blackout.ts'
 import type { ChildResult, ChildTask } from './child.ts'
+import { measureDebugger } from './debug.ts'
 import { BURST, measureForwards } from './forwards.ts'
 import { idleConnections } from './idle.ts'
 import { makePair } from './pair.ts'
@@ -28,6 +29,8 @@ interface Size {
   readonly idle: number
   readonly migrations: number
   readonly forwards: number
+  readonly debugRounds: number
+  readonly slices: number
 }
 
 const FULL: Size = {
@@ -38,6 +41,8 @@ const FULL: Size = {
   idle: 10_000,
   migrations: 10_000,
   forwards: 100_000,
+  debugRounds: 20_000,
+  slices: 1_000_000,
 }
 const QUICK: Size = {
   runs: 1,
@@ -47,6 +52,8 @@ const QUICK: Size = {
   idle: 2_000,
   migrations: 1_000,
   forwards: 10_000,
+  debugRounds: 4000,
+  slices: 100_000,
 }
 
 type Measure = (size: Size) => Promise<BenchFigure[]>
@@ -241,6 +248,35 @@ const measureForwarding: Measure = async (size) => {
   ]
 }
 
+/** Bars of a debug session. */
+const LEAST_RATE = 1 / 3
+const LONGEST_CONDITION_US = 5
+const LONGEST_STEP_BACK_SECONDS = 1
+
+const measureDebugging: Measure = async (size) => {
+  const { runs, debugRounds: rounds, slices } = size
+  const figures = await measureDebugger({ firmware: farmFirmware(), rounds, runs, slices })
+  const figure = (name: string, value: number, unit: string): BenchFigure => ({ case: 'debug', name, value, unit })
+  return [
+    {
+      ...figure('rate with a session and no breakpoint, of that without', figures.attachedRate, 'times'),
+      ...{ bar: 'at least a third', reached: figures.attachedRate >= LEAST_RATE },
+    },
+    figure('rate with a breakpoint that is not met, of that without', figures.armedRate, 'times'),
+    {
+      ...figure('a condition on a hot line', figures.conditionUs, 'µs'),
+      ...{ bar: `at most ${LONGEST_CONDITION_US} µs`, reached: figures.conditionUs <= LONGEST_CONDITION_US },
+    },
+    {
+      ...figure(`a step back from slice ${figures.slices.toLocaleString('en')}`, figures.stepBackSeconds, 's'),
+      ...{
+        bar: `at most ${LONGEST_STEP_BACK_SECONDS} s`,
+        reached: figures.stepBackSeconds <= LONGEST_STEP_BACK_SECONDS,
+      },
+    },
+  ]
+}
+
 const MEASURES: Readonly<Record<string, { summary: string; measure: Measure }>> = {
   connections: { summary: 'connections a second: 100 bytes, 300 back, orderly close', measure: measureConnections },
   'round-trip': { summary: '64-byte ping-pong over one connection', measure: measureRoundTrip },
@@ -250,6 +286,7 @@ const MEASURES: Readonly<Record<string, { summary: string; measure: Measure }>> 
     summary: 'live migration: how long the client hears nothing, in virtual time',
     measure: measureMigration,
   },
+  debug: { summary: 'what a debug session costs: rate, conditions, going back', measure: measureDebugging },
   forwards: { summary: 'forwarding: fuel by connection and by packet', measure: measureForwarding },
 }
 
