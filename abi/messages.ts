@@ -165,7 +165,7 @@ export const EVENT_UDP_ERROR = 9
  */
 export const EVENT_MIGRATED = 10
 /**
- * As EVENT_ACCEPTED, for an endpoint that comes from another server in mid-conversation: VALUE is what is left of the send credit, i32, below
+ * As EVENT_ACCEPTED, for an endpoint that comes from another server in mid-conversation, handed over or as a new one: VALUE is what is left of the send credit, i32, below
  * 0 if a host has overdrawn it (DATA_FLAG_MIGRATING). VALUE3 = bytes of application state, which RX_STATE records bring before any other; 0 = none.
  */
 export const EVENT_ARRIVED = 11

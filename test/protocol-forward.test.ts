@@ -144,6 +144,17 @@ test('LANs: answers carry the address that the client uses, and the MAC address 
   await lab.close()
 })
 
+test('socket options: a connection that is served elsewhere from its request on has those of the listener there', async (t) => {
+  const lab = await elsewhere()
+  const client = await lab.request()
+  for (const text of ['not ', 'held ', 'back']) {
+    lab.socket(2).write(text)
+    await lab.run(1)
+  }
+  t.is(client.text, 'not held back', 'noDelay, of which the entry INIC knows nothing')
+  await lab.close()
+})
+
 test('ARP: who serves asks with its own address, and answers for no other', async (t) => {
   const lab = await elsewhere()
   const client = await lab.request()

@@ -34,14 +34,18 @@ import { clearBytes } from '../mem/bytes.ts'
 import { chunkAddress, chunkMeta, chunkRelease } from '../mem/chunk.ts'
 import { counters, LOOPBACK_PORT, state } from '../state.ts'
 import { tcpAbandon } from '../tcp/close.ts'
+import { setOptions } from '../tcp/handshake.ts'
 import { deliverUnread } from '../tcp/rcv.ts'
 import {
   F_ACK_NOW,
   F_ATTACH_WANTED,
   F_ATTACHED,
   F_HOST,
+  F_KEEP_ALIVE,
+  F_NO_DELAY,
   F_QUIET,
   Tcb,
+  TIMER_KEEP_ALIVE,
   TIMER_STATE,
   wantHost,
   wantOutput,
@@ -118,7 +122,10 @@ function attach(tcb: Tcb, listener: Listener): bool {
   tcb.cookie = listener.cookie
   const arrived = tcb.migration != 0
   const handedOver = arrived && (migrationOf(tcb).flags & MOVE_HANDED_OVER) != 0
-  if (!connectionEvent(tcb, handedOver ? EVENT_ARRIVED : EVENT_ACCEPTED, 0)) return false
+  const goesOn = handedOver || (arrived && isInConversation(tcb))
+  if (!connectionEvent(tcb, goesOn ? EVENT_ARRIVED : EVENT_ACCEPTED, 0)) return false
+  // One that moved before it had an application has the options of another server's listener.
+  if (arrived && !goesOn) replaceOptions(tcb, listener.options)
   counters().attached++
   trace(TRACE_ATTACH, tcb.queueSet, tcb.handle, tcb.remoteAddress)
   timerStop(tcb, TIMER_STATE)
@@ -142,6 +149,19 @@ function attach(tcb: Tcb, listener: Listener): bool {
   }
   if (!deliverUnread(tcb)) wantHost(tcb)
   return true
+}
+
+/** True if an application has read from the client, or has written to it. The endpoint has just come from another server. */
+function isInConversation(tcb: Tcb): bool {
+  return tcb.rcvEdge - state().receiveCredit != tcb.irs + 1 || tcb.sndEnd != tcb.iss + 1
+}
+
+/** Options of the socket are those of its listener, SOCKET_OPTION_*, and no others. */
+function replaceOptions(tcb: Tcb, bits: u32): void {
+  timerStop(tcb, TIMER_KEEP_ALIVE)
+  tcb.flags &= ~(F_NO_DELAY | F_KEEP_ALIVE)
+  setOptions(tcb, bits)
+  if (tcb.flags & F_KEEP_ALIVE) timerStart(tcb, TIMER_KEEP_ALIVE, tcb.keepAliveIdleMs)
 }
 
 /** Sends an event about a connection with its addresses and credits. False if the host has no room. */
