@@ -130,9 +130,12 @@ export const IPOS_RELEASED = 0x85
 export const IPOS_CANCEL = 0x86
 /** A piece of the state that the application hands over. */
 export const IPOS_APPLICATION = 0x87
-/** From the taking INIC to the entry INIC, where that is not who gave: the endpoint is here now; forward to me. */
+/**
+ * To the entry INIC, where that neither gives nor takes: the endpoint is at MOVED_ADDRESS now; forward there. From the taking INIC, whose
+ * thread port the header has; or, ahead of that, from the giving INIC, with the one by which the entry INIC knows the endpoint.
+ */
 export const IPOS_MOVED = 0x88
-/** Answer to IPOS_MOVED: it is forwarded. Otherwise the answer is IPOS_RELEASE. */
+/** Answer to IPOS_MOVED, to the taking INIC: it is forwarded. Otherwise the answer is IPOS_RELEASE, and none to the giving INIC. */
 export const IPOS_MOVED_HEARD = 0x89
 
 export const COMMIT_RECEIVE_END = 22 // u32, RCV.NXT, FIN not counted
@@ -173,8 +176,8 @@ export const APPLICATION_BYTES = 26 // u16
 export const APPLICATION_DATA = 28
 
 export const MOVED_MOVES = 22 // u32, BLOCK_MOVES of the move that it tells of
-export const MOVED_ADDRESS = 26 // u32, of the server where it is now: the sender
-export const MOVED_THREAD = 30 // u16
+export const MOVED_ADDRESS = 26 // u32, of the server where it is now
+export const MOVED_THREAD = 30 // u16, by which it is known there
 export const MOVED_BYTES = 32
 export const MOVED_HEARD_MOVES = 22 // u32
 export const MOVED_HEARD_BYTES = 26

@@ -206,8 +206,8 @@ const measureMigration: Measure = async (size) => {
     bounded('beyond the normal spacing, mean', mean(ours), MAXIMUM_BLACKOUT_US),
     bounded('beyond the normal spacing, 99th percentile', percentile(ours, 99), MAXIMUM_BLACKOUT_US),
     figure('beyond the normal spacing, longest', percentile(ours, 100)),
-    figure('the same round three servers, mean', mean(beyond(round))),
-    figure('the same round three servers, 99th percentile', percentile(beyond(round), 99)),
+    bounded('the same round three servers, mean', mean(beyond(round)), MAXIMUM_BLACKOUT_US),
+    bounded('the same round three servers, 99th percentile', percentile(beyond(round), 99), MAXIMUM_BLACKOUT_US),
     bounded(
       'control block of a silent connection, giving INIC, longest',
       percentile(idle.giveNs, 100),

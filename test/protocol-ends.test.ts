@@ -244,7 +244,7 @@ test('chains: after 1-2-3 the first forwards straight to the third, and the seco
   await lab.migrate(1, 2)
   await lab.migrate(2, 3)
   const [moved] = lab.hub('moved')
-  t.like(moved, { from: 'server3', destination: '192.0.2.1', newAddress: '192.0.2.3', moves: 2 })
+  t.like(moved, { from: 'server2', destination: '192.0.2.1', newAddress: '192.0.2.3', moves: 2 })
   lab.sent.length = 0
   client.send({ flags: 'PA', payload: 'straight' })
   await lab.run(5)
@@ -291,6 +291,111 @@ for (const path of [
     await lab.close()
   })
 }
+
+test('chains: the entry INIC is told by who gives, and its answer is there when the bytes are', async (t) => {
+  const wire = { delayNs: 100_000 }
+  const lab = await Lab.open({ servers: 3, hub: wire })
+  await lab.request()
+  await lab.migrate(1, 2)
+  lab.sent.length = 0
+  await lab.migrate(2, 3)
+  const [connect] = lab.hub('connect')
+  const [moved] = lab.hub('moved', 2)
+  t.is(moved?.newThread, connect?.thread)
+  t.like(lab.hub('movedHeard')[0], { destination: '192.0.2.3', moves: 2, thread: connect?.thread })
+  t.true(lab.hub('movedHeard')[0]!.ms - lab.hub('commit')[0]!.ms < 0.21)
+  await lab.close()
+})
+
+/** A connection on its way from server 2 to server 3, which has answered and hears nothing more of it; server 1 forwards there. */
+async function committedInVain(): Promise<{ lab: Lab; client: Connection }> {
+  const lab = await Lab.open({ servers: 3, boot: { leaseMs: 60_000 } })
+  const client = await lab.request()
+  await lab.migrate(1, 2)
+  lab.fate = losing({ commit: 1e6, application: 1e6 })
+  lab.sent.length = 0
+  lab
+    .socket(2)
+    .migrate('server3', { some: 'state' })
+    .catch(() => {})
+  await lab.run(5)
+  client.drain()
+  return { lab, client }
+}
+
+for (const fragments of [false, true]) {
+  const how = fragments ? 'in fragments' : 'whole'
+  test(`chains: what the client sends before the third server has the endpoint waits there, ${how}`, async (t) => {
+    const { lab, client } = await committedInVain()
+    const segment = client.bytesOf({ flags: 'PA', payload: 'on ahead' })
+    if (fragments) {
+      lab.station.sendIp({ protocol: 6, identification: 5, offset: 24, payload: segment.subarray(24) })
+      lab.station.sendIp({ protocol: 6, identification: 5, moreFragments: true, payload: segment.subarray(0, 24) })
+    } else lab.station.sendIp({ protocol: 6, payload: segment })
+    await lab.run(1000)
+    t.deepEqual(
+      lab
+        .hub('data')
+        .map(({ destination }) => destination)
+        .slice(0, 1),
+      ['192.0.2.3'],
+    )
+    t.deepEqual(client.drain(), [])
+    lab.fate = () => null
+    await lab.run(1000)
+    t.is(lab.read(3), 'on ahead')
+    await lab.close()
+  })
+}
+
+test('chains: a third server that forgets what was never committed says so, and the client is reset, once', async (t) => {
+  const { lab, client } = await committedInVain()
+  await lab.run(12_000)
+  t.deepEqual(
+    client.drain().map(({ tcp, packet }) => [tcp.flags, packet.sourceMac]),
+    [['RA', lanMac(1)]],
+  )
+  lab.fate = () => null
+  await lab.run(5000)
+  t.deepEqual(client.drain(), [])
+  t.is(lab.toClient(3).length, 0)
+  for (const n of [1, 2, 3]) t.is(lab.state(n, 'tcbUsed') + lab.state(n, 'migrationUsed'), 0, `server ${n}`)
+  t.deepEqual(rows(lab), [0, 0, 0])
+  await lab.close()
+})
+
+test('chains: where both the others are lost between the word and the commit, the client is reset', async (t) => {
+  const { lab, client } = await committedInVain()
+  lab.server(2).board.powerOff()
+  lab.server(3).board.powerOff()
+  lab.kit.powerOnServer(lab.server(3))
+  await lab.run(500)
+  t.deepEqual(
+    client.drain().map(({ tcp }) => tcp.flags),
+    ['RA'],
+  )
+  t.is(lab.state(1, 'forwardUsed'), 0)
+  await lab.close()
+})
+
+test('chains: a late word of who gave means nothing to a newer connection of the same ports', async (t) => {
+  const lab = await Lab.open({ servers: 3 })
+  const before = await lab.request()
+  await lab.migrate(1, 2)
+  await lab.migrate(2, 3)
+  const [moved] = lab.hub('moved', 2)
+  before.send({ flags: 'R' })
+  await lab.run(100)
+  lab.station.connections.splice(0)
+  const client = await lab.request('new', { port: before.port, iss: before.sndNxt + 100_000 })
+  await lab.migrate(1, 2)
+  lab.fromHub(2, 1, 'moved', moved!)
+  await lab.run(5)
+  client.send({ flags: 'PA', payload: 'still here' })
+  await lab.run(20)
+  t.is(lab.read(2), 'still here')
+  await lab.close()
+})
 
 test('chains: a third server is silent until the entry INIC has said that it forwards there', async (t) => {
   const lab = await Lab.open({ servers: 3 })

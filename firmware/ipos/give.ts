@@ -59,7 +59,7 @@ import {
   threadRemove,
 } from './migration.ts'
 import { placementChoose } from './placement.ts'
-import { endpointLost } from './release.ts'
+import { endpointLost, movingSend } from './release.ts'
 import { SELF, SERVER_UP, serverAt, serverOfAddress } from './server.ts'
 import { arrivalTimer } from './take.ts'
 import { threadChoose } from './thread.ts'
@@ -226,6 +226,8 @@ export function giveAcknowledged(tcb: Tcb, m: Migration): void {
   if (m.phase != PHASE_OFFERED) return
   m.tries = 1
   enter(tcb, m, PHASE_COMMITTED)
+  // A third server speaks once the entry INIC forwards to it: that is on its way there while the bytes are.
+  if ((tcb.flags & F_GUEST) != 0 && m.peer != m.entry) movingSend(tcb, m)
   roundsStart(m, firstUnread(tcb), tcb.sndUna, m.stateAt)
   m.flags |= <u16>MOVE_SENDING
   wantOutput(tcb)

@@ -28,10 +28,12 @@ import {
   IPOS_STATE,
   IPOS_TCP,
   IPOS_UDP,
+  MOVED_ADDRESS,
   MOVED_BYTES,
   MOVED_HEARD_BYTES,
   MOVED_HEARD_MOVES,
   MOVED_MOVES,
+  MOVED_THREAD,
   REFUSE_BYTES,
   REFUSE_REASON,
   RELEASE_ENDED,
@@ -83,6 +85,7 @@ import { flowError, flowInput } from './flow.ts'
 import { FORWARD_MOVED, FORWARD_TAG, FORWARDING, forwardAt } from './forward.ts'
 import { iposBegin, iposCommit, namesIn, naming } from './frame.ts'
 import { giveAcknowledged, giveComplete, giveProgress, giveRefused, giveReleased } from './give.ts'
+import { hold } from './held.ts'
 import { forwardReset } from './loss.ts'
 import {
   CONNECTED,
@@ -96,7 +99,8 @@ import {
 } from './migration.ts'
 import { relay } from './relay.ts'
 import { forwardEvict, isReleasing, releaseHear, releaseReason, releaseSend } from './release.ts'
-import { peerOfMac, portOfServer, SELF, serverAt } from './server.ts'
+import { ask } from './serve.ts'
+import { peerOfMac, portOfServer, SELF, SERVER_KNOWN, serverAt, serverOfAddress } from './server.ts'
 import { stateInput } from './state.ts'
 import {
   committedWhole,
@@ -259,6 +263,11 @@ function dataInput(from: u32, header: u32, size: u32): bool {
       takeProgress(tcb, m)
       return true
     }
+    if (comesEarly(from, tcb)) {
+      if (!belongs(tcb, packet)) return false
+      hold(tcb, packet)
+      return true
+    }
   }
   // Of a transfer, and late.
   if (ipv4Protocol(packet) == IPV4_PROTOCOL_TCP && ipv4Source(packet) != iposSource(header)) return true
@@ -269,6 +278,11 @@ function dataInput(from: u32, header: u32, size: u32): bool {
   if (fragment) reassemblyInput(st.hubPort, packet)
   else ipv4Deliver(st.hubPort, packet, false)
   return true
+}
+
+/** True if `from` forwards to us already while what makes the endpoint ours is still coming from another INIC. */
+function comesEarly(from: u32, tcb: Tcb): bool {
+  return migrationOf(tcb).phase == PHASE_PREPARED && <u32>migrationOf(tcb).entry == from
 }
 
 /** True if what `from` sends of the endpoint belongs to its transfer. */
@@ -333,7 +347,11 @@ function releaseInput(from: u32, header: u32, size: u32): bool {
   if (entry & FORWARD_TAG) {
     const index = entry & ~FORWARD_TAG
     const row = forwardAt(index)
-    if (<u32>row.peer != from || row.thread != <u16>iposThread(header)) return true
+    if (<u32>row.peer != from || row.thread != <u16>iposThread(header)) {
+      // Lost on its way from there to where we were told that it goes: is it there?
+      if (row.kind == FORWARDING && bytes == 0 && !ended) ask(row)
+      return true
+    }
     if (row.kind != FORWARDING) {
       // It went on from here: what we had to say of it is said by where it went.
       if (row.kind == FORWARD_MOVED) forwardEvict(index)
@@ -375,28 +393,37 @@ function releasedInput(from: u32, header: u32): void {
 }
 
 /**
- * IPOS_MOVED: an endpoint that we have forwarded is at `from` now. Which of two servers is its owner is decided here, by whose word comes
+ * IPOS_MOVED: an endpoint that we have forwarded is elsewhere now. Which of two servers is its owner is decided here, by whose word comes
  * first: once we forward there the loss of the one before means nothing; once we have reset the client nobody else is to speak.
  */
 function movedInput(from: u32, header: u32): void {
   const moves = iposLoad32(header, MOVED_MOVES)
+  const to = serverOfAddress(iposLoad32(header, MOVED_ADDRESS))
   finishIfPassed(entryOf(header), moves)
   const entry = entryOf(header)
   const row = forwardAt(entry & FORWARD_TAG ? entry & ~FORWARD_TAG : 0)
-  if ((entry & FORWARD_TAG) == 0 || row.kind != FORWARDING) {
+  const forwards = (entry & FORWARD_TAG) != 0 && row.kind == FORWARDING
+  const newer = forwards && <i32>(moves - row.moves) > 0
+  if (to != <i32>from) {
+    // The word of who gives counts while we know the endpoint there, under that very name; a late one is of no use.
+    const counts = newer && <u32>row.peer == from && row.thread == <u16>iposThread(header)
+    if (!counts || to <= <i32>SELF || (serverAt(to).status & SERVER_KNOWN) == 0) return
+  } else if (!forwards) {
     releaseSend(from, namesIn(header), RELEASE_UNKNOWN, 0, 0)
     return
   }
-  if (<i32>(moves - row.moves) > 0) {
-    row.peer = <u8>from
-    row.thread = <u16>iposThread(header)
+  if (newer) {
+    row.peer = <u8>to
+    row.thread = <u16>iposLoad16(header, MOVED_THREAD)
     row.moves = moves
-    row.incarnation = serverAt(from).incarnation
+    row.incarnation = serverAt(to).incarnation
   }
-  const answer = iposBegin(IPOS_MOVED_HEARD, from, namesIn(header))
+  const n = namesIn(header)
+  n.thread = <u16>iposLoad16(header, MOVED_THREAD)
+  const answer = iposBegin(IPOS_MOVED_HEARD, to, n)
   if (!answer) return
   iposStore32(answer, MOVED_HEARD_MOVES, moves)
-  iposCommit(answer, from, MOVED_HEARD_BYTES)
+  iposCommit(answer, to, MOVED_HEARD_BYTES)
 }
 
 function movedHeardInput(from: u32, header: u32): void {
@@ -417,6 +444,12 @@ export function forwardedInput(index: u32, packet: u32): void {
 export function forwardedUnknown(packet: u32, reason: u32): void {
   const st = state()
   const segment = packet + ipv4HeaderBytes(packet)
+  // One that came in fragments.
+  const tcb = threadFind(CONNECTED, ipv4Source(packet), tcpSourcePort(segment), st.dataThread)
+  if (tcb != null && (tcb.flags & F_FROZEN) != 0 && comesEarly(st.dataFrom, tcb) && belongs(tcb, packet)) {
+    hold(tcb, packet)
+    return
+  }
   const n = naming(
     ipv4Source(packet),
     tcpSourcePort(segment),

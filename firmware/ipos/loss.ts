@@ -28,7 +28,7 @@ import {
 } from './migration.ts'
 import { forwardEvict } from './release.ts'
 import { SERVER_KNOWN, SERVER_LEASED, serverAt } from './server.ts'
-import { arrivalLost, takeForget } from './take.ts'
+import { arrivalLost, preparedLost, takeForget } from './take.ts'
 
 /**
  * What is lost with a peer. Tables are gone through a piece a poll, and each row is judged as things stand when its turn comes: by the
@@ -103,7 +103,7 @@ function endpoint(tcb: Tcb): bool {
   }
   // Whether one that is all here is ours is the entry INIC's word.
   if (m.phase == PHASE_ARRIVED || lives(m.peer, m.peerIncarnation)) return false
-  if (m.phase == PHASE_PREPARED) takeForget(tcb)
+  if (m.phase == PHASE_PREPARED) preparedLost(tcb, m)
   else if (m.phase == PHASE_ARRIVING) {
     arrivalLost(tcb)
     return true

@@ -118,6 +118,8 @@ export const MOVE_STATE_OWED: u32 = 64
 export const MOVE_GAP: u32 = 128
 /** Taking: the entry INIC is to be told where the endpoint is now, and has not heard yet. */
 export const MOVE_UNHEARD: u32 = 256
+/** Taking, until it is committed: the entry INIC has said already that it forwards to us. */
+export const MOVE_HEARD: u32 = 1024
 
 /** First wait for an answer, milliseconds; it doubles. */
 const REPEAT_MS: u32 = 3

@@ -18,7 +18,7 @@ import {
 import { netInterface } from '../net/interface.ts'
 import { counters, state } from '../state.ts'
 import { sendReset } from '../tcp/output.ts'
-import { tableInsertForward, tableRemoveForward } from '../tcp/table.ts'
+import { tableFind, tableInsertForward, tableRemoveForward } from '../tcp/table.ts'
 import { F_FROZEN, F_GUEST, Tcb } from '../tcp/tcb.ts'
 import { iposStore16, iposStore32 } from '../wire/ipos.ts'
 import { ipv4TotalBytes } from '../wire/ipv4.ts'
@@ -71,6 +71,18 @@ export function releaseStart(
   forwardList(row, LIST_REPEAT)
 }
 
+/** A prepared endpoint, which is in no table, goes without having been ours: its entry INIC is told, in case it forwards to us. */
+export function releasePrepared(tcb: Tcb, m: Migration): void {
+  const local = tcb.localAddress
+  const remote = tcb.remoteAddress
+  const localPort: u32 = tcb.localPort
+  const remotePort: u32 = tcb.remotePort
+  // Where an older word about the connection stands, once has to do.
+  if (tableFind(local, remote, localPort, remotePort) == 0)
+    releaseStart(local, remote, localPort, remotePort, m.entry, m.thread, RELEASE_UNKNOWN)
+  else releaseSend(m.entry, naming(remote, remotePort, local, localPort, m.thread, IPOS_TCP), RELEASE_UNKNOWN, 0, 0)
+}
+
 /** Sends IPOS_RELEASE once. @param packet an IP packet that is handed back, 0 = none @param floor RELEASE_FLOOR */
 export function releaseSend(row: u32, n: Naming, reason: u32, packet: u32, floor: u32): void {
   const header = iposBegin(IPOS_RELEASE, row, n)
@@ -115,12 +127,22 @@ export function releaseRepeat(index: u32): void {
 
 /** Tells the entry INIC that a guest is here now. */
 export function movedSend(tcb: Tcb, m: Migration): void {
+  moved(tcb, m, m.moves, SELF, m.thread)
+}
+
+/** Tells the entry INIC that a guest goes to our peer, which has it from now on. */
+export function movingSend(tcb: Tcb, m: Migration): void {
+  moved(tcb, m, m.moves + 1, m.peer, m.offered)
+}
+
+/** IPOS_MOVED. @param row of the server where it is @param thread by which it is known there */
+function moved(tcb: Tcb, m: Migration, moves: u32, row: u32, thread: u32): void {
   const n = naming(tcb.remoteAddress, tcb.remotePort, tcb.localAddress, tcb.localPort, m.thread, IPOS_TCP)
   const header = iposBegin(IPOS_MOVED, m.entry, n)
   if (!header) return
-  iposStore32(header, MOVED_MOVES, m.moves)
-  iposStore32(header, MOVED_ADDRESS, serverAt(SELF).address)
-  iposStore16(header, MOVED_THREAD, m.thread)
+  iposStore32(header, MOVED_MOVES, moves)
+  iposStore32(header, MOVED_ADDRESS, serverAt(row).address)
+  iposStore16(header, MOVED_THREAD, thread)
   iposCommit(header, m.entry, MOVED_BYTES)
 }
 

@@ -40,7 +40,7 @@ function rested(index: u32): void {
   const row = forwardAt(index)
   const used = state().nowMs - row.usedMs < REST_MS
   if (row.kind == FORWARDING) {
-    // Nothing was heard of the client: is there still anybody to forward to? If not, the answer is a release.
+    // Nothing was heard of the client: is there still anybody to forward to?
     if (!used) ask(row)
   } else if (!used) {
     tableRemoveForward(index)
@@ -50,7 +50,8 @@ function rested(index: u32): void {
   forwardList(row, LIST_REST)
 }
 
-function ask(row: Forward): void {
+/** Asks where a row sends on to whether the endpoint is there. If not, the answer is a release. */
+export function ask(row: Forward): void {
   const header = iposBegin(IPOS_COMMIT, row.peer, namesOfRow(row))
   if (!header) return
   memory.fill(header + COMMIT_RECEIVE_END, 0, COMMIT_BYTES - COMMIT_RECEIVE_END)

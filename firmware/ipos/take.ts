@@ -86,6 +86,7 @@ import {
   MOVE_FIN_RECEIVED,
   MOVE_GAP,
   MOVE_HANDED_OVER,
+  MOVE_HEARD,
   MOVE_UNHEARD,
   migrationOf,
   migrationTake,
@@ -98,7 +99,7 @@ import {
   threadInsert,
 } from './migration.ts'
 import { pastKnows } from './past.ts'
-import { endpointLost, forwardEvict, movedSend } from './release.ts'
+import { endpointLost, forwardEvict, movedSend, releasePrepared } from './release.ts'
 import { portOfServer, SELF, SERVER_LEASED, serverAt, serverOfAddress } from './server.ts'
 import { isDraining } from './state.ts'
 import { outOfOrderBytes } from './transfer.ts'
@@ -236,7 +237,7 @@ export function takeCommitted(tcb: Tcb, m: Migration): void {
   tableInsertTcb(tcb)
   enter(tcb, m, PHASE_ARRIVING, ARRIVING_MS)
   m.endMs = m.dueMs
-  if ((tcb.flags & F_GUEST) == 0 || m.peer == m.entry) return
+  if (!isThird(tcb, m) || (m.flags & MOVE_HEARD) != 0) return
   // Chains collapse: the entry INIC forwards straight to us, once it has heard.
   m.flags |= <u16>MOVE_UNHEARD
   m.tries = 0
@@ -249,8 +250,15 @@ function tell(tcb: Tcb, m: Migration): void {
   repeatIn(tcb, m)
 }
 
+/** True if the entry INIC is neither this one nor the one that the endpoint comes from. */
+function isThird(tcb: Tcb, m: Migration): bool {
+  return (tcb.flags & F_GUEST) != 0 && m.peer != m.entry
+}
+
 /** IPOS_MOVED_HEARD: the entry INIC forwards to us, and nobody else is its word for the owner. */
 export function takeHeard(tcb: Tcb, m: Migration): void {
+  // It had the word of who gives, which has given: what makes it ours is on its way.
+  if (m.phase == PHASE_PREPARED) m.flags |= <u16>MOVE_HEARD
   if ((m.flags & MOVE_UNHEARD) == 0) return
   m.flags &= <u16>~MOVE_UNHEARD
   if (m.phase == PHASE_ARRIVED) settle(tcb, m)
@@ -337,7 +345,7 @@ function settle(tcb: Tcb, m: Migration): void {
 
 /** The timer of an endpoint that was prepared, or is arriving. */
 export function arrivalTimer(tcb: Tcb, m: Migration): void {
-  if (m.phase == PHASE_PREPARED) takeForget(tcb)
+  if (m.phase == PHASE_PREPARED) preparedLost(tcb, m)
   else if (m.phase == PHASE_ARRIVING && msReached(state().nowMs, m.endMs)) arrivalLost(tcb)
   else if (m.flags & MOVE_UNHEARD) tell(tcb, m)
   else timerArm(tcb, m.endMs)
@@ -347,6 +355,13 @@ export function arrivalTimer(tcb: Tcb, m: Migration): void {
 export function takeForget(tcb: Tcb): void {
   tcb.flags &= ~(F_FROZEN | F_GUEST)
   tcbRelease(tcb)
+}
+
+/** The first packet for a prepared endpoint will never come. */
+export function preparedLost(tcb: Tcb, m: Migration): void {
+  // Who was to give it may have told the entry INIC that it is here.
+  if (isThird(tcb, m)) releasePrepared(tcb, m)
+  takeForget(tcb)
 }
 
 /** The rest of an endpoint that is ours will never come. */
