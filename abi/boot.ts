@@ -33,6 +33,7 @@ export const BOOT_LOCAL_LIMIT = 140 // local-first: per mille of load up to whic
 export const BOOT_LOAD_LIMIT = 144 // per mille of load from which on a server gets nothing new while another is below, + 1
 export const BOOT_STATE_INTERVAL_MS = 148 // between two state messages; a quarter of the lease at most
 export const BOOT_LEASE_MS = 152 // a forwarded endpoint stops after so long without word from its entry INIC; the same in all servers of a farm
+export const DEFAULT_LEASE_MS = 2000 // if the field is 0
 export const BOOT_FORWARD_ENTRIES = 156 // rows of the Forward table
 
 export const PLACEMENT_DEFAULT = 0

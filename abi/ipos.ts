@@ -195,7 +195,8 @@ export const STATE_BANDWIDTH_AVAILABLE = 44 // u32, kbit/s
 export const STATE_BANDWIDTH_TOTAL = 48 // u32, kbit/s, 0 = not known
 export const STATE_HEARD_COUNT = 52 // u16
 export const STATE_SERVICE_COUNT = 54 // u16
-export const STATE_HEARD = 56
+export const STATE_LEASE = 56 // u32, milliseconds, BOOT_LEASE_MS; who has another one than the receiver is not believed
+export const STATE_HEARD = 60
 export const STATE_FLAG_DRAINING = 1 // takes nothing new
 
 /**

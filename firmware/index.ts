@@ -23,6 +23,7 @@ import {
   BOOT_WEIGHT_CPU,
   BOOT_WEIGHT_MEMORY,
   CONGESTION_CUBIC,
+  DEFAULT_LEASE_MS,
   PLACEMENT_LEAST_LOADED,
 } from '../abi/boot.ts'
 import {
@@ -162,7 +163,7 @@ function settings(): void {
   st.weightConnections = weight(BOOT_WEIGHT_CONNECTIONS)
   st.localLimit = boot(BOOT_LOCAL_LIMIT, 801) - 1
   st.loadLimit = boot(BOOT_LOAD_LIMIT, 951) - 1
-  st.leaseMs = max<u32>(min<u32>(boot(BOOT_LEASE_MS, 2000), LONGEST_LEASE_MS), SHORTEST_LEASE_MS)
+  st.leaseMs = max<u32>(min<u32>(boot(BOOT_LEASE_MS, DEFAULT_LEASE_MS), LONGEST_LEASE_MS), SHORTEST_LEASE_MS)
   // A lease outlives the loss of some messages.
   st.stateIntervalMs = min<u32>(boot(BOOT_STATE_INTERVAL_MS, 250), st.leaseMs / 4)
 }

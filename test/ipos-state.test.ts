@@ -83,7 +83,7 @@ test('the first message leaves at once, bit for bit', async (t) => {
     ...['c0000201', '0000', 'ffffffff', '0000', '80', '00', checksum],
     ...[incarnation.toString('hex'), '00000001', '0000', '0000'], // sequence number, flags, CPU
     ...['00000000', '000003e8', '00000000', '00000000', '00000000', '00000000'], // connections, memory, bandwidth
-    ...['0000', '0000'], // nobody heard of, no services
+    ...['0000', '0000', '000007d0'], // nobody heard of, no services; the lease
   ]
   t.is(frame.toString('hex'), expected.join(''))
   t.deepEqual(parse(frame).problems, [])
@@ -367,6 +367,28 @@ for (const [name, { fields = {}, cut = 0 }] of Object.entries(MALFORMED)) {
     t.is(card.counter('iposRefused'), refused + 1)
   })
 }
+
+test('a peer with another lease is as one that is not there, and the console says so once', async (t) => {
+  const card = await FarmCard.settled({}, { services: [HTTP] })
+  const console = () => card.console()
+  const before = console()
+  const peer = card.peer(1)
+  peer.incarnation = 0x5555
+  for (let n = 0; n < 3; n++) peer.say({ services: [HTTP], lease: LEASE_MS + 1 })
+  t.is(card.status(1), 0)
+  t.is(card.call('service', 1, 80, IPOS_TCP), 0)
+  card.advance(INTERVAL_MS)
+  t.deepEqual(
+    card.last?.heard.map(({ address }) => address),
+    ['192.0.2.103'],
+    'it is not said to be heard',
+  )
+  const line = 'ipOS: 192.0.2.102 has a lease of 2001 ms, this server one of 2000 ms: they do not work together\n'
+  t.is(console().slice(before.length), line)
+  peer.incarnation++
+  peer.say({ services: [HTTP] })
+  t.is(card.status(1), KNOWN | UP | LEASED, 'on again with the same one, it is')
+})
 
 test('bytes behind a message do not matter', async (t) => {
   const card = await FarmCard.settled()

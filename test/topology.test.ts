@@ -439,6 +439,18 @@ const REFUSED: Record<string, { change: (file: Fig3) => void; says: string[] }> 
     },
     says: ['servers[0].settings.lease: the lease ends before the next state message comes'],
   },
+  'leases that differ': {
+    change: (file) => {
+      file.servers[1].settings = { lease: '3s' }
+    },
+    says: ["servers[1].settings.lease: a lease of 3000 ms, and 2000 ms at 'server1'", '"lease": "2000ms"'],
+  },
+  'a lease that the others do not have': {
+    change: (file) => {
+      file.servers[0].settings = { lease: '3s' }
+    },
+    says: ["servers[1]: a lease of 2000 ms, and 3000 ms at 'server1'"],
+  },
   'a weight without a sign': {
     change: (file) => {
       file.placement = { weights: { cpu: '50' } }

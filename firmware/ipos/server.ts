@@ -69,6 +69,8 @@ export class Server {
   /** Ports in its list, and how many of them found no room (ipos/service.ts). */
   services: u16
   servicesMissing: u16
+  /** The last of its lives that was not believed because of its lease. */
+  otherLease: u32
 }
 
 /** `hubPort` of a card without one: no port's number, nor that of the loopback. */

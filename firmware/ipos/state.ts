@@ -16,6 +16,7 @@ import {
   STATE_HEARD,
   STATE_HEARD_COUNT,
   STATE_INCARNATION,
+  STATE_LEASE,
   STATE_MAXIMUM_SERVICES,
   STATE_MEMORY_AVAILABLE,
   STATE_MEMORY_TOTAL,
@@ -32,6 +33,7 @@ import {
   COMMAND_A,
 } from '../../abi/messages.ts'
 import { random32 } from '../hal/random.ts'
+import { uartIpv4, uartLine, uartNumber, uartText } from '../hal/uart.ts'
 import { carve } from '../mem/carve.ts'
 import { counters, state } from '../state.ts'
 import { iposHeader, iposLoad16, iposLoad32, iposStore16, iposStore32 } from '../wire/ipos.ts'
@@ -159,6 +161,7 @@ function send(): bool {
   iposStore32(header, STATE_MEMORY_TOTAL, self.memoryTotal)
   iposStore32(header, STATE_BANDWIDTH_AVAILABLE, self.bandwidthAvailable)
   iposStore32(header, STATE_BANDWIDTH_TOTAL, self.bandwidthTotal)
+  iposStore32(header, STATE_LEASE, st.leaseMs)
   let end: u32 = STATE_HEARD
   let heard: u32 = 0
   for (let row: u32 = 1; row < st.serverCount; row++) {
@@ -216,6 +219,12 @@ export function stateInput(row: u32, header: u32, bytes: u32): void {
     server.formerIncarnation = server.incarnation
     server.incarnation = incarnation
   } else if (<i32>(sequence - server.sequence) <= 0) return
+  const lease = iposLoad32(header, STATE_LEASE)
+  if (lease != st.leaseMs) {
+    counters().iposRefused++
+    remarkLease(server, lease)
+    return
+  }
   // One that has just come wants to know who is here, and may serve only once it knows that we hear it.
   if ((server.status & SERVER_KNOWN) == 0) stateSoon()
   server.sequence = sequence
@@ -232,6 +241,20 @@ export function stateInput(row: u32, header: u32, bytes: u32): void {
       renewLease(server, iposLoad32(entry, HEARD_SEQUENCE))
   }
   servicesReplace(row, services, iposLoad16(header, STATE_SERVICE_COUNT))
+}
+
+/** Times that differ would let two servers speak to one client: such a peer is as one that is not there. Its console line says so once. */
+function remarkLease(server: Server, lease: u32): void {
+  if (server.otherLease == server.incarnation) return
+  server.otherLease = server.incarnation
+  uartText('ipOS: ')
+  uartIpv4(server.address)
+  uartText(' has a lease of ')
+  uartNumber(lease)
+  uartText(' ms, this server one of ')
+  uartNumber(state().leaseMs)
+  uartText(' ms: they do not work together')
+  uartLine()
 }
 
 /** True if all that the message counts is in the frame, and nobody could have more. */

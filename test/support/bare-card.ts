@@ -402,6 +402,12 @@ export class BareCard {
     throw new Error(`the firmware directory has no entry of kind ${kind}`)
   }
 
+  /** All that the firmware has written to its console; nobody takes it away, so that it ends when the ring is full. */
+  console(): string {
+    const base = this.register(R.UART_BASE)
+    return Buffer.from(this.memory.subarray(base, base + this.register(R.UART_HEAD))).toString('latin1')
+  }
+
   /** The last trace entries, decoded as numbers. */
   trace(count = 16): string {
     const base = this.register(R.TRACE_BASE)

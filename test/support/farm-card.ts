@@ -73,7 +73,7 @@ export class Peer {
     const heard = card.last ? [heardOf(card.last)] : []
     const link = { destinationMac: BROADCAST_MAC, sourceMac: this.mac }
     const header = { source: this.address, destination: '255.255.255.255' }
-    return iposFrame('state', { ...link, ...header, incarnation, sequence, heard, ...fields })
+    return iposFrame('state', { ...link, ...header, incarnation, sequence, heard, lease: card.leaseMs, ...fields })
   }
 }
 
@@ -95,11 +95,13 @@ export class FarmCard extends BareCard {
   readonly hub: Peer[] = []
   /** What the card has said last. */
   last: StateMessage | undefined
+  readonly leaseMs: number
 
   constructor({ count = 2, ...settings }: FarmSettings) {
     const rows = Array.from({ length: count }, (_, n) => n + 1)
     const peers = rows.map((row) => ({ mac: peerMac(row), index: row, addresses: [peerAddressOf(row)] }))
     super({ interfaces: DEFAULT_INTERFACES, memoryBytes: 0x2000000, peers, ...settings })
+    this.leaseMs = settings.leaseMs ?? LEASE_MS
     for (const row of rows) this.hub.push(new Peer(this, row))
   }
 

@@ -118,6 +118,7 @@ const STATE = {
   bandwidthTotal: u32(I.STATE_BANDWIDTH_TOTAL),
   heardCount: u16(I.STATE_HEARD_COUNT),
   serviceCount: u16(I.STATE_SERVICE_COUNT),
+  lease: u32(I.STATE_LEASE),
 }
 const HEARD = {
   address: address(I.HEARD_ADDRESS),

@@ -1,5 +1,6 @@
 /** What must hold between the settings of a farm file: names that are referred to exist, addresses fit their networks and each other. */
 import { existsSync } from 'node:fs'
+import { DEFAULT_LEASE_MS } from '../../abi/boot.ts'
 import { DEFAULT_MEMORY_BYTES, MINIMUM_MEMORY_BYTES } from '../../abi/memory.ts'
 import { flashMap } from '../image/flash-map.ts'
 import { formatIpv4, isHostAddress, sameNetwork } from './addresses.ts'
@@ -42,6 +43,7 @@ export function checkFarm(farm: FarmConfig, reportIssue: Report, namesFound = tr
     checkState(server, [...at, 'state'], report)
     checkLease(server, [...at, 'settings'], report)
   })
+  checkSameLease(farm, report)
   checkTopology(farm, claims, report)
   checkPublished(farm, report)
   // What is wrong with a network makes every way through it wrong.
@@ -137,6 +139,27 @@ function checkLease({ settings }: ServerConfig, at: Path, report: Report): void 
   const { leaseMs, stateIntervalMs } = settings
   if (leaseMs === undefined || stateIntervalMs === undefined || leaseMs > stateIntervalMs) return
   report([...at, 'lease'], 'the lease ends before the next state message comes', 'make it several "stateInterval" long')
+}
+
+/** Servers of one hub whose leases differ do not work together: two of them could speak to one client (docs/protocol.md). */
+function checkSameLease({ networks, servers }: FarmConfig, report: Report): void {
+  const hubs = new Set(networks.flatMap(({ name, kind }) => (kind === 'hub' ? [name] : [])))
+  const firsts = new Map<string, ServerConfig>()
+  const leaseOf = ({ settings }: ServerConfig) => settings.leaseMs ?? DEFAULT_LEASE_MS
+  servers.forEach((server, index) => {
+    const hub = server.interfaces.find(({ network }) => hubs.has(network))?.network
+    if (hub === undefined) return
+    const first = firsts.get(hub) ?? server
+    firsts.set(hub, first)
+    const [own, other] = [leaseOf(server), leaseOf(first)]
+    if (own === other) return
+    const at = server.settings.leaseMs === undefined ? ['servers', index] : ['servers', index, 'settings', 'lease']
+    report(
+      at,
+      `a lease of ${own} ms, and ${other} ms at '${first.name}'`,
+      `write "lease": "${other}ms" at every server`,
+    )
+  })
 }
 
 function checkAddress({ address, gateway }: InterfaceConfig, path: Path, report: Report): void {

@@ -140,9 +140,10 @@ local ABI = {
   STATE_CPU = 26,
   STATE_FLAGS = 24,
   STATE_FLAG_DRAINING = 1,
-  STATE_HEARD = 56,
+  STATE_HEARD = 60,
   STATE_HEARD_COUNT = 52,
   STATE_INCARNATION = 16,
+  STATE_LEASE = 56,
   STATE_MAXIMUM_SERVICES = 256,
   STATE_MEMORY_AVAILABLE = 36,
   STATE_MEMORY_TOTAL = 40,
@@ -394,6 +395,7 @@ local STATE = piece('STATE', {
   { 'STATE_BANDWIDTH_TOTAL', 'u32', 'Bandwidth', { unit = 'kbit/s' } },
   { 'STATE_HEARD_COUNT', 'u16', 'Peers heard' },
   { 'STATE_SERVICE_COUNT', 'u16', 'Services' },
+  { 'STATE_LEASE', 'u32', 'Lease', { unit = 'ms' } },
 })
 local HEARD = piece('HEARD', {
   { 'HEARD_ADDRESS', 'ipv4', 'Peer' },
