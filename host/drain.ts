@@ -4,6 +4,7 @@ import type net from 'node:net'
 import tls from 'node:tls'
 import { type DrainObserver, kDrain, type ServerAccount, type StreamEndpoint } from './endpoint.ts'
 import { nodeError } from './errors.ts'
+import { followSessions, type GracefulEnd, gracefulEndOf } from './graceful-end.ts'
 import { collectDestroyed, kEndpoint, type Socket } from './socket.ts'
 import { resolveServer, type Stack } from './stack.ts'
 
@@ -28,6 +29,7 @@ const stacks = new WeakMap<net.Server, Stack>()
 /** `server` listens on `stack`. */
 export function enroll(server: net.Server, stack: Stack): void {
   stacks.set(server, stack)
+  followSessions(server)
 }
 
 /**
@@ -106,6 +108,7 @@ class ServerDrain implements DrainObserver {
   readonly #account: ServerAccount
   readonly #stack: Stack
   readonly #http: http.Server | null
+  readonly #end: GracefulEnd | null
   /** What the application was asked about: connections, and responses of HTTP. */
   readonly #asked = new WeakSet<object>()
   readonly #onStart = (message: unknown) => {
@@ -130,6 +133,7 @@ class ServerDrain implements DrainObserver {
     this.#account = server as unknown as ServerAccount
     this.#stack = stack
     this.#http = asHttpServer(server)
+    this.#end = gracefulEndOf(server)
   }
 
   /** The drain of `server`, begun if there is none; `release` it. */
@@ -145,6 +149,7 @@ class ServerDrain implements DrainObserver {
     if (--this.#holders > 0) return
     this.#account[kDrain] = undefined
     if (this.#timer !== null) this.#stack.clock.clear(this.#timer)
+    this.#end?.stop()
     if (this.#http === null) return
     diagnostics.unsubscribe(requestStarted, this.#onStart)
     diagnostics.unsubscribe(responseFinished, this.#onFinish)
@@ -184,6 +189,7 @@ class ServerDrain implements DrainObserver {
       this.#sweep()
     }
     for (const socket of this.#sockets()) this.#ask(socket)
+    this.#end?.begin()
   }
 
   /** Asks the application to hand `socket` over: once, or once for each response that is being sent. */
