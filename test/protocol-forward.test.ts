@@ -126,6 +126,29 @@ test('ICMP errors: one that quotes a number which is not on its way changes noth
   await lab.close()
 })
 
+test('ICMP errors: one that comes to where the endpoint was is sent on', async (t) => {
+  const lab = await Lab.open({ servers: 3 })
+  const client = await lab.request()
+  await lab.migrate(1, 2)
+  await lab.migrate(2, 3)
+  lab.socket(3).write('z'.repeat(1400))
+  await lab.run(5)
+  const { frame } = lab.toClient(3).at(-1)!
+  client.drain()
+  // It was on its way to server 2 when the endpoint left that.
+  lab.fate = ({ on, from, packet }) => (on === 'hub' && from === 'server1' && packet.ipos?.kind === 'data' ? [] : null)
+  lab.station.sendIcmp(3, 4, 1000, frame.subarray(14, 14 + 20 + 8))
+  await lab.run(1)
+  const { checksum: _, ...straggler } = lab.hub('data', 1).at(-1)!
+  lab.fate = () => null
+  lab.fromHub(1, 2, 'data', { ...straggler, destination: '192.0.2.2' })
+  await lab.run(5)
+  const again = client.drain()
+  t.true(again.length >= 2)
+  for (const { packet } of again) t.true(packet.ipv4!.totalLength <= 1000)
+  await lab.close()
+})
+
 test('LANs: answers carry the address that the client uses, and the MAC address of who serves', async (t) => {
   const lab = await elsewhere()
   const client = await lab.request()

@@ -100,8 +100,8 @@ function errorInput(port: u32, packet: u32, message: u32, bytes: u32): void {
   const payload = quote + headerBytes
   const localPort: u32 = bswap<u16>(load<u16>(payload))
   const remotePort: u32 = bswap<u16>(load<u16>(payload, 2))
-  // The packet that it is about was sent by the server that the connection was forwarded to: on to there.
-  if (port != state().hubPort && forwardedError(packet, protocol, local, remote, localPort, remotePort)) return
+  // The packet that it is about was sent by the server that the connection was forwarded to, or has moved on to: on to there.
+  if (forwardedError(packet, protocol, local, remote, localPort, remotePort)) return
   if (protocol == IPV4_PROTOCOL_TCP) {
     const sequence = bswap<u32>(load<u32>(payload, 4))
     const tooBig = type == ICMP_UNREACHABLE && code == ICMP_CODE_FRAGMENTATION_NEEDED
