@@ -432,7 +432,7 @@ export class Board implements DmaHost, Alarm {
     this.#delayUs = delayUs
     this.slices++
     this.fuel += this.#cpu!.cycles
-    this.#host.supervisor?.afterSlice(this)
+    this.#host.supervisor?.afterSlice(this, delayUs === POLL_STOPPED)
   }
 
   /** Fuel spent by the slice; 0 on v8. */
@@ -541,7 +541,7 @@ export class Board implements DmaHost, Alarm {
       this.#host.halted(this)
       return
     }
-    supervisor?.afterSlice(this)
+    supervisor?.afterSlice(this, this.#delayUs === POLL_STOPPED)
     this.finish(nowNs)
     this.wake()
   }

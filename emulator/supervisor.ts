@@ -17,8 +17,8 @@ export interface Supervisor {
   poweredOff(board: Board): void
   /** INIC memory is as the firmware will find it. `irqs` is what `poll` gets; undefined for `reset`. */
   beforeSlice(board: Board, irqs: number | undefined, nowNs: number): void
-  /** The firmware has returned, or stopped for good; no device has looked at what it left yet. */
-  afterSlice(board: Board): void
+  /** The firmware has returned, or `stopped` for good; no device has looked at what it left yet. */
+  afterSlice(board: Board, stopped: boolean): void
   /** A process of the main board is interrupted. */
   interrupted(board: Board, set: number): void
   consoleLine(board: Board, line: string): void

@@ -40,8 +40,8 @@ export class FarmRecorder implements Supervisor, FrameWatcher {
     this.recorder.beforeSlice(board, irqs, nowNs)
   }
 
-  afterSlice(board: Board): void {
-    this.recorder.afterSlice(board)
+  afterSlice(board: Board, stopped: boolean): void {
+    this.recorder.afterSlice(board, stopped)
   }
 
   frame(port: MacPort, direction: 'in' | 'out', _memory: Uint8Array, address: number, length: number): void {

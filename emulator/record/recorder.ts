@@ -126,12 +126,11 @@ export class Recorder implements Recording {
     this.slice++
   }
 
-  afterSlice(board: Board): void {
+  afterSlice(board: Board, stopped: boolean): void {
     const recorded = this.#boards.get(board)
     if (recorded === undefined || recorded !== this.#current) return
     this.#current = null
-    const { cycles, fault } = board.cpu!
-    this.log.ended(cycles, fault !== null)
+    this.log.ended(board.cpu!.cycles, stopped)
     this.#settle(recorded)
   }
 

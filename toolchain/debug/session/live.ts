@@ -206,8 +206,8 @@ export class LiveFarm implements Supervisor, FrameWatcher, InicHost {
     this.#hitBetween(inic, hit, 'interrupt', `${board.name} is interrupted: ${irqNames(irqs)}`, {})
   }
 
-  afterSlice(board: Board): void {
-    this.#parts.recorder.afterSlice(board)
+  afterSlice(board: Board, stopped: boolean): void {
+    this.#parts.recorder.afterSlice(board, stopped)
     // A table that is watched may be there only after `reset`.
     if (board.slices === 0 && this.#byBoard.has(board)) this.rearm()
   }
