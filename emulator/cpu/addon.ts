@@ -145,6 +145,53 @@ export interface NativeTap {
   close(): void
 }
 
+/** `DwarfType` of dwarf.rs. */
+export interface DwarfType {
+  kind: 'signed' | 'unsigned' | 'float' | 'boolean' | 'struct' | 'pointer' | 'vector'
+  name: string
+  bytes: number
+  /** Kinds pointer and vector: index of what is pointed at, or of a lane. */
+  target?: number
+  /** Kind struct; types by index, offsets in bytes. */
+  members?: { name: string; typeIndex: number; offset: number }[]
+}
+
+/** `DwarfVariable` of dwarf.rs. */
+export interface DwarfVariable {
+  name: string
+  typeIndex: number
+  /** Index of the wasm local. */
+  local: number
+  parameter: boolean
+}
+
+/** `DwarfFunction` of dwarf.rs. */
+export interface DwarfFunction {
+  name: string
+  linkageName: string
+  /** Address of its first instruction, and the one behind its last. */
+  start: number
+  end: number
+  /** Address, file, line and column, ascending by address. Empty: no source. */
+  rows: Uint32Array
+  /** Index of the type that it returns. */
+  result?: number
+  variables: DwarfVariable[]
+}
+
+/** `DwarfInfo` of dwarf.rs. Addresses count from the contents of the code section. */
+export interface DwarfInfo {
+  producer: string
+  name: string
+  /** Folder that file names are relative to. */
+  directory: string
+  files: string[]
+  codeBytes: number
+  types: DwarfType[]
+  functions: DwarfFunction[]
+  constants: { name: string; typeIndex: number; value: number }[]
+}
+
 type NativeCpuArguments = [
   module: Uint8Array,
   pages: number,
@@ -158,6 +205,8 @@ export interface Addon {
   readonly PlainCpu: new (...args: NativeCpuArguments) => NativeCpu
   readonly DebugCpu: new (...args: NativeCpuArguments) => NativeDebugCpu
   copyDirty(memory: Uint8Array, shadow: Uint8Array, pages: Uint32Array, bytes: Uint8Array): number
+  /** Throws ERR_CPU_DWARF for a description that contradicts itself. */
+  dwarfSections(info: DwarfInfo): { name: string; contents: Uint8Array }[]
   /** On Linux. */
   readonly TapDevice?: new (
     name: string,

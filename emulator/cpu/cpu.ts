@@ -132,6 +132,8 @@ export type CpuErrorCode =
   | 'ERR_CPU_STATE'
   /** No instruction to stop at. */
   | 'ERR_CPU_BREAKPOINT'
+  /** What is to be described contradicts itself. */
+  | 'ERR_CPU_DWARF'
   | 'ERR_CPU_INTERNAL'
 
 export class CpuError extends Error {

@@ -13,6 +13,7 @@ interface BuildCommandOptions {
   readonly release?: boolean
   readonly output?: string
   readonly version?: ImageVersion
+  readonly dwarf: boolean
   readonly json?: boolean
 }
 
@@ -25,6 +26,7 @@ export function addBuildCommand(program: Command): void {
     .option('-r, --release', 'optimize; without it, the debug target is built')
     .option('-o, --output <file>', 'write the image to this file too')
     .option('--version <version>', "version of the image: 1.2.3 or 1.2.3+4 (default: the package's)", versionArgument)
+    .option('--no-dwarf', 'leave out firmware.debug.wasm, the module that LLDB reads')
     .option('--json', 'describe the image as JSON')
     .addHelpText(
       'after',
@@ -34,7 +36,8 @@ Examples:
   inic build --release              what inic run boots: build/release/firmware.img
   inic build my-nic -o my-nic.img   a firmware of your own
 
-Beside the image lie firmware.wasm with its source map, and firmware.layouts.json with the layout of every class.
+Beside the image lie firmware.wasm with its source map, and firmware.layouts.json with the layout of every class;
+firmware.debug.wasm is the same module with DWARF behind it, which is not flashed.
 Nothing is compiled if no source has changed.`,
     )
     .action(async (directory: string | undefined, options: BuildCommandOptions) => {
@@ -47,6 +50,7 @@ Nothing is compiled if no source has changed.`,
           directory: directory ?? packageRoot,
           target,
           ...(options.version && { version: options.version }),
+          dwarf: options.dwarf,
           colour: wantsColour(process.stderr),
           onStage: (stage) => progress.update(stage),
         })
@@ -54,9 +58,10 @@ Nothing is compiled if no source has changed.`,
         progress.end()
       }
       if (result.warnings) note(result.warnings)
+      if (result.remark) note(result.remark)
       const output = options.output && resolve(options.output)
       if (output) await replaceFile(output, result.imageBytes)
-      if (options.json) printJson(describe(result, output))
+      if (options.json) printJson(describe(result, options.dwarf && !result.remark, output))
       else printResult(result, output, (performance.now() - startedAt) / 1000)
     })
 }
@@ -71,7 +76,11 @@ function printResult(
   print(`${path}: ${target}, version ${formatVersion(image.version)}, ${image.totalBytes} bytes, ${how}`)
 }
 
-function describe({ artifacts, image, target, upToDate }: BuildResult, output: string | undefined): object {
+function describe(
+  { artifacts, image, target, upToDate }: BuildResult,
+  dwarf: boolean,
+  output: string | undefined,
+): object {
   return {
     target,
     image: output ?? artifacts.image,
@@ -81,6 +90,7 @@ function describe({ artifacts, image, target, upToDate }: BuildResult, output: s
     wasm: artifacts.wasm,
     sourceMap: artifacts.sourceMap,
     layouts: artifacts.layouts,
+    ...(dwarf && { debugWasm: artifacts.debugWasm }),
     upToDate,
   }
 }

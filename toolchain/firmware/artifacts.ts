@@ -10,6 +10,8 @@ export interface Artifacts {
   readonly image: string
   /** The module inside the image, byte for byte. */
   readonly wasm: string
+  /** The module with DWARF behind it, for LLDB. */
+  readonly debugWasm: string
   readonly sourceMap: string
   readonly layouts: string
   /** Functions and variables as the source has them, for the debugger. */
@@ -25,6 +27,7 @@ export function artifacts(projectDirectory: string, target: BuildTarget): Artifa
     directory,
     image: join(directory, 'firmware.img'),
     wasm: join(directory, 'firmware.wasm'),
+    debugWasm: join(directory, 'firmware.debug.wasm'),
     sourceMap: join(directory, 'firmware.wasm.map'),
     layouts: join(directory, 'firmware.layouts.json'),
     symbols: join(directory, 'firmware.symbols.json'),

@@ -4,10 +4,11 @@
  */
 import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { readFile } from 'node:fs/promises'
+import { readFile, rm } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { join, relative, resolve } from 'node:path'
 import { Worker } from 'node:worker_threads'
+import { hasAddon } from '../../emulator/cpu/addon.ts'
 import { CommandError, errorMessage, usageError } from '../errors.ts'
 import { readIfPresent, replaceFile } from '../files.ts'
 import { decodeImage, encodeImage, type Image } from '../image/image.ts'
@@ -15,6 +16,12 @@ import { type ImageVersion, parseVersion } from '../image/version.ts'
 import { type Artifacts, artifacts, type BuildTarget } from './artifacts.ts'
 import type { AscOutcome, AscRequest } from './asc-worker.ts'
 import { checkFirmware } from './checks.ts'
+import { appendDwarf, belongsTo } from './dwarf.ts'
+import { parseLayouts } from './layouts.ts'
+import { parseSourceSymbols } from './source-symbols.ts'
+
+const NO_DWARF =
+  'no firmware.debug.wasm for LLDB: the addon that writes DWARF is not there; node emulator/cpu/build.mjs builds it and needs Rust'
 
 /** Raise it when this file or the checks change what a build gives: results of an older one are then made anew. */
 const MANIFEST_FORMAT = 4
@@ -25,6 +32,8 @@ export interface BuildOptions {
   readonly target: BuildTarget
   /** Version in the image; the folder's package.json decides if it is left out. */
   readonly version?: ImageVersion
+  /** Writes the module with DWARF for LLDB beside the others. Default: true, if the addon is there. */
+  readonly dwarf?: boolean
   /** Colour in asc's diagnostics. */
   readonly colour?: boolean
   /** Called with what is being done, before it is done. */
@@ -40,6 +49,8 @@ export interface BuildResult {
   readonly upToDate: boolean
   /** What asc had to say although it succeeded; empty if nothing. */
   readonly warnings: string
+  /** What else a person may want to know; undefined if nothing. */
+  readonly remark: string | undefined
 }
 
 interface Manifest {
@@ -69,7 +80,18 @@ export async function buildFirmware(options: BuildOptions): Promise<BuildResult>
     warnings = await compile(directory, files, options)
   }
   const imageBytes = await writeImage(files, version)
-  return { target: options.target, artifacts: files, image: decodeImage(imageBytes), imageBytes, upToDate, warnings }
+  const { dwarf = true } = options
+  if (dwarf && hasAddon()) await writeDebugModule(directory, files)
+  else await rm(files.debugWasm, { force: true })
+  return {
+    target: options.target,
+    artifacts: files,
+    image: decodeImage(imageBytes),
+    imageBytes,
+    upToDate,
+    warnings,
+    remark: dwarf && !hasAddon() ? NO_DWARF : undefined,
+  }
 }
 
 async function compile(directory: string, files: Artifacts, options: BuildOptions): Promise<string> {
@@ -84,6 +106,8 @@ async function compile(directory: string, files: Artifacts, options: BuildOption
   if (!outcome.ok) {
     throw new CommandError(`the firmware in ${shown(directory)} does not compile\n\n${outcome.diagnostics.trim()}`)
   }
+  // Lines may have moved where the code did not change.
+  await rm(files.debugWasm, { force: true })
   const wasm = await readFile(files.wasm)
   const problems = checkFirmware(wasm)
   if (problems.length > 0) {
@@ -116,6 +140,24 @@ async function writeImage(files: Artifacts, version: ImageVersion): Promise<Uint
   const present = await readIfPresent(files.image)
   if (present === undefined || Buffer.compare(present, bytes) !== 0) await replaceFile(files.image, bytes)
   return bytes
+}
+
+/** Puts DWARF behind the module, unless the one that is there already is made of it. */
+async function writeDebugModule(directory: string, files: Artifacts): Promise<void> {
+  const wasm = await readFile(files.wasm)
+  const present = await readIfPresent(files.debugWasm)
+  if (present !== undefined && belongsTo(present, wasm)) return
+  const [sourceMap, layouts, symbols] = await Promise.all(
+    [files.sourceMap, files.layouts, files.symbols].map((file) => readFile(file, 'utf8')),
+  )
+  const debugModule = appendDwarf({
+    wasm,
+    sourceMap,
+    layouts: parseLayouts(layouts),
+    symbols: parseSourceSymbols(symbols),
+    directory,
+  })
+  await replaceFile(files.debugWasm, debugModule)
 }
 
 async function isUpToDate(directory: string, files: Artifacts): Promise<boolean> {

@@ -18,6 +18,8 @@ pub enum Code {
     Breakpoint,
     /// An argument out of range.
     Option,
+    /// A description that no DWARF can be made of.
+    Dwarf,
     /// A fault of the engine itself.
     Internal,
 }
@@ -30,6 +32,7 @@ impl Code {
             Self::Disposed => "ERR_CPU_DISPOSED",
             Self::Breakpoint => "ERR_CPU_BREAKPOINT",
             Self::Option => "ERR_CPU_OPTION",
+            Self::Dwarf => "ERR_CPU_DWARF",
             Self::Internal => "ERR_CPU_INTERNAL",
         }
     }

@@ -11,6 +11,7 @@
 //! | panel | the numbers it shares with JavaScript |
 //! | instructions | which instructions of a firmware touch memory |
 //! | pages | which pages of a memory differ from a copy |
+//! | dwarf | DWARF sections for LLDB |
 //! | fault | why a firmware stopped |
 //! | raw, exports | the Node-API side |
 //! | tap | a Linux TAP interface |
@@ -23,6 +24,7 @@
 mod bus;
 mod debug;
 mod desk;
+mod dwarf;
 mod engine;
 mod error;
 mod exports;
