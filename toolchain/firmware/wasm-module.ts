@@ -29,6 +29,8 @@ export interface WasmGlobal {
   readonly mutable: boolean
   /** From the name section, or an export, or undefined. */
   readonly name: string | undefined
+  /** Of a global that is set to an i32.const, unsigned; else undefined. */
+  readonly value: number | undefined
 }
 
 export interface WasmMemory {
@@ -111,7 +113,7 @@ class ModuleReader {
   readonly #imports: WasmImport[] = []
   readonly #exports: WasmExport[] = []
   readonly #functions: FunctionType[] = []
-  readonly #globals: { type: string; mutable: boolean }[] = []
+  readonly #globals: { type: string; mutable: boolean; value: number | undefined }[] = []
   readonly #memories: WasmMemory[] = []
   readonly #code: CodeRange[] = []
   readonly #data: DataSegment[] = []
@@ -183,8 +185,8 @@ class ModuleReader {
         break
       case 6:
         this.#vector(() => {
-          this.#globals.push(this.#globalType())
-          this.#constantExpression()
+          const type = this.#globalType()
+          this.#globals.push({ ...type, value: this.#constantExpression() })
         })
         break
       case 7:
@@ -235,7 +237,7 @@ class ModuleReader {
         this.#importedMemories++
         break
       case 'global':
-        this.#globals.push(this.#globalType())
+        this.#globals.push({ ...this.#globalType(), value: undefined })
         break
       case 'tag':
         this.#byte()

@@ -1,0 +1,64 @@
+/** Stops as LLDB hears of them: `T05thread:1;…`. */
+import type { DebugThread, Stop } from '../session/api.ts'
+import { registerHex } from './address.ts'
+import { encodeHex, hexByte } from './packet.ts'
+
+const SIGINT = 2
+const SIGTRAP = 5
+const SIGSEGV = 11
+
+/** Number of the only register. */
+export const PC_REGISTER = 0
+
+export interface StopPlace {
+  readonly thread: DebugThread
+  /** Address where the INIC stands. */
+  readonly pc: bigint
+  /** LLDB set a breakpoint there, and that is why. */
+  readonly ownBreakpoint: boolean
+  /** Address of LLDB's own watchpoint that was hit. */
+  readonly watchpoint?: number | undefined
+}
+
+/**
+ * The stop as a T packet. The pc goes along: LLDB looks for its breakpoint there before it asks for anything. Reasons that LLDB has no word
+ * for are exceptions, whose text it shows.
+ */
+export function encodeStop(stop: Stop, { thread, pc, ownBreakpoint, watchpoint }: StopPlace): string {
+  const { signal, reason } = classify(stop, ownBreakpoint, watchpoint)
+  const fields = [
+    ['thread', thread.id.toString(16)],
+    ['name', thread.name],
+    ['threads', thread.id.toString(16)],
+    [hexByte(PC_REGISTER), registerHex(pc)],
+    ...(reason === undefined ? [] : [['reason', reason]]),
+    ['description', encodeHex(watchpoint === undefined ? stop.text : `${watchpoint} 0 ${watchpoint}`)],
+  ]
+  return `T${hexByte(signal)}${fields.map(([name, value]) => `${name}:${value};`).join('')}`
+}
+
+function classify(
+  { reason }: Stop,
+  ownBreakpoint: boolean,
+  watchpoint: number | undefined,
+): { signal: number; reason: string | undefined } {
+  switch (reason) {
+    case 'entry':
+    case 'pause':
+      return { signal: SIGINT, reason: undefined }
+    case 'step':
+      // A step may end where a breakpoint is, and then counts as one.
+      return { signal: SIGTRAP, reason: ownBreakpoint ? 'breakpoint' : 'trace' }
+    case 'breakpoint':
+      return { signal: SIGTRAP, reason: ownBreakpoint ? 'breakpoint' : 'exception' }
+    case 'watchpoint':
+      return { signal: SIGTRAP, reason: watchpoint === undefined ? 'exception' : 'watchpoint' }
+    case 'exception':
+      return { signal: SIGSEGV, reason: 'exception' }
+    case 'history':
+    case 'live':
+      return { signal: SIGTRAP, reason: 'history boundary' }
+    default:
+      return { signal: SIGTRAP, reason: 'exception' }
+  }
+}
