@@ -26,15 +26,22 @@ export interface StopPlace {
  */
 export function encodeStop(stop: Stop, { thread, pc, ownBreakpoint, watchpoint }: StopPlace): string {
   const { signal, reason } = classify(stop, ownBreakpoint, watchpoint)
+  const description = describe(stop, reason, watchpoint)
   const fields = [
     ['thread', thread.id.toString(16)],
     ['name', thread.name],
     ['threads', thread.id.toString(16)],
     [hexByte(PC_REGISTER), registerHex(pc)],
     ...(reason === undefined ? [] : [['reason', reason]]),
-    ['description', encodeHex(watchpoint === undefined ? stop.text : `${watchpoint} 0 ${watchpoint}`)],
+    ...(description === undefined ? [] : [['description', encodeHex(description)]]),
   ]
   return `T${hexByte(signal)}${fields.map(([name, value]) => `${name}:${value};`).join('')}`
+}
+
+/** What LLDB shows as the reason; for breakpoints and steps it has words of its own, which a description would take the place of. */
+function describe(stop: Stop, reason: string | undefined, watchpoint: number | undefined): string | undefined {
+  if (reason === 'watchpoint') return `${watchpoint} 0 ${watchpoint}`
+  return reason === 'breakpoint' || reason === 'trace' || stop.text === '' ? undefined : stop.text
 }
 
 function classify(
