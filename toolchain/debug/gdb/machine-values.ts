@@ -4,33 +4,28 @@ import type { Value } from '../session/api.ts'
 const V128_BYTES = 16
 
 /** The bytes of a machine value in hex, or undefined for one that has none. */
-export function machineValueHex(value: Value): string | undefined {
+export function machineValueHex({ type, scalar }: Value): string | undefined {
+  if (scalar === undefined || typeof scalar === 'boolean') return undefined
   const bytes = Buffer.alloc(V128_BYTES)
-  switch (value.type) {
+  switch (type) {
     case 'i32':
-      bytes.writeUInt32LE(Number(BigInt.asUintN(32, integer(value))))
+      bytes.writeInt32LE(Number(scalar) | 0)
       return bytes.toString('hex', 0, 4)
     case 'i64':
-      bytes.writeBigUInt64LE(BigInt.asUintN(64, integer(value)))
+      bytes.writeBigInt64LE(BigInt.asIntN(64, BigInt(scalar)))
       return bytes.toString('hex', 0, 8)
     case 'f32':
-      bytes.writeFloatLE(Number(value.display))
+      bytes.writeFloatLE(Number(scalar))
       return bytes.toString('hex', 0, 4)
     case 'f64':
-      bytes.writeDoubleLE(Number(value.display))
+      bytes.writeDoubleLE(Number(scalar))
       return bytes.toString('hex', 0, 8)
     case 'v128': {
-      const bits = BigInt.asUintN(128, integer(value))
+      const bits = BigInt(scalar)
       bytes.writeBigUInt64LE(BigInt.asUintN(64, bits))
-      bytes.writeBigUInt64LE(bits >> 64n, 8)
+      bytes.writeBigUInt64LE(BigInt.asUintN(64, bits >> 64n), 8)
       return bytes.toString('hex')
     }
   }
   return undefined
-}
-
-function integer(value: Value): bigint {
-  const match = /^-?(0x[0-9a-f]+|\d+)/i.exec(value.display)
-  if (match === null) return 0n
-  return match[0].startsWith('-') ? -BigInt(match[1]) : BigInt(match[1])
 }

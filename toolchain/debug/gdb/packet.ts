@@ -108,17 +108,23 @@ export class PacketReader {
 /** `$data#checksum`; bytes that have a meaning of their own are escaped. */
 export function encodePacket(data: Uint8Array | string): Buffer {
   const plain = typeof data === 'string' ? Buffer.from(data) : data
-  const bytes: number[] = [DOLLAR]
+  const packet = Buffer.allocUnsafe(plain.length * 2 + 4)
+  let at = 0
   let sum = 0
+  packet[at++] = DOLLAR
   for (const byte of plain) {
     const special = byte === DOLLAR || byte === HASH || byte === STAR || byte === ESCAPE
-    const written = special ? [ESCAPE, byte ^ ESCAPE_MASK] : [byte]
-    for (const each of written) {
-      sum = (sum + each) & 0xff
-      bytes.push(each)
+    if (special) {
+      packet[at++] = ESCAPE
+      sum += ESCAPE
     }
+    const written = special ? byte ^ ESCAPE_MASK : byte
+    packet[at++] = written
+    sum += written
   }
-  return Buffer.from([...bytes, HASH, ...Buffer.from(hexByte(sum))])
+  packet[at++] = HASH
+  at += packet.write(hexByte(sum & 0xff), at, 'latin1')
+  return packet.subarray(0, at)
 }
 
 export function hexByte(value: number): string {

@@ -54,6 +54,7 @@ export class GdbServer extends EventEmitter<GdbEvents> {
   #running = false
   #shown: number | undefined
   #output = ''
+  #leaving = false
   #ended = false
 
   constructor(session: SessionApi, stream: Duplex, options: GdbOptions) {
@@ -123,7 +124,7 @@ export class GdbServer extends EventEmitter<GdbEvents> {
 
   /** Lets go after the answer was sent. */
   detach(): void {
-    queueMicrotask(() => this.#end('detached'))
+    this.#leaving = true
   }
 
   // ── the stream ──
@@ -147,6 +148,7 @@ export class GdbServer extends EventEmitter<GdbEvents> {
       case 'packet':
         if (this.#acknowledges) this.#stream.write('+')
         this.#send(await this.#answer(incoming.data))
+        if (this.#leaving) this.#end('detached')
         break
       case 'nack':
         if (this.#acknowledges && this.#last !== undefined) this.#stream.write(this.#last)
