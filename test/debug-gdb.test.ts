@@ -85,25 +85,30 @@ const EXCHANGES: Record<string, [string, string | RegExp][]> = {
     ['P0=00', 'E26'],
     ['G00', 'E26'],
   ],
-  'one thread: the INIC that stopped': [
-    ['?', /^T02thread:1;name:server1;threads:1;00:[0-9a-f]{16};description:706175736564;$/],
+  'two threads: the INIC that stopped, and the rest of the farm': [
+    ['?', /^T02thread:1;name:server1;threads:1,2;00:[0-9a-f]{16};description:706175736564;$/],
     ['qC', 'QC1'],
-    ['qfThreadInfo', 'm1'],
+    ['qfThreadInfo', 'm1,2'],
     ['qsThreadInfo', 'l'],
     ['qThreadExtraInfo,1', hex('server1')],
     ['qThreadStopInfo1', /^T02thread:1;/],
+    ['qThreadStopInfo2', `T00thread:2;name:rest of the farm;00:${register(0)};`],
+    ['qThreadExtraInfo,2', hex('rest of the farm')],
     ['T1', 'OK'],
-    ['T2', 'E0e'],
+    ['T2', 'OK'],
+    ['T3', 'E0e'],
     ['Hg1', 'OK'],
     ['Hc-1', 'OK'],
     ['Hg0', 'OK'],
     ['Hgp1.1', 'OK'],
-    ['Hg2', 'E0e'],
+    ['Hg2', 'OK'],
+    ['Hg3', 'E0e'],
     ['Hgx', 'E16'],
   ],
   'the call stack is one of wasm functions, with the way out of the slice at its end': [
     ['qWasmCallStack:1', register(PC) + register(PC + 9) + register(4)],
-    ['qWasmCallStack:2', 'E0e'],
+    ['qWasmCallStack:2', register(0)],
+    ['qWasmCallStack:3', 'E0e'],
     ['qWasmCallStack:', 'E16'],
   ],
   'locals, operands from the top, constants': [
@@ -198,16 +203,13 @@ const EXCHANGES: Record<string, [string, string | RegExp][]> = {
     ['s100', 'E26'],
     ['vCont;', 'E16'],
     ['vCont;t', 'E16'],
-    ['vCont;s:2', 'E16'],
+    ['vCont;s:3', 'E16'],
+    ['vCont;s:2', `T05thread:2;name:rest of the farm;00:${register(0)};threads:1,2;reason:trace;`],
   ],
-  'monitor commands': [
-    [`qRcmd,${hex('inics')}`, hex('> 1 server1 (halted)\n  2 server2 (halted)\n')],
+  'monitor commands that are none': [
     [`qRcmd,${hex('inic server9')}`, 'E0e'],
-    [`qRcmd,${hex('inic server1')}`, hex('server1 is the one that is looked at\n')],
-    [`qRcmd,${hex('disassemble')}`, hex(`0x${PC.toString(16).padStart(6, '0')}  end\n`)],
     [`qRcmd,${hex('dance')}`, 'E0e'],
     ['qRcmd,0', 'E16'],
-    [`qRcmd,${hex('help')}`, /^[0-9a-f]+$/],
   ],
 }
 
@@ -230,8 +232,10 @@ const RUNS_AND_STOPS: Record<string, [string, string, Parameters<FakeDebugSessio
   'continue of all threads': ['vCont;c', 'continue', ['step'], /^T05.*reason:trace;$/],
   'continue with a signal': ['vCont;C05:1', 'continue', ['step'], /^T05.*reason:trace;$/],
   'one instruction': ['s', 'step 1 instruction', ['step'], /^T05.*reason:trace;$/],
-  'one instruction of this thread': ['vCont;s:1;c', 'step 1 instruction', ['step'], /^T05.*reason:trace;$/],
+  'one instruction of this thread': ['vCont;s:1', 'step 1 instruction', ['step'], /^T05.*reason:trace;$/],
   'one instruction of this thread, by process': ['vCont;s:p1.1', 'step 1 instruction', ['step'], /^T05/],
+  'one instruction, over a call, as the rest may run': ['vCont;c:2;s:1', 'step 1 instruction-over', ['step'], /^T05/],
+  'the same, the other way round': ['vCont;s:1;c', 'step 1 instruction-over', ['step'], /^T05/],
   'another thread is passed over': ['vCont;s:2;c', 'continue', ['step'], /^T05/],
   'back to the stop before': [
     'bc',
@@ -247,7 +251,7 @@ const RUNS_AND_STOPS: Record<string, [string, string, Parameters<FakeDebugSessio
     /^T0b.*reason:exception;description:61626f7574/,
   ],
   'a frame that matches': ['c', 'continue', ['frame', { text: 'SYN' }], /^T05.*reason:exception;description:53594e;$/],
-  'in another INIC': ['c', 'continue', ['step', { thread: 2 }], /^T05thread:2;name:server2;threads:2;/],
+  'in another INIC': ['c', 'continue', ['step', { thread: 2 }], /^T05thread:1;name:server2;threads:1,2;/],
 }
 
 for (const [name, [request, call, stop, expected]] of Object.entries(RUNS_AND_STOPS)) {
@@ -337,16 +341,44 @@ test('a stop at a watchpoint is told by its address', async (t) => {
   await end
 })
 
-test('finish from the outermost function goes out of the slice', async (t) => {
+test('finish from the outermost function goes out of the slice, and a step from there into the next', async (t) => {
   const { client, session, server, end } = connect()
   await client.ask('?')
   t.is(await client.ask(`Z0,${codeAddress(4)},1`), 'OK')
   t.is(session.breakpoints.length, 0)
-  session.stacks.set(1, [{ pc: PC }])
   const answer = client.ask('c')
-  while (!session.calls.includes('step 1 out')) await new Promise(setImmediate)
-  session.stopAt('step')
-  t.regex(await answer, /^T05/)
+  for (const stack of [[{ pc: PC }], [{ pc: PC + 2 }]]) {
+    const asked = session.calls.length
+    while (session.calls.slice(asked - 1).every((call) => call !== 'step 1 out') || session.state !== 'running') {
+      await new Promise(setImmediate)
+    }
+    session.stacks.set(1, stack)
+    session.stopAt('step')
+  }
+  t.regex(await answer, new RegExp(`00:${register(4)};reason:breakpoint;$`))
+  t.is(await client.ask('qWasmCallStack:1'), register(4))
+  t.is(await client.ask(`z0,${codeAddress(4)},1`), 'OK')
+  t.regex(await client.ask('vCont;s:1'), new RegExp(`00:${register(PC + 2)};reason:trace;$`))
+  t.is(session.calls.filter((call) => call === 'step 1 out').length, 2)
+  server.close()
+  await end
+})
+
+/** What a monitor command prints. */
+async function monitor(client: GdbClient, line: string): Promise<string> {
+  let text = ''
+  for (let answer = await client.ask(`qRcmd,${hex(line)}`); answer !== 'OK'; answer = await client.answer()) {
+    text += Buffer.from(answer.slice(1), 'hex')
+  }
+  return text
+}
+
+test('monitor commands of the server itself', async (t) => {
+  const { client, server, end } = connect()
+  t.is(await monitor(client, 'inics'), '> 1 server1 (halted)\n  2 server2 (halted)\n')
+  t.is(await monitor(client, 'inic server1'), 'server1 is the one that is looked at\n')
+  t.is(await monitor(client, 'disassemble'), `0x${PC.toString(16).padStart(6, '0')}  end\n`)
+  t.regex(await monitor(client, 'help'), /^inics {2,}/)
   server.close()
   await end
 })
@@ -355,11 +387,11 @@ test('another INIC is shown by the next continue, which does not run', async (t)
   const { client, session, server, end } = connect()
   await client.ask('?')
   session.stacks.set(2, [{ pc: PC + 2 }])
-  t.regex(Buffer.from(await client.ask(`qRcmd,${hex('inic server2')}`), 'hex').toString(), /^server2: the next/)
+  t.regex(await monitor(client, 'inic server2'), /^server2: the next/)
   t.is(await client.ask('qC'), 'QC1')
-  t.regex(await client.ask('c'), new RegExp(`^T02thread:2;name:server2;threads:2;00:${register(PC + 2)};`))
+  t.regex(await client.ask('c'), new RegExp(`^T02thread:1;name:server2;threads:1,2;00:${register(PC + 2)};`))
   t.false(session.calls.includes('continue'))
-  t.is(await client.ask('qWasmCallStack:2'), register(PC + 2) + register(4))
+  t.is(await client.ask('qWasmCallStack:1'), register(PC + 2) + register(4))
   await client.ask('m100,1')
   t.is(session.calls.at(-1), 'read 2 256 1')
   server.close()
@@ -376,11 +408,8 @@ test('other monitor commands go to the debugger of the farm; one that moves it i
     },
   })
   await client.ask('?')
-  t.is(
-    Buffer.from(await client.ask(`qRcmd,${hex('break frame tcp.flags.syn')}`), 'hex').toString(),
-    'did break frame tcp.flags.syn\n',
-  )
-  t.regex(Buffer.from(await client.ask(`qRcmd,${hex('rc')}`), 'hex').toString(), /^did rc\nLLDB shows what was before/)
+  t.is(await monitor(client, 'break frame tcp.flags.syn'), 'did break frame tcp.flags.syn\n')
+  t.regex(await monitor(client, 'rc'), /^did rc\nLLDB shows what was before/)
   t.regex(await client.ask('s'), /reason:history boundary;/)
   t.deepEqual(lines, ['break frame tcp.flags.syn', 'rc'])
   server.close()

@@ -4,14 +4,15 @@
  * Sources: GDB manual, appendix "GDB Remote Serial Protocol"; LLDB, docs/resources/lldbgdbremote.md, with its WebAssembly packets.
  */
 import { packageVersion } from '../../package-root.ts'
-import type { Stop } from '../session/api.ts'
+import type { SessionApi, Stop } from '../session/api.ts'
 import { codeAddress, parseAddress, registerHex, type WasmAddress } from './address.ts'
 import type { WatchAccess } from './breakpoints.ts'
+import { OWN_THREAD, REST_OF_FARM } from './inferior.ts'
 import { runMonitor } from './monitor.ts'
 import { decodeHex, encodeHex, MAXIMUM_PACKET_BYTES } from './packet.ts'
 import { ERROR, PacketError } from './packet-error.ts'
 import type { Answer, GdbServer } from './server.ts'
-import { PC_REGISTER } from './stop-reply.ts'
+import { encodeRest, PC_REGISTER, THREAD_IDS } from './stop-reply.ts'
 
 interface Command {
   readonly name: string
@@ -83,34 +84,28 @@ const SESSION_COMMANDS: readonly Command[] = [
 
 const THREAD_COMMANDS: readonly Command[] = [
   { name: '?', exact: true, run: (server) => server.stopReply() },
-  { name: 'qC', exact: true, run: (server) => `QC${threadId(server)}` },
-  { name: 'qfThreadInfo', exact: true, run: (server) => `m${threadId(server)}` },
+  { name: 'qC', exact: true, run: () => `QC${OWN_THREAD}` },
+  { name: 'qfThreadInfo', exact: true, run: () => `m${THREAD_IDS}` },
   { name: 'qsThreadInfo', exact: true, run: () => 'l' },
   {
     name: 'qThreadStopInfo',
-    run(server, rest) {
-      checkThread(server, rest)
-      return server.stopReply()
-    },
+    run: (server, rest) => (checkThread(rest) === 'rest' ? encodeRest() : server.stopReply()),
   },
   {
     name: 'qThreadExtraInfo,',
-    run(server, rest) {
-      checkThread(server, rest)
-      return encodeHex(server.inferior.thread.name)
-    },
+    run: (server, rest) => encodeHex(checkThread(rest) === 'rest' ? REST_OF_FARM.name : server.inferior.thread.name),
   },
   {
     name: 'T',
-    run(server, rest) {
-      checkThread(server, rest)
+    run(_, rest) {
+      checkThread(rest)
       return 'OK'
     },
   },
   {
     name: 'H',
-    run(server, rest) {
-      checkThread(server, rest.slice(1))
+    run(_, rest) {
+      checkThread(rest.slice(1))
       return 'OK'
     },
   },
@@ -154,7 +149,7 @@ const STATE_COMMANDS: readonly Command[] = [
   {
     name: 'qWasmCallStack:',
     run(server, rest) {
-      checkThread(server, rest)
+      if (checkThread(rest) === 'rest') return registerHex(REST_OF_FARM.pc)
       return server.inferior.callStack().map(registerHex).join('')
     },
   },
@@ -255,7 +250,7 @@ function setBreakpoint({ breakpoints }: GdbServer, rest: string, set: boolean): 
 
 // ── running ──
 
-type Resume = 'continue' | 'step' | 'reverse continue' | 'reverse step'
+type Resume = 'continue' | 'step' | 'step over' | 'reverse continue' | 'reverse step'
 
 /** `rest` is an address to go on at, which the engine cannot. */
 function resume(server: GdbServer, rest: string, how: Resume): Answer {
@@ -263,11 +258,14 @@ function resume(server: GdbServer, rest: string, how: Resume): Answer {
   const { session, inferior } = server
   const thread = inferior.thread.id
   server.resume(() => {
+    const wasOutside = inferior.enterSlice()
     switch (how) {
       case 'continue':
         return server.breakpoints.awaitsSliceEnd ? finishSlice(server) : session.continue()
       case 'step':
-        return session.step(thread, 'instruction')
+        return wasOutside ? here(session) : session.step(thread, 'instruction')
+      case 'step over':
+        return wasOutside ? here(session) : session.step(thread, 'instruction-over')
       case 'reverse continue':
         return session.reverseContinue()
       case 'reverse step':
@@ -277,24 +275,41 @@ function resume(server: GdbServer, rest: string, how: Resume): Answer {
   return undefined
 }
 
-/** Out of all functions, to where the INIC goes on. */
+/** Out of all functions. */
 async function finishSlice({ session, inferior }: GdbServer): Promise<Stop> {
   for (;;) {
     const depth = inferior.frames.length
     const stop = await session.step(inferior.thread.id, 'out')
-    if (stop.reason !== 'step' || depth <= 1) return stop
+    if (stop.reason !== 'step') return stop
+    if (depth > 1) continue
+    inferior.leaveSlice()
+    return stop
   }
 }
 
-/** Actions in their order, each for the threads that none before was for; there is one thread. */
+async function here({ stop }: SessionApi): Promise<Stop> {
+  if (stop === null) throw new PacketError(ERROR.failed, 'the farm stands nowhere')
+  return { ...stop, reason: 'step', breakpoints: [] }
+}
+
+/** Actions in their order; a thread does the first that is for it. */
 function vCont(server: GdbServer, rest: string): Answer {
+  let own: string | undefined
+  let others: string | undefined
   for (const text of rest.split(';')) {
     const action = /^([cs]|[CS][0-9a-f]{2})(?::(.+))?$/i.exec(text)
     if (action === null) throw malformed(`${text} is no action`)
-    if (action[2] !== undefined && !isThread(server, action[2])) continue
-    return resume(server, '', /^s/i.test(text) ? 'step' : 'continue')
+    const kind = action[1][0].toLowerCase()
+    const whose = action[2] === undefined ? 'all' : whoseThread(action[2])
+    if (whose === 'all' || whose === 'own') own ??= kind
+    if (whose === 'all' || whose === 'rest') others ??= kind
   }
-  throw malformed('no action is for the thread that there is')
+  // The farm runs as a whole: whoever lets the rest of it run lets it run.
+  if (own === undefined && others === undefined) throw malformed('no action is for a thread that there is')
+  // There is nothing to step in it.
+  if (own === undefined && others === 's') return encodeRest('trace')
+  if (own !== 's') return resume(server, '', 'continue')
+  return resume(server, '', others === undefined ? 'step' : 'step over')
 }
 
 function kill(answer: string): Command['run'] {
@@ -340,18 +355,19 @@ function decimals(text: string): [number, number] {
   return [Number(match[1]), Number(match[2])]
 }
 
-function threadId({ inferior }: GdbServer): string {
-  return inferior.thread.id.toString(16)
-}
-
 /** 0 is any thread, -1 are all; `p1.` may stand in front, which is the process. */
-function isThread(server: GdbServer, text: string): boolean {
+function whoseThread(text: string): 'own' | 'rest' | 'all' | 'nobody' {
   const match = /^(?:p[0-9a-f]+\.)?(-1|[0-9a-f]{1,8})$/i.exec(text)
   if (match === null) throw malformed(`${text} is no thread`)
-  return ['-1', '0'].includes(match[1]) || Number.parseInt(match[1], 16) === server.inferior.thread.id
+  const [, digits] = match
+  if (digits === '-1') return 'all'
+  const id = Number.parseInt(digits, 16)
+  if (id === 0 || id === OWN_THREAD) return 'own'
+  return id === REST_OF_FARM.id ? 'rest' : 'nobody'
 }
 
-function checkThread(server: GdbServer, text: string): void {
-  if (!isThread(server, text))
-    throw new PacketError(ERROR.failed, `the INIC that is looked at is number ${threadId(server)}`)
+function checkThread(text: string): 'own' | 'rest' {
+  const whose = whoseThread(text)
+  if (whose === 'nobody') throw new PacketError(ERROR.failed, `there is no thread ${text}`)
+  return whose === 'rest' ? 'rest' : 'own'
 }

@@ -18,11 +18,22 @@ import { findDebugModule, withVisibleBranches } from './served-module.ts'
  */
 export const BETWEEN_SLICES = 4
 
+/** LLDB's number of the thread that is the INIC that is looked at, whichever that is. */
+export const OWN_THREAD = 1
+
+/**
+ * A second thread, for the rest of the farm. To step over a call LLDB lets the other threads run, to step into one it does not: the one
+ * difference in what it sends, and there is none with a single thread. It stands where nothing else does, lest a breakpoint be there.
+ */
+export const REST_OF_FARM = { id: 2, name: 'rest of the farm', pc: codeAddress(0, 0) } as const
+
 export class Inferior {
   readonly #session: SessionApi
   readonly #projects: readonly string[]
   readonly #served = new Map<number, Uint8Array>()
   #thread: number
+  /** The INIC counts as being between two slices, though it stands at the first line of the next. */
+  #outside = false
 
   constructor(session: SessionApi, projects: readonly string[]) {
     this.#session = session
@@ -39,6 +50,22 @@ export class Inferior {
   /** From now on that INIC is looked at. */
   select(thread: number): void {
     this.#thread = thread
+    this.#outside = false
+  }
+
+  /**
+   * The outermost function was finished. The engine then stands at the first line of the next slice; to LLDB it is where the function returned
+   * to, and a step from there is one into the slice.
+   */
+  leaveSlice(): void {
+    this.#outside = true
+  }
+
+  /** Undoes {@link leaveSlice}; false if there is nothing to undo. */
+  enterSlice(): boolean {
+    const wasOutside = this.#outside
+    this.#outside = false
+    return wasOutside
   }
 
   stoppedAt(stop: Stop): void {
@@ -71,7 +98,7 @@ export class Inferior {
 
   /** Functions of wasm, innermost first; what was inlined into one counts with it. */
   get frames(): readonly StackFrame[] {
-    if (this.thread.state === 'off') return []
+    if (this.#outside || this.thread.state === 'off') return []
     const frames = this.#session.frames(this.#thread)
     return frames.filter(({ physical }, index) => index === 0 || frames[index - 1].physical !== physical)
   }

@@ -1,6 +1,5 @@
 /** `process plugin packet monitor …` of LLDB, `monitor …` of gdb: what the protocol has no packet for. */
 import { DebugError } from '../session/api.ts'
-import { encodeHex } from './packet.ts'
 import type { GdbServer } from './server.ts'
 
 const HELP = `inics                 the farm's INICs; > is the one that is looked at
@@ -12,28 +11,33 @@ help                  this
 /** Instructions that are shown at once. */
 const INSTRUCTIONS = 16
 
-/** Answers with the text that the line prints. */
-export async function runMonitor(server: GdbServer, line: string): Promise<string> {
+/** Prints what the line prints. */
+export async function runMonitor(server: GdbServer, line: string): Promise<'OK'> {
+  server.printNow(await run(server, line))
+  return 'OK'
+}
+
+async function run(server: GdbServer, line: string): Promise<string> {
   const [word = '', argument] = line.trim().split(/\s+/)
   const { monitor } = server.options
   switch (word) {
     case 'inics':
-      return encodeHex(listInics(server))
+      return listInics(server)
     case 'inic':
-      return encodeHex(selectInic(server, argument))
+      return selectInic(server, argument)
     case 'disassemble':
-      return encodeHex(disassemble(server, argument))
+      return disassemble(server, argument)
     case '':
     case 'help':
-      return encodeHex(monitor ? `${HELP}\n${await monitor('help')}` : HELP)
+      return monitor ? `${HELP}\n${await monitor('help')}` : HELP
   }
   if (monitor === undefined)
     throw new DebugError('unsupported', `there is no command ${word}; help tells those that there are`)
   const before = server.session.stop
   const text = await monitor(line)
-  if (server.session.stop === before) return encodeHex(text)
+  if (server.session.stop === before) return text
   server.showNext()
-  return encodeHex(`${text}${STALE}`)
+  return `${text}${STALE}`
 }
 
 const STALE = 'LLDB shows what was before; the next continue or step shows where the farm is now, instead of running\n'

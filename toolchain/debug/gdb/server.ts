@@ -1,8 +1,8 @@
 /**
  * The gdb-remote protocol over a debug session, with LLDB's extensions for WebAssembly. One connection, one session.
  *
- * To LLDB the farm is one process of one thread: the INIC that stopped last. LLDB asks for memory and for locals without saying of which
- * thread, and keeps what it was told until the process runs again; with several threads it would show one INIC's memory as another's.
+ * To LLDB the farm is one process, and the INIC that stopped last is its thread. LLDB asks for memory and for locals without saying of
+ * which thread, and keeps what it was told until the process runs again; were each INIC a thread, it would show one's memory as another's.
  *
  *            c, s, vCont, bc, bs              stop: T packet
  *   halted ──────────────────────▶ running ──────────────────▶ halted
@@ -209,12 +209,18 @@ export class GdbServer extends EventEmitter<GdbEvents> {
     if (this.#running) this.#flushOutput()
   }
 
-  #flushOutput(): void {
-    const bytes = Buffer.from(this.#output)
-    this.#output = ''
+  /** Text that belongs to the answer of a monitor command. */
+  printNow(text: string): void {
+    const bytes = Buffer.from(text)
     for (let at = 0; at < bytes.length; at += OUTPUT_CHUNK) {
       this.#stream.write(encodePacket(`O${encodeHex(bytes.subarray(at, at + OUTPUT_CHUNK))}`))
     }
+  }
+
+  #flushOutput(): void {
+    const text = this.#output
+    this.#output = ''
+    this.printNow(text)
   }
 
   // ── the end ──

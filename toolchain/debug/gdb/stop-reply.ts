@@ -1,6 +1,7 @@
 /** Stops as LLDB hears of them: `T05thread:1;…`. */
 import type { DebugThread, Stop } from '../session/api.ts'
 import { registerHex } from './address.ts'
+import { OWN_THREAD, REST_OF_FARM } from './inferior.ts'
 import { encodeHex, hexByte } from './packet.ts'
 
 const SIGINT = 2
@@ -9,6 +10,9 @@ const SIGSEGV = 11
 
 /** Number of the only register. */
 export const PC_REGISTER = 0
+
+/** The INIC that is looked at, and the rest. */
+export const THREAD_IDS = `${OWN_THREAD},${REST_OF_FARM.id}`
 
 export interface StopPlace {
   readonly thread: DebugThread
@@ -28,14 +32,22 @@ export function encodeStop(stop: Stop, { thread, pc, ownBreakpoint, watchpoint }
   const { signal, reason } = classify(stop, ownBreakpoint, watchpoint)
   const description = describe(stop, reason, watchpoint)
   const fields = [
-    ['thread', thread.id.toString(16)],
+    ['thread', String(OWN_THREAD)],
     ['name', thread.name],
-    ['threads', thread.id.toString(16)],
+    ['threads', THREAD_IDS],
     [hexByte(PC_REGISTER), registerHex(pc)],
     ...(reason === undefined ? [] : [['reason', reason]]),
     ...(description === undefined ? [] : [['description', encodeHex(description)]]),
   ]
   return `T${hexByte(signal)}${fields.map(([name, value]) => `${name}:${value};`).join('')}`
+}
+
+/** The rest of the farm halts for no reason of its own; `reason` is for a step that it was asked for. */
+export function encodeRest(reason?: 'trace'): string {
+  const { id, name, pc } = REST_OF_FARM
+  const why = reason === undefined ? '' : `threads:${THREAD_IDS};reason:${reason};`
+  const signal = reason === undefined ? 0 : SIGTRAP
+  return `T${hexByte(signal)}thread:${id};name:${name};${hexByte(PC_REGISTER)}:${registerHex(pc)};${why}`
 }
 
 /** What LLDB shows as the reason; for breakpoints and steps it has words of its own, which a description would take the place of. */
