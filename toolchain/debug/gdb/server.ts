@@ -89,9 +89,11 @@ export class GdbServer extends EventEmitter<GdbEvents> {
 
   /** Where the INIC stands, as a packet. */
   stopReply(): string {
-    const { thread } = this.inferior
+    const { id } = this.inferior.thread
     const { stop, position } = this.session
-    return this.#encodeStop(stop ?? { reason: 'pause', thread: thread.id, breakpoints: [], text: 'halted', position })
+    // Another INIC than the one that stopped halts for no reason of its own.
+    const own = stop?.thread === id ? stop : null
+    return this.#encodeStop(own ?? { reason: 'pause', thread: id, breakpoints: [], text: 'halted', position })
   }
 
   /** The next resume shows where the farm is, or that INIC, instead of letting it run: LLDB asks for a place only at a stop. */
