@@ -217,7 +217,7 @@ withLldb('LLDB: conditions, structs, watchpoints, reverse, and another INIC', as
     ['process continue --reverse', /stop reason = breakpoint 2\.1/, /handshakeInput\(interfaceIndex=0/],
     ['breakpoint delete 2'],
     ['watchpoint set expression --watch write --size 4 -- 0x20000', /Watchpoint created/],
-    ['continue', /stop reason = watchpoint 1/, /set:nowNs\(this=0x00020000/],
+    ['process continue --forward', /stop reason = watchpoint 1/, /set:nowNs\(this=0x00020000/],
     ['watchpoint delete 1'],
     ['process plugin packet monitor inics', /> 1 server1 \(halted\)\n {2}2 server2 \(halted\)/],
     ['process plugin packet monitor inic server2', /server2: the next continue/],
