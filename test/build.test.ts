@@ -1,10 +1,12 @@
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
+import { hasAddon } from '../emulator/cpu/addon.ts'
 import { CommandError } from '../toolchain/errors.ts'
 import { type Artifacts, artifacts } from '../toolchain/firmware/artifacts.ts'
 import { buildFirmware } from '../toolchain/firmware/build.ts'
+import { belongsTo } from '../toolchain/firmware/dwarf.ts'
 import { findSymbols } from '../toolchain/firmware/find-symbols.ts'
 import { findClass, readField } from '../toolchain/firmware/layouts.ts'
 import type { Symbols } from '../toolchain/firmware/symbols.ts'
@@ -34,6 +36,30 @@ test('asc runs again only if an input changed', async (t) => {
   t.false((await build()).upToDate, 'a module that is not what asc wrote')
   await writeFile(artifacts(directory, 'debug').manifest, '{')
   t.false((await build()).upToDate, 'a manifest that cannot be read')
+})
+
+test('beside the image lies the module with DWARF behind it, made anew with the module', async (t) => {
+  const directory = await tinyFirmware()
+  const { debugWasm, wasm } = artifacts(directory, 'debug')
+  const build = (dwarf = true) => buildFirmware({ directory, target: 'debug', dwarf })
+  const { remark } = await build()
+  if (!hasAddon()) {
+    t.regex(remark ?? '', /addon/)
+    t.false(existsSync(debugWasm))
+    return
+  }
+  t.is(remark, undefined)
+  const first = await readFile(debugWasm)
+  t.true(belongsTo(first, await readFile(wasm)))
+  t.true((await build()).upToDate)
+  t.deepEqual(await readFile(debugWasm), first)
+  await writeFile(join(directory, 'firmware/index.ts'), `\n\n${TINY_SOURCE}`)
+  await build()
+  t.notDeepEqual(await readFile(debugWasm), first, 'the lines moved, the code did not')
+  await build(false)
+  t.false(existsSync(debugWasm))
+  t.true((await build()).upToDate, 'made without compiling')
+  t.true(belongsTo(await readFile(debugWasm), await readFile(wasm)))
 })
 
 test('a version alone needs no compilation', async (t) => {

@@ -1,4 +1,4 @@
-/** LLDB itself on a farm in virtual time with the debug build of ipOS, while a client is being served. */
+/** LLDB itself on a farm in virtual time with a build of ipOS, while a client is being served. */
 import { execFile, execFileSync } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
@@ -10,6 +10,7 @@ import { hasAddon } from '../emulator/cpu/addon.ts'
 import { serveGdb } from '../toolchain/debug/gdb/index.ts'
 import { FirmwareLibrary } from '../toolchain/debug/session/firmware.ts'
 import { DebugSession } from '../toolchain/debug/session/session.ts'
+import type { BuildTarget } from '../toolchain/firmware/artifacts.ts'
 import { buildFirmware } from '../toolchain/firmware/build.ts'
 import { parseLayouts } from '../toolchain/firmware/layouts.ts'
 import { packageRoot } from '../toolchain/package-root.ts'
@@ -24,8 +25,8 @@ const TURN_MS = 20
 /** Looks at whether the farm goes on, 1 ms and a turn of it apart. */
 const TURNS_AFTER = 10_000
 
-const withLldb = hasAddon() && runs(LLDB) ? test : test.skip
-const withDwarfdump = hasAddon() && runs(DWARFDUMP) ? test : test.skip
+const withLldb = hasAddon() && runs(LLDB) ? test.serial : test.skip
+const withDwarfdump = hasAddon() && runs(DWARFDUMP) ? test.serial : test.skip
 
 function runs(program: string): boolean {
   try {
@@ -49,8 +50,8 @@ function lineOf(file: string, text: string, within: string): number {
 type Script = [command: string, ...expected: RegExp[]][]
 
 /** Runs a script in LLDB on a farm of two servers whose first is asked by a client, over and over. */
-async function debug(t: ExecutionContext, script: Script): Promise<void> {
-  const { artifacts } = await buildFirmware({ directory: packageRoot, target: 'debug' })
+async function debug(t: ExecutionContext, script: Script, target: BuildTarget = 'debug'): Promise<void> {
+  const { artifacts } = await buildFirmware({ directory: packageRoot, target })
   const layouts = parseLayouts(await readFile(artifacts.layouts, 'utf8'))
   const farm = new VirtualFarm({ wasm: await readFile(artifacts.wasm), layouts }, { servers: 2 })
   for (const { net } of farm.servers) {
@@ -116,7 +117,12 @@ async function debug(t: ExecutionContext, script: Script): Promise<void> {
 
 async function lldb(port: number, script: Script): Promise<string> {
   const file = join(await temporaryDirectory(), 'script.lldb')
-  const settings = ['settings set stop-line-count-before 0', 'settings set stop-line-count-after 1']
+  const settings = [
+    'settings set stop-line-count-before 0',
+    'settings set stop-line-count-after 1',
+    // The farm and its debugger share this process with other tests.
+    'settings set plugin.process.gdb-remote.packet-timeout 60',
+  ]
   const connect = `process connect --plugin wasm connect://127.0.0.1:${port}`
   await writeFile(file, [...settings, connect, ...script.map(([command]) => command), ''].join('\n'))
   return new Promise((resolve, reject) => {
@@ -226,6 +232,25 @@ withLldb('LLDB: conditions, structs, watchpoints, reverse, and another INIC', as
     ['continue', /index\/poll/],
     ['detach', /detached/],
   ])
+})
+
+withLldb('LLDB on the release build: lines, stack, and the locals that have a value', async (t) => {
+  const lookUp = 'const entry = tableFind('
+  const line = lineOf('firmware/tcp/input.ts', lookUp, 'tcpInput')
+  const script: Script = [
+    [`breakpoint set --file input.ts --line ${line}`, /tcpInput.* at input\.ts/],
+    ['continue', /stop reason = breakpoint 1\.1/, input(lookUp)],
+    ['bt', /frame #1: .*ipv4Deliver/],
+    [
+      'frame variable',
+      /\(u32\) segment = \d+/,
+      /\(u32\) headerBytes = (20|32|44)/,
+      /\(u32\) entry = <variable not available>/,
+    ],
+    ['finish', /stop reason = step out/, /ipv4Deliver/],
+    ['detach', /detached/],
+  ]
+  await debug(t, script, 'release')
 })
 
 withDwarfdump('DWARF of both builds holds what LLVM asks of it', async (t) => {

@@ -160,8 +160,8 @@ export interface DwarfType {
 export interface DwarfVariable {
   name: string
   typeIndex: number
-  /** Index of the wasm local. */
-  local: number
+  /** Address, address behind it and index of the wasm local that holds it there, ascending; elsewhere it has no value. */
+  places: Uint32Array
   parameter: boolean
 }
 

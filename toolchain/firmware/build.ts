@@ -17,8 +17,6 @@ import { type Artifacts, artifacts, type BuildTarget } from './artifacts.ts'
 import type { AscOutcome, AscRequest } from './asc-worker.ts'
 import { checkFirmware } from './checks.ts'
 import { appendDwarf, belongsTo } from './dwarf.ts'
-import { parseLayouts } from './layouts.ts'
-import { parseSourceSymbols } from './source-symbols.ts'
 
 const NO_DWARF =
   'no firmware.debug.wasm for LLDB: the addon that writes DWARF is not there; node emulator/cpu/build.mjs builds it and needs Rust'
@@ -150,14 +148,7 @@ async function writeDebugModule(directory: string, files: Artifacts): Promise<vo
   const [sourceMap, layouts, symbols] = await Promise.all(
     [files.sourceMap, files.layouts, files.symbols].map((file) => readFile(file, 'utf8')),
   )
-  const debugModule = appendDwarf({
-    wasm,
-    sourceMap,
-    layouts: parseLayouts(layouts),
-    symbols: parseSourceSymbols(symbols),
-    directory,
-  })
-  await replaceFile(files.debugWasm, debugModule)
+  await replaceFile(files.debugWasm, appendDwarf({ wasm, sourceMap, layouts, symbols, directory }))
 }
 
 async function isUpToDate(directory: string, files: Artifacts): Promise<boolean> {

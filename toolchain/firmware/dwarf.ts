@@ -14,17 +14,18 @@ import {
   type DwarfVariable,
   loadAddon,
 } from '../../emulator/cpu/addon.ts'
-import type { ClassLayout, Layouts } from './layouts.ts'
-import type { SourceFunction, SourceSymbols } from './source-symbols.ts'
-import { decodeFunction } from './wasm-instructions.ts'
+import { createProgram, type Program, type Variable } from '../debug/symbols/index.ts'
+import { type ClassLayout, type Layouts, parseLayouts } from './layouts.ts'
+import { parseSourceSymbols, type SourceFunction } from './source-symbols.ts'
+import { decodeFunction, type FunctionBody } from './wasm-instructions.ts'
 import { type CodeRange, functionName, readWasmModule, type WasmModule } from './wasm-module.ts'
 
+/** A module, and the texts that a build leaves beside it. */
 export interface DwarfInput {
   readonly wasm: Uint8Array
-  /** asc's. */
   readonly sourceMap: string
-  readonly layouts: Layouts
-  readonly symbols: SourceSymbols
+  readonly layouts: string
+  readonly symbols: string
   /** Folder that the sources' names count from, absolute. */
   readonly directory: string
 }
@@ -75,6 +76,10 @@ class Description {
   readonly #module: WasmModule
   readonly #classes: ReadonlyMap<string, ClassLayout>
   readonly #compiled: ReadonlyMap<string, SourceFunction>
+  readonly #program: Program
+  readonly #layouts: Layouts
+  /** The name section names locals. */
+  readonly #isNamed: boolean
   readonly #types: DwarfType[] = []
   /** Index in `#types` by AssemblyScript's name; a class's is that of a pointer to it, since all that is ever held is its address. */
   readonly #typeIndices = new Map<string, number>()
@@ -82,12 +87,16 @@ class Description {
   constructor(input: DwarfInput) {
     this.#input = input
     this.#module = readWasmModule(input.wasm)
-    this.#classes = new Map(input.layouts.classes.map((layout) => [layout.name, layout]))
-    this.#compiled = new Map(input.symbols.functions.map((compiled) => [compiled.path, compiled]))
+    this.#isNamed = this.#module.localNames.size > 0
+    this.#program = createProgram(input)
+    this.#layouts = parseLayouts(input.layouts)
+    this.#classes = new Map(this.#layouts.classes.map((layout) => [layout.name, layout]))
+    const { functions } = parseSourceSymbols(input.symbols)
+    this.#compiled = new Map(functions.map((compiled) => [compiled.path, compiled]))
   }
 
   info(): DwarfInfo {
-    const { layouts, directory, sourceMap } = this.#input
+    const { directory, sourceMap } = this.#input
     // asc sets a sourceRoot for browsers to find the sources under; its `sources` alone are the real paths.
     const map = new TraceMap({ ...JSON.parse(sourceMap), sourceRoot: '' })
     const files = map.sources.map((name) => name ?? '?')
@@ -102,7 +111,7 @@ class Description {
       files,
       codeBytes: Math.max(...this.#module.code.map(({ end }) => end)) - this.#module.codeStart,
       functions,
-      constants: Object.entries(layouts.constants).map(([name, value]) => ({
+      constants: Object.entries(this.#layouts.constants).map(([name, value]) => ({
         name,
         typeIndex: constantType,
         value: value >>> 0,
@@ -112,19 +121,20 @@ class Description {
   }
 
   #function(range: CodeRange, segments: readonly SourceMapSegment[]): DwarfFunction {
-    const { codeStart, functions } = this.#module
+    const { functions } = this.#module
     const path = functionName(this.#module, range.functionIndex)
-    const { parameters, results } = functions[range.functionIndex]
+    const { results } = functions[range.functionIndex]
     const body = decodeFunction(this.#input.wasm, range)
+    const [start, end] = this.#addresses(body)
     const [result] = results
     return {
       name: path.slice(path.lastIndexOf('/') + 1),
       linkageName: path,
-      start: body.start - codeStart,
-      end: range.end - codeStart,
+      start,
+      end,
       rows: this.#rows(body.start, range.end, segments),
       ...(result !== undefined && { result: this.#type(result) }),
-      variables: this.#variables(range.functionIndex, path, [...parameters, ...body.locals], parameters.length),
+      variables: this.#isNamed ? this.#namedVariables(range, path, body) : this.#foundVariables(range, body),
     }
   }
 
@@ -143,13 +153,10 @@ class Description {
     return Uint32Array.from(rows)
   }
 
-  /** Locals that the name section names. An optimized build has none; a number is what the compiler calls a local of its own. */
-  #variables(
-    functionIndex: number,
-    path: string,
-    wasmTypes: readonly string[],
-    parameterCount: number,
-  ): DwarfVariable[] {
+  /** Locals that the name section names; a number is what the compiler calls a local of its own. */
+  #namedVariables({ functionIndex }: CodeRange, path: string, body: FunctionBody): DwarfVariable[] {
+    const { parameters } = this.#module.functions[functionIndex]
+    const wasmTypes = [...parameters, ...body.locals]
     const declared = this.#compiled.get(path)?.locals
     const variables: DwarfVariable[] = []
     for (const [local, text] of this.#module.localNames.get(functionIndex) ?? []) {
@@ -160,11 +167,45 @@ class Description {
       variables.push({
         name,
         typeIndex: this.#type(type, wasmTypes[local]),
-        local,
-        parameter: local < parameterCount,
+        places: Uint32Array.of(...this.#addresses(body), local),
+        parameter: local < parameters.length,
       })
     }
     return variables
+  }
+
+  /** An optimized build has no such names; where its locals hold variables of the source is found out instruction by instruction. */
+  #foundVariables({ functionIndex }: CodeRange, body: FunctionBody): DwarfVariable[] {
+    const { parameters } = this.#module.functions[functionIndex]
+    const wasmTypes = [...parameters, ...body.locals]
+    const found = new Map<string, { readonly variable: Variable; readonly places: [number, number, number][] }>()
+    const { codeStart } = this.#module
+    for (const { pc, bytes } of body.instructions) {
+      // What was inlined has variables of its own, and LLDB no frame for them: those of the function itself count.
+      const inline = this.#program.frames(pc).length - 1
+      for (const variable of this.#program.variables(pc, { inline })) {
+        const key = `${variable.name}\0${variable.type}`
+        const entry = found.get(key) ?? { variable, places: [] }
+        found.set(key, entry)
+        const start = pc - codeStart
+        const last = entry.places.at(-1)
+        if (last?.[1] === start && last[2] === variable.local) last[1] = start + bytes
+        else entry.places.push([start, start + bytes, variable.local])
+      }
+    }
+    return [...found.values()].map(({ variable: { name, type, parameter }, places }) => ({
+      name,
+      typeIndex: this.#type(type, wasmTypes[places[0][2]]),
+      places: Uint32Array.from(places.flat()),
+      parameter,
+    }))
+  }
+
+  /** Of a function's first instruction, and behind its last. */
+  #addresses({ instructions }: FunctionBody): [number, number] {
+    const { codeStart } = this.#module
+    const last = instructions[instructions.length - 1]
+    return [instructions[0].pc - codeStart, last.pc + last.bytes - codeStart]
   }
 
   /** The class of `this`, from the method's path, for methods that the compiler made up. */

@@ -4,7 +4,8 @@
 //! makes most of: version 4, one unit, one line sequence a function, locations that are wasm locals.
 
 use gimli::write::{
-    Address, AttributeValue, Dwarf, EndianVec, Expression, FileId, LineProgram, LineString, Sections, Unit, UnitEntryId,
+    Address, AttributeValue, Dwarf, EndianVec, Expression, FileId, LineProgram, LineString, Location, LocationList,
+    Sections, Unit, UnitEntryId,
 };
 use gimli::{DwAte, DwTag, Encoding, Format, LineEncoding, LittleEndian};
 use napi::bindgen_prelude::{Uint8Array, Uint32Array};
@@ -14,6 +15,8 @@ use crate::error::{Code, Result};
 
 /// Numbers of a row in [`DwarfFunction::rows`]: address, file, line, column.
 const ROW: usize = 4;
+/// Numbers of a stretch in [`DwarfVariable::places`]: address, address behind, wasm local.
+const PLACE: usize = 3;
 
 /// A member of a struct.
 #[napi(object)]
@@ -48,8 +51,8 @@ pub struct DwarfVariable {
     pub name: String,
     /// Index in [`DwarfInfo::types`].
     pub type_index: u32,
-    /// Index of the wasm local.
-    pub local: u32,
+    /// Address, address behind it and index of the wasm local that holds it there, ascending; elsewhere it has no value.
+    pub places: Uint32Array,
     /// A parameter.
     pub parameter: bool,
 }
@@ -263,9 +266,7 @@ impl<'a> Writer<'a> {
         let entry = self.named(self.root, gimli::DW_TAG_subprogram, &function.name);
         let bytes = u64::from(function.end.saturating_sub(function.start));
         // LLDB wants a frame base before it evaluates a location; nothing here refers to it.
-        let mut frame_base = Expression::new();
-        frame_base.op_wasm_local(0);
-        frame_base.op(gimli::DW_OP_stack_value);
+        let frame_base = local_value(0);
         let attributes = self.unit.get_mut(entry);
         attributes.set(gimli::DW_AT_linkage_name, text(&function.linkage_name));
         attributes.set(gimli::DW_AT_low_pc, AttributeValue::Address(Address::Constant(function.start.into())));
@@ -279,13 +280,41 @@ impl<'a> Writer<'a> {
             let tag = if variable.parameter { gimli::DW_TAG_formal_parameter } else { gimli::DW_TAG_variable };
             let place = self.named(entry, tag, &variable.name);
             self.set_type(place, variable.type_index)?;
-            let mut location = Expression::new();
-            location.op_wasm_local(variable.local);
-            location.op(gimli::DW_OP_stack_value);
-            self.unit.get_mut(place).set(gimli::DW_AT_location, AttributeValue::Exprloc(location));
+            let location = self.location(function, variable)?;
+            self.unit.get_mut(place).set(gimli::DW_AT_location, location);
         }
         Ok(())
     }
+
+    /// One expression for a variable that is always in the same local, else a list.
+    fn location(&mut self, function: &DwarfFunction, variable: &DwarfVariable) -> Result<AttributeValue> {
+        let places = variable.places.as_chunks::<PLACE>().0;
+        if let &[[start, end, local]] = places
+            && start <= function.start
+            && end >= function.end
+        {
+            return Ok(AttributeValue::Exprloc(local_value(local)));
+        }
+        let mut behind = function.start;
+        let mut list = Vec::with_capacity(places.len());
+        for &[start, end, local] in places {
+            if start < behind || end <= start || end > function.end {
+                return Err(malformed(&format!("{} of {} at {start}", variable.name, function.linkage_name)));
+            }
+            behind = end;
+            let (begin, end) = (Address::Constant(start.into()), Address::Constant(end.into()));
+            list.push(Location::StartEnd { begin, end, data: local_value(local) });
+        }
+        Ok(AttributeValue::LocationListRef(self.unit.locations.add(LocationList(list))))
+    }
+}
+
+/// The value of a wasm local.
+fn local_value(local: u32) -> Expression {
+    let mut expression = Expression::new();
+    expression.op_wasm_local(local);
+    expression.op(gimli::DW_OP_stack_value);
+    expression
 }
 
 fn line_program(info: &DwarfInfo, encoding: Encoding) -> Result<LineProgram> {
