@@ -5,9 +5,11 @@ import { addBenchCommand } from './commands/bench.ts'
 import { addBuildCommand } from './commands/build.ts'
 import { addCaptureCommand } from './commands/capture.ts'
 import { addCheckCommand } from './commands/check.ts'
+import { addCoverageCommand } from './commands/coverage.ts'
 import { addDrainCommand } from './commands/drain.ts'
 import { addFlashCommand } from './commands/flash.ts'
 import { addInspectCommand } from './commands/inspect.ts'
+import { addProfileCommand } from './commands/profile.ts'
 import { addRunCommand } from './commands/run.ts'
 import { addSoakCommand } from './commands/soak.ts'
 import { addTraceCommand } from './commands/trace.ts'
@@ -43,6 +45,8 @@ Exit codes: 0 done · 1 it failed · 2 wrong input · 3 the farm is, or is not, 
   addInspectCommand(program)
   addCaptureCommand(program)
   addTraceCommand(program)
+  addProfileCommand(program)
+  addCoverageCommand(program)
   addDrainCommand(program)
   addBenchCommand(program)
   addSoakCommand(program)
