@@ -11,6 +11,7 @@ import { addFlashCommand } from './commands/flash.ts'
 import { addInspectCommand } from './commands/inspect.ts'
 import { addProfileCommand } from './commands/profile.ts'
 import { addRunCommand } from './commands/run.ts'
+import { addSizeCommand } from './commands/size.ts'
 import { addSoakCommand } from './commands/soak.ts'
 import { addTraceCommand } from './commands/trace.ts'
 import { CommandError, EXIT_FAILED, EXIT_OK, EXIT_USAGE, errorCode } from './errors.ts'
@@ -47,6 +48,7 @@ Exit codes: 0 done · 1 it failed · 2 wrong input · 3 the farm is, or is not, 
   addTraceCommand(program)
   addProfileCommand(program)
   addCoverageCommand(program)
+  addSizeCommand(program)
   addDrainCommand(program)
   addBenchCommand(program)
   addSoakCommand(program)
