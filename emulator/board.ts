@@ -29,7 +29,16 @@ import {
   writeBootInformation,
 } from './boot.ts'
 import { wallNs } from './clock.ts'
-import { type Cpu, CpuError, type CpuKind, createCpu, FUEL_PER_SLICE, POLL_HALTED, POLL_STOPPED } from './cpu/index.ts'
+import {
+  type CountSink,
+  type Cpu,
+  CpuError,
+  type CpuKind,
+  createCpu,
+  FUEL_PER_SLICE,
+  POLL_HALTED,
+  POLL_STOPPED,
+} from './cpu/index.ts'
 import { type CrashKind, type CrashReport, reportCrash } from './crash.ts'
 import { BusMonitor } from './devices/bus-monitor.ts'
 import { DmaEngine, type DmaHost, type DmaStatistics } from './devices/dma.ts'
@@ -129,6 +138,8 @@ export interface BoardHost extends HostRunner {
   /** Null while profiling is off. */
   readonly profile: Profile | null
   readonly supervisor: Supervisor | null
+  /** Takes how often each instruction of every board ran; null: nobody counts. */
+  readonly counts: CountSink | null
 }
 
 /**
@@ -502,13 +513,9 @@ export class Board implements DmaHost, Alarm {
   #createCpu(image: BootImage, memoryBytes: number): Cpu {
     const { cpu: kind = 'auto' } = this.#options
     try {
-      return createCpu(kind, {
-        module: image.wasm,
-        memoryBytes,
-        guard: GUARDED_RANGES,
-        watch: WATCHED_RANGE,
-        fuelPerSlice: this.fuelPerSlice,
-      })
+      const { fuelPerSlice } = this
+      const options = { module: image.wasm, memoryBytes, guard: GUARDED_RANGES, watch: WATCHED_RANGE, fuelPerSlice }
+      return createCpu(kind, options, this.#host.counts)
     } catch (cause) {
       if (!(cause instanceof CpuError)) throw cause
       throw new BootError(`Board ${this.name} does not boot: ${cause.message}`, { cause })

@@ -8,6 +8,8 @@ import {
   type Profile,
 } from './board.ts'
 import { wallEpochNs, wallNs } from './clock.ts'
+import { countFolder } from './count-folder.ts'
+import type { CountSink } from './cpu/index.ts'
 import { Cable, type Direction } from './link/cable.ts'
 import type { Alarm, LinkHost, LinkStatistics, Port } from './link/link.ts'
 import { Switch, type SwitchOptions, type SwitchStatistics } from './link/switch.ts'
@@ -67,6 +69,7 @@ export class Farm extends EventEmitter<FarmEvents> implements BoardHost, LinkHos
   readonly cables: ReadonlyMap<string, Cable>
   /** A recorder or debugger; to be set between slices. */
   supervisor: Supervisor | null = null
+  readonly counts: CountSink | null
   readonly #boards = new Map<string, Board>()
   readonly #switches = new Map<string, Switch>()
   readonly #routers = new Map<string, Router>()
@@ -89,6 +92,8 @@ export class Farm extends EventEmitter<FarmEvents> implements BoardHost, LinkHos
         throw new RangeError(`${name} is ${value}: not a whole number of nanoseconds.`)
     }
     this.virtual = clock === 'virtual'
+    // In real time whoever waits for a board would wait too long.
+    this.counts = this.virtual ? countFolder() : null
     this.boards = this.#boards
     this.switches = this.#switches
     this.routers = this.#routers

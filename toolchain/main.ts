@@ -5,10 +5,13 @@ import { addBenchCommand } from './commands/bench.ts'
 import { addBuildCommand } from './commands/build.ts'
 import { addCaptureCommand } from './commands/capture.ts'
 import { addCheckCommand } from './commands/check.ts'
+import { addCoverageCommand } from './commands/coverage.ts'
 import { addDrainCommand } from './commands/drain.ts'
 import { addFlashCommand } from './commands/flash.ts'
 import { addInspectCommand } from './commands/inspect.ts'
+import { addProfileCommand } from './commands/profile.ts'
 import { addRunCommand } from './commands/run.ts'
+import { addSizeCommand } from './commands/size.ts'
 import { addSoakCommand } from './commands/soak.ts'
 import { addTraceCommand } from './commands/trace.ts'
 import { CommandError, EXIT_FAILED, EXIT_OK, EXIT_USAGE, errorCode } from './errors.ts'
@@ -43,6 +46,9 @@ Exit codes: 0 done · 1 it failed · 2 wrong input · 3 the farm is, or is not, 
   addInspectCommand(program)
   addCaptureCommand(program)
   addTraceCommand(program)
+  addProfileCommand(program)
+  addCoverageCommand(program)
+  addSizeCommand(program)
   addDrainCommand(program)
   addBenchCommand(program)
   addSoakCommand(program)

@@ -3,6 +3,7 @@
  * answer to `capture` the connection carries pcapng, until either side closes it.
  */
 import type { Table } from '../inspect/table.ts'
+import type { Measurement } from '../profile/meter.ts'
 
 export interface ControlRequest {
   readonly id: number
@@ -81,6 +82,17 @@ export interface DrainStatus {
   }[]
 }
 
+/** What one board executed while it was profiled. */
+export interface ProfilePiece {
+  readonly server: string
+  /** The firmware, base64, and what it is. */
+  readonly wasm: string
+  readonly description: string
+  /** Folders whose builds may know it. */
+  readonly projects: readonly string[]
+  readonly measurement: Measurement
+}
+
 /** Methods with what they take and give. */
 export interface ControlMethods {
   status: { params: Record<string, never>; result: FarmStatus }
@@ -95,4 +107,9 @@ export interface ControlMethods {
   capture: { params: { target: string }; result: { readonly format: 'pcapng' } }
   /** After the answer: a `TraceLine` a line. */
   trace: { params: { server?: string }; result: { readonly format: 'json lines' } }
+  /** Measures until the client says anything, then sends a `ProfilePiece` a line. `period`: with `sample`, instructions. */
+  profile: {
+    params: { server?: string; mode: 'count' | 'sample' | 'exact'; period?: number }
+    result: { readonly format: 'json lines' }
+  }
 }

@@ -41,6 +41,7 @@ import { type DrainedBoard, Drains } from './drains.ts'
 import { type LoadedImage, prepareFlash } from './firmware.ts'
 import { Inspector } from './inspection.ts'
 import { plugOutside } from './outside.ts'
+import { beginProfile } from './profiles.ts'
 import { traceToSocket } from './traces.ts'
 
 export interface CaptureRequest {
@@ -339,10 +340,11 @@ export class FarmSession extends EventEmitter<SessionEvents> {
       [
         'trace',
         ({ server }) => {
-          const boards = this.#chosenBoards(server === undefined ? undefined : String(server))
+          const boards = this.#chosenBoards(optionalName(server))
           return new Handover({ format: 'json lines' }, (socket) => traceToSocket(boards, socket))
         },
       ],
+      ['profile', (params) => beginProfile(this.#chosenBoards(optionalName(params.server)), params)],
       [
         'capture',
         (params) => {
@@ -390,6 +392,10 @@ export class FarmSession extends EventEmitter<SessionEvents> {
     for (const board of this.assembly.farm.boards.values()) board.powerOff()
     await this.assembly.farm.stop()
   }
+}
+
+function optionalName(name: unknown): string | undefined {
+  return name === undefined ? undefined : String(name)
 }
 
 function addressesOf(server: ServerConfig): string[] {
