@@ -1,12 +1,12 @@
 import { UART_BASE, UART_BYTES, UART_HEAD, UART_TAIL } from '../../abi/registers.ts'
 import { carve } from '../mem/carve.ts'
-import { state } from '../state.ts'
 import { readRegister, writeRegister } from './registers.ts'
+import { hal } from './state.ts'
 
 const RING_BYTES: u32 = 4096
 
 export function uartInitialize(): void {
-  const st = state()
+  const st = hal()
   st.uartBase = carve(RING_BYTES)
   writeRegister(UART_BASE, st.uartBase)
   writeRegister(UART_BYTES, RING_BYTES)
@@ -14,7 +14,7 @@ export function uartInitialize(): void {
 
 /** Writes one byte to the console; lost if the ring is full. */
 export function uartByte(byte: u32): void {
-  const st = state()
+  const st = hal()
   if (st.uartHead - readRegister(UART_TAIL) >= RING_BYTES) return
   store<u8>(st.uartBase + (st.uartHead & (RING_BYTES - 1)), byte)
   st.uartHead++
