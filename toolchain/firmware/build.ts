@@ -15,6 +15,7 @@ import { type ImageVersion, parseVersion } from '../image/version.ts'
 import { type Artifacts, artifacts, type BuildTarget } from './artifacts.ts'
 import type { AscOutcome, AscRequest } from './asc-worker.ts'
 import { checkFirmware } from './checks.ts'
+import { filesOf, withPackageFiles } from './package-sources.ts'
 
 /** Raise it when this file or the checks change what a build gives: results of an older one are then made anew. */
 const MANIFEST_FORMAT = 4
@@ -90,6 +91,7 @@ async function compile(directory: string, files: Artifacts, options: BuildOption
     const list = problems.map((problem) => `  - ${problem}`).join('\n')
     throw new CommandError(`${shown(files.wasm)} compiled, but a board cannot run it:\n${list}`)
   }
+  await replaceFile(files.sourceMap, withPackageFiles(await readFile(files.sourceMap, 'utf8'), filesOf(outcome.inputs)))
   await replaceFile(
     files.layouts,
     `${JSON.stringify(outcome.layouts, undefined, 1)}
