@@ -1,0 +1,148 @@
+import { type Board, type CrashReport, formatCrash } from '../../emulator/board.ts'
+import type { TraceEntry } from '../../emulator/devices/trace.ts'
+import type { Cable } from '../../emulator/link/cable.ts'
+import type { FieldValue, Layouts } from '../firmware/layouts.ts'
+import { InicMemoryReader, type Row } from '../inspect/inic-memory.ts'
+import { macText } from './frames/index.ts'
+import type { TestPort } from './test-port.ts'
+import { DEFAULT_WITHIN_MS, ExpectationError } from './test-port.ts'
+
+/** Lines of its console that a card keeps. */
+const CONSOLE_LINES = 10_000
+
+/** What a card needs of its laboratory. */
+export interface CardHost {
+  /** The test's end of a cable to a MAC port; made when first asked for. */
+  portOf(card: VirtualCard, port: number): TestPort
+  wait(condition: () => boolean, withinMs: number): Promise<boolean>
+  run(ms: number): Promise<unknown>
+  close(): Promise<void>
+}
+
+/** An INIC in virtual time. */
+export class VirtualCard {
+  readonly name: string
+  readonly board: Board
+  /** Lines that the firmware has written, oldest first. */
+  readonly console: string[] = []
+  /** Cables of its ports, in the order in which they were plugged in. */
+  readonly cables: readonly Cable[]
+  protected readonly layouts: Layouts
+  protected readonly host: CardHost
+  /** The crash that the test knows of. */
+  #expected: CrashReport | null = null
+
+  constructor(name: string, board: Board, layouts: Layouts, host: CardHost, cables: readonly Cable[] = []) {
+    this.name = name
+    this.board = board
+    this.layouts = layouts
+    this.host = host
+    this.cables = cables
+  }
+
+  /** The test's end of a cable to MAC port `n`: frames injected there arrive at the card, and what the card sends is expected there. */
+  port(n: number): TestPort {
+    return this.host.portOf(this, n)
+  }
+
+  /** The MAC address of port `n`: `02:00:00:00:01:00`. */
+  mac(n: number): string {
+    return macText(this.board.ports[n]!.address)
+  }
+
+  /** Why the firmware stopped, or null. */
+  get crash(): CrashReport | null {
+    return this.board.crash
+  }
+
+  /** A crash that the test has not expected: it fails whatever waits. */
+  get unexpectedCrash(): CrashReport | null {
+    return this.crash === this.#expected ? null : this.crash
+  }
+
+  /**
+   * Rows of the table whose class has this name, that are in use: those whose field `inUse` is not 0, or all if the class has no such field.
+   *
+   * @throws RangeError if the firmware keeps no such table (firmware/mem/directory.ts)
+   */
+  table(className: string): Record<string, FieldValue>[] {
+    const memory = this.memory()
+    const entry = memory.entryOf(className)
+    if (entry === undefined) {
+      const known = memory.entries.flatMap(({ className: name }) => (name === undefined ? [] : [name]))
+      throw new RangeError(`${this.name} keeps no table of ${className}; it has: ${known.join(', ') || 'none'}`)
+    }
+    const rows = [...memory.rows(entry.kind)]
+    return rows
+      .filter((row) => row.get('inUse') === undefined || row.number('inUse') !== 0)
+      .map((row) => Object.fromEntries(row.entries()))
+  }
+
+  /** Rows of a table of INIC memory by its number, DIRECTORY_* of abi/memory.ts; those that are not in use too. */
+  rows(kind: number): Row[] {
+    return [...this.memory().rows(kind)]
+  }
+
+  /** INIC memory by the firmware's class layouts. @throws Error while the card is off */
+  memory(): InicMemoryReader {
+    const { memory } = this.board
+    if (memory === null) throw new Error(`${this.name} is off`)
+    const { bytes } = memory
+    return new InicMemoryReader(new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength), this.layouts)
+  }
+
+  /** A register, by its offset (abi/registers.ts). */
+  register(offset: number): number {
+    return this.board.memory!.register(offset)
+  }
+
+  /** The newest entries of the trace ring, oldest first. */
+  trace(maximum = 64): TraceEntry[] {
+    return this.board.trace(maximum)
+  }
+
+  /** The next line on the console that fits, counted from its first. @throws ExpectationError that shows the console */
+  async expectConsole(pattern: RegExp | string, withinMs = DEFAULT_WITHIN_MS): Promise<string> {
+    const fits = (line: string) => (typeof pattern === 'string' ? line.includes(pattern) : pattern.test(line))
+    await this.host.wait(() => this.console.some(fits), withinMs)
+    const found = this.console.find(fits)
+    if (found !== undefined) return found
+    const lines = this.console.slice(-20).map((line) => `  ${line}`)
+    throw new ExpectationError(
+      [`${this.name}: nothing like ${pattern} on its console within ${withinMs} ms. What was:`, ...lines].join('\n'),
+    )
+  }
+
+  /** The firmware stops, as it is meant to. @throws ExpectationError if it goes on */
+  async expectCrash(withinMs = DEFAULT_WITHIN_MS): Promise<CrashReport> {
+    const before = this.#expected
+    // Whatever comes is expected from now on, or waiting for it would fail.
+    const seen = () => {
+      this.#expected = this.crash
+      return this.crash !== null && this.crash !== before
+    }
+    if (await this.host.wait(seen, withinMs)) return this.crash!
+    throw new ExpectationError(`${this.name}: its firmware has not stopped within ${withinMs} ms`)
+  }
+
+  /** Lets so much virtual time pass. */
+  run(ms: number): Promise<unknown> {
+    return this.host.run(ms)
+  }
+
+  /** Ends the laboratory that the card is in. */
+  close(): Promise<void> {
+    return this.host.close()
+  }
+
+  /** Keeps a line of the console; the laboratory's. */
+  hear(line: string): void {
+    if (this.console.length === CONSOLE_LINES) this.console.shift()
+    this.console.push(line)
+  }
+}
+
+/** The crash report of a card, as people read it. */
+export function describeCrash(report: CrashReport): string {
+  return formatCrash(report).join('\n')
+}
