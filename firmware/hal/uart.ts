@@ -44,6 +44,15 @@ export function uartIpv4(address: u32): void {
   uartNumber(address & 255)
 }
 
+/** Writes a MAC address: twelve digits, a colon after each two. @param mac first byte highest */
+export function uartMac(mac: u64): void {
+  for (let shift = 44; shift >= 0; shift -= 4) {
+    const digit = <u32>(mac >> shift) & 15
+    uartByte(digit < 10 ? 48 + digit : 87 + digit)
+    if (shift % 8 == 0 && shift > 0) uartByte(58)
+  }
+}
+
 export function uartLine(): void {
   uartByte(10)
 }
