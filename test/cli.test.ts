@@ -10,7 +10,7 @@ import { packageVersion } from '../toolchain/package-root.ts'
 import { inic } from './support/cli.ts'
 import { temporaryDirectory, tinyFirmware } from './support/tiny-firmware.ts'
 
-const COMMANDS = ['build', 'flash', 'check', 'run', 'inspect', 'capture', 'drain', 'bench']
+const COMMANDS = ['new', 'build', 'flash', 'check', 'run', 'inspect', 'capture', 'drain', 'bench']
 
 test('--version and --help', async (t) => {
   t.like(await inic(['--version']), { code: 0, stdout: `${packageVersion}\n` })

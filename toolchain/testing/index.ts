@@ -3,6 +3,7 @@
  */
 
 import { type FarmFirmware, iposFirmware } from './firmware.ts'
+import { RealFarm, type RealFarmOptions } from './real-farm.ts'
 import type { VirtualCard } from './virtual-card.ts'
 import { VirtualFarm, type VirtualFarmOptions } from './virtual-farm.ts'
 import { type CardOptions, type LabOptions, VirtualLab } from './virtual-lab.ts'
@@ -15,6 +16,7 @@ export type { Switch } from '../../emulator/link/switch.ts'
 export type { WireOptions } from '../../emulator/link/wire.ts'
 export { type FarmFirmware, iposFirmware, loadFirmware, projectFirmware } from './firmware.ts'
 export * as frames from './frames/index.ts'
+export { type FarmLine, RealFarm, type RealFarmOptions } from './real-farm.ts'
 export { type CapturedFrame, type CapturedPacket, ExpectationError, type FrameFilter, TestPort } from './test-port.ts'
 export { VirtualCard } from './virtual-card.ts'
 export { VirtualFarm, type VirtualFarmOptions } from './virtual-farm.ts'
@@ -42,4 +44,13 @@ export async function bootFarm(options: BootFarmOptions = {}): Promise<VirtualFa
   const farm = new VirtualFarm(options.firmware ?? ipos, { clientFirmware: ipos, ...options })
   await farm.settle()
   return farm
+}
+
+/**
+ * The farm of a farm file in real time, as `inic run` runs it, with its programs, for clients of this machine.
+ *
+ * @throws CommandError for a farm file that cannot be meant, a compile error, a board that does not boot
+ */
+export function startFarm(farmFile: string, options: RealFarmOptions = {}): Promise<RealFarm> {
+  return RealFarm.start(farmFile, options)
 }

@@ -66,16 +66,7 @@ export class VirtualCard {
    * @throws RangeError if the firmware keeps no such table (firmware/mem/directory.ts)
    */
   table(className: string): Record<string, FieldValue>[] {
-    const memory = this.memory()
-    const entry = memory.entryOf(className)
-    if (entry === undefined) {
-      const known = memory.entries.flatMap(({ className: name }) => (name === undefined ? [] : [name]))
-      throw new RangeError(`${this.name} keeps no table of ${className}; it has: ${known.join(', ') || 'none'}`)
-    }
-    const rows = [...memory.rows(entry.kind)]
-    return rows
-      .filter((row) => row.get('inUse') === undefined || row.number('inUse') !== 0)
-      .map((row) => Object.fromEntries(row.entries()))
+    return readTable(this.memory(), className, this.name)
   }
 
   /** Rows of a table of INIC memory by its number, DIRECTORY_* of abi/memory.ts; those that are not in use too. */
@@ -140,6 +131,18 @@ export class VirtualCard {
     if (this.console.length === CONSOLE_LINES) this.console.shift()
     this.console.push(line)
   }
+}
+
+/** Rows in use of a table. @param name of the card, for the error @throws RangeError if it keeps no such table */
+export function readTable(memory: InicMemoryReader, className: string, name: string): Record<string, FieldValue>[] {
+  const entry = memory.entryOf(className)
+  if (entry === undefined) {
+    const known = memory.entries.flatMap((other) => (other.className === undefined ? [] : [other.className]))
+    throw new RangeError(`${name} keeps no table of ${className}; it has: ${known.join(', ') || 'none'}`)
+  }
+  return [...memory.rows(entry.kind)]
+    .filter((row) => row.get('inUse') === undefined || row.number('inUse') !== 0)
+    .map((row) => Object.fromEntries(row.entries()))
 }
 
 /** The crash report of a card, as people read it. */

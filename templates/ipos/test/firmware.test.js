@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import test from 'node:test'
-import { bootFarm, frames, projectFirmware } from 'inic/testing'
+import { bootFarm, frames, projectFirmware, startFarm } from 'inic/testing'
 
 const firmware = await projectFirmware()
 const IPV4 = 0x0800
@@ -61,4 +61,12 @@ test('a farm of two: the cards take turns', async () => {
   }
   assert.deepEqual([...served].sort(), ['server1', 'server2'])
   await farm.close()
+})
+
+test('the farm of farm.json, asked from outside', async () => {
+  const farm = await startFarm('farm.json')
+  const response = await fetch(farm.url('server1', 80))
+  assert.match(await response.text(), /Your request came through {{name}}/)
+  assert.ok(farm.table('server1', 'Census').some(({ etherType }) => etherType === IPV4))
+  await farm.stop()
 })
