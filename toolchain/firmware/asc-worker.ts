@@ -8,7 +8,7 @@ import { parentPort, workerData } from 'node:worker_threads'
 import { replaceFile } from '../files.ts'
 import { layoutTransform } from './layout-transform.ts'
 import type { Layouts } from './layouts.ts'
-import { filesOf, packageFile } from './package-sources.ts'
+import { filesOf, packageFile, sourceFile } from './package-sources.ts'
 import type { SourceSymbols } from './source-symbols.ts'
 import { symbolTransform } from './symbol-transform.ts'
 
@@ -83,7 +83,7 @@ async function compile(request: AscRequest): Promise<AscOutcome> {
         (source) => packageFile(filesOf(inputs), source),
       ),
       symbolTransform((functions) => {
-        symbols = functions
+        symbols = { ...functions, files: functions.files.map((file) => sourceFile(filesOf(inputs), file)) }
       }),
     ],
   })

@@ -25,12 +25,14 @@ export function packageFile(files: readonly string[], source: string): string | 
   return undefined
 }
 
+/** The file of a source, by whichever name; asc's own name of it where there is no file. @param files that asc has read */
+export function sourceFile(files: readonly string[], source: string): string {
+  const file = source.startsWith(LIBRARY_PREFIX) ? packageFile(files, source) : undefined
+  return file === undefined ? source : file + ENDING
+}
+
 /** A source map whose sources are files, as far as there are files: for a debugger to open, and a crash report to name. */
 export function withPackageFiles(sourceMap: string, files: readonly string[]): string {
   const map = JSON.parse(sourceMap) as { sources: string[] }
-  const sources = map.sources.map((source) => {
-    const file = source.startsWith(LIBRARY_PREFIX) ? packageFile(files, source) : undefined
-    return file === undefined ? source : file + ENDING
-  })
-  return JSON.stringify({ ...map, sources })
+  return JSON.stringify({ ...map, sources: map.sources.map((source) => sourceFile(files, source)) })
 }
