@@ -51,6 +51,7 @@ const CENSUS_ROWS: u32 = 16
 /** Where the census keeps how many frames of each port it has seen, behind its rows. */
 const SEEN: u32 = CENSUS_ROWS * CENSUS_BYTES
 
+/** ipOS has made pools of nearly all memory: it leaves 64 KiB to carve. */
 function ownReset(): void {
   state().census = carve(SEEN + MAC_PORTS * 4)
   directoryTable<Census>(state().census, CENSUS_BYTES, CENSUS_ROWS)
