@@ -209,6 +209,17 @@ test('firmware that stops fails what waits, with its source line; expectCrash is
   await other.close()
 })
 
+test('expectTrace goes from event to event, and shows what came instead', async (t) => {
+  const card = bootCard({ firmware: await projectFirmware({ directory: await linkedProject('hello') }) })
+  t.is((await card.expectTrace({ a: 1 })).b, 1)
+  t.is((await card.expectTrace(({ a }) => a === 1, 5000)).b, 3)
+  t.true(card.board.hostClock.now() >= 2e9 && card.board.hostClock.now() < 2.1e9)
+  const error = await t.throwsAsync(card.expectTrace({ event: 1 }, 2500), { instanceOf: ExpectationError })
+  t.regex(error!.message, /card: no such trace entry within 2500 ms[\s\S]*3000\.000 ms event 32768 \(0, 4, 0\)/)
+  t.is((await card.expectTrace({})).b, 6)
+  await card.close()
+})
+
 test("a project that does not compile says so in the compiler's words", async (t) => {
   const directory = await linkedProject('hello')
   await writeFile(join(directory, 'firmware/index.ts'), 'export function reset(): void { nothing() }')

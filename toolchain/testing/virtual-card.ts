@@ -1,3 +1,4 @@
+import { TRACE_HEAD } from '../../abi/registers.ts'
 import { type Board, type CrashReport, formatCrash } from '../../emulator/board.ts'
 import type { TraceEntry } from '../../emulator/devices/trace.ts'
 import type { Cable } from '../../emulator/link/cable.ts'
@@ -9,6 +10,12 @@ import { DEFAULT_WITHIN_MS, ExpectationError } from './test-port.ts'
 
 /** Lines of its console that a card keeps. */
 const CONSOLE_LINES = 10_000
+
+/** Trace entries that a failed expectation shows. */
+const SHOWN_ENTRIES = 20
+
+/** What a trace entry must be. */
+export type TraceFilter = Partial<Pick<TraceEntry, 'event' | 'a' | 'b' | 'c'>> | ((entry: TraceEntry) => boolean)
 
 /** What a card needs of its laboratory. */
 export interface CardHost {
@@ -29,6 +36,8 @@ export class VirtualCard {
   readonly cables: readonly Cable[]
   protected readonly layouts: Layouts
   protected readonly host: CardHost
+  /** Entries of the trace ring that `expectTrace` has gone past, free-running. */
+  #traced = 0
   /** The crash that the test knows of. */
   #expected: CrashReport | null = null
 
@@ -92,6 +101,34 @@ export class VirtualCard {
     return this.board.trace(maximum)
   }
 
+  /**
+   * The next entry of the trace ring that fits, counted from the last one that was expected; entries before it are passed over.
+   *
+   * @param filter numbers that the entry must have, or a function of it
+   * @throws ExpectationError that shows the entries that came
+   */
+  async expectTrace(filter: TraceFilter, withinMs = DEFAULT_WITHIN_MS): Promise<TraceEntry> {
+    const fits = typeof filter === 'function' ? filter : (entry: TraceEntry) => hasAll(entry, filter)
+    const from = this.#traced
+    let found: TraceEntry | undefined
+    await this.host.wait(() => {
+      if (found !== undefined) return true
+      const head = this.board.memory?.register(TRACE_HEAD) ?? this.#traced
+      const fresh = head === this.#traced ? [] : this.board.trace((head - this.#traced) >>> 0)
+      const index = fresh.findIndex(fits)
+      found = fresh[index]
+      // What was overwritten before anybody looked is passed over too.
+      this.#traced = found === undefined ? head : (head - fresh.length + index + 1) >>> 0
+      return found !== undefined
+    }, withinMs)
+    if (found !== undefined) return found
+    const came = this.board.trace((this.#traced - from) >>> 0).slice(-SHOWN_ENTRIES)
+    const lines = came.map(({ timeNs, text }) => `  ${(timeNs / 1e6).toFixed(3)} ms ${text}`)
+    throw new ExpectationError(
+      [`${this.name}: no such trace entry within ${withinMs} ms. What came:`, ...lines].join('\n'),
+    )
+  }
+
   /** The next line on the console that fits, counted from its first. @throws ExpectationError that shows the console */
   async expectConsole(pattern: RegExp | string, withinMs = DEFAULT_WITHIN_MS): Promise<string> {
     const fits = (line: string) => (typeof pattern === 'string' ? line.includes(pattern) : pattern.test(line))
@@ -131,6 +168,10 @@ export class VirtualCard {
     if (this.console.length === CONSOLE_LINES) this.console.shift()
     this.console.push(line)
   }
+}
+
+function hasAll(entry: TraceEntry, numbers: Exclude<TraceFilter, (...values: never) => unknown>): boolean {
+  return Object.entries(numbers).every(([name, value]) => entry[name as keyof TraceEntry] === value)
 }
 
 /** Rows in use of a table. @param name of the card, for the error @throws RangeError if it keeps no such table */
