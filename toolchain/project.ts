@@ -31,3 +31,13 @@ export function projectFarm(): string | undefined {
   const file = project && join(project, FARM_FILE)
   return file !== undefined && existsSync(file) ? file : undefined
 }
+
+/**
+ * Folders in whose builds a command looks for what is known of a firmware: the projects that are named, the one that it is run in, ipOS's own.
+ *
+ * @param named what servers boot, as farm files say it: folders of projects, image files, undefined for ipOS
+ */
+export function knownProjects(named: readonly (string | undefined)[] = []): string[] {
+  const projects = named.filter((path): path is string => path !== undefined && isProject(path))
+  return [...new Set([...projects, projectOrOwn(), packageRoot])]
+}

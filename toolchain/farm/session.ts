@@ -31,8 +31,7 @@ import { findSymbols } from '../firmware/find-symbols.ts'
 import type { Symbols } from '../firmware/symbols.ts'
 import { bootLoader, type SymbolFinder } from '../image/boot-loader.ts'
 import { cardStateName } from '../inspect/names.ts'
-import { packageRoot } from '../package-root.ts'
-import { isProject, projectOrOwn } from '../project.ts'
+import { knownProjects } from '../project.ts'
 import type { FarmState } from '../state.ts'
 import { endedWell, startApplication } from './applications.ts'
 import { FarmAssembly } from './assembly.ts'
@@ -202,7 +201,7 @@ export class FarmSession extends EventEmitter<SessionEvents> {
     const { farm } = this.assembly
     const servers = new Set<Board>(this.#boards.values())
     try {
-      const library = new FirmwareLibrary([packageRoot, process.cwd()])
+      const library = new FirmwareLibrary(knownProjects(this.assembly.config.servers.map(({ firmware }) => firmware)))
       const file = new RecordingFile(path, (module) => notesOf(library.find(module, '')))
       const recorder = new FarmRecorder(farm, file.recorder, (board) => servers.has(board))
       farm.own({
@@ -412,8 +411,7 @@ function servesProcesses(board: Board): boolean {
 
 /** Symbols from the firmware projects of the farm, of the one that the command is run in, or of ipOS; looked for once for each module. */
 function symbolFinder({ servers }: FarmConfig): SymbolFinder {
-  const named = servers.flatMap(({ firmware }) => (firmware === undefined || !isProject(firmware) ? [] : [firmware]))
-  const projects = [...new Set([...named, projectOrOwn(), packageRoot])]
+  const projects = knownProjects(servers.map(({ firmware }) => firmware))
   const known = new WeakMap<Uint8Array, { readonly symbols: Symbols | undefined }>()
   return (wasm) => {
     const found = known.get(wasm) ?? { symbols: findSymbols(wasm, projects) }
