@@ -50,6 +50,10 @@ export const DIRECTORY_COUNT = 4
 export const DIRECTORY_ENTRIES = 16
 export const DIRECTORY_ENTRY_BYTES = 16
 export const DIRECTORY_MAXIMUM_ENTRIES = 128
+/**
+ * u32: DIRECTORY_*, or from CONSTANTS_BASE on the address of the name of the class whose rows these are: UTF-16, its length in bytes in the
+ * u32 before it. The first is how ipOS names its tables, the second is for tables of anybody's own.
+ */
 export const DIRECTORY_ENTRY_KIND = 0
 export const DIRECTORY_ENTRY_BASE = 4
 export const DIRECTORY_ENTRY_STRIDE = 8

@@ -8,6 +8,9 @@ export const TRACE_QUEUE = 6 // a = queue, b = state, c = epoch
 export const TRACE_ARP = 7 // a = port, b = address, c = 1 learned, 2 conflict, 3 failed
 export const TRACE_MIGRATE = 8 // a = phase entered (firmware/ipos/migration.ts) | other server's row << 8, b = handle, c = thread port
 
+/** Events from here on belong to firmware of one's own. */
+export const TRACE_OWN = 0x8000
+
 export const DROP_NONE = 0
 export const DROP_ETHERNET_SHORT = 1
 export const DROP_ETHERNET_TYPE = 2

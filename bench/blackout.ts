@@ -4,7 +4,9 @@ import type { Board } from '../emulator/board.ts'
 import type { FrameSink } from '../emulator/link/link.ts'
 import type { WireOptions } from '../emulator/link/wire.ts'
 import type { RandomStream } from '../emulator/random.ts'
-import { type FarmFirmware, VirtualFarm, type VirtualNode } from '../toolchain/soak/virtual-farm.ts'
+import type { FarmFirmware } from '../toolchain/testing/firmware.ts'
+import { VirtualFarm } from '../toolchain/testing/virtual-farm.ts'
+import type { VirtualNode } from '../toolchain/testing/virtual-node.ts'
 import { median } from './statistics.ts'
 
 /**

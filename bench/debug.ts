@@ -2,7 +2,8 @@ import { wallNs } from '../emulator/clock.ts'
 import { FirmwareLibrary } from '../toolchain/debug/session/firmware.ts'
 import { DebugSession } from '../toolchain/debug/session/session.ts'
 import { packageRoot } from '../toolchain/package-root.ts'
-import { type FarmFirmware, VirtualFarm } from '../toolchain/soak/virtual-farm.ts'
+import type { FarmFirmware } from '../toolchain/testing/firmware.ts'
+import { VirtualFarm } from '../toolchain/testing/virtual-farm.ts'
 import { median } from './statistics.ts'
 
 /**

@@ -1,7 +1,9 @@
 import { FIRST_SPEAKER_CLIENT } from '../abi/messages.ts'
 import type { ConnectionOwner, TcpConnection } from '../host/driver/connection.ts'
 import type { ListenerOwner } from '../host/driver/listener.ts'
-import { type FarmFirmware, VirtualFarm, type VirtualNode } from '../toolchain/soak/virtual-farm.ts'
+import type { FarmFirmware } from '../toolchain/testing/firmware.ts'
+import { VirtualFarm } from '../toolchain/testing/virtual-farm.ts'
+import type { VirtualNode } from '../toolchain/testing/virtual-node.ts'
 import { HEADER_BYTES, ScriptedClients } from './clients.ts'
 import { median } from './statistics.ts'
 

@@ -5,8 +5,6 @@ import {
   BOOT_LEASE_MS,
   BOOT_LOAD_LIMIT,
   BOOT_LOCAL_LIMIT,
-  BOOT_MAGIC,
-  BOOT_MAGIC_VALUE,
   BOOT_MAXIMUM_CONNECTIONS,
   BOOT_MSL_MS,
   BOOT_PLACE_AFTER_MS,
@@ -39,13 +37,14 @@ import {
 import { IRQ_ALL, IRQ_ENABLE, IRQ_LINK, IRQ_QUEUE, MAC_PORTS, SYS_MEMORY_BYTES, SYS_READY } from '../abi/registers.ts'
 import { DESCRIPTOR_ADDRESS, DESCRIPTOR_LENGTH } from '../abi/rings.ts'
 import { TRACE_BOOT } from '../abi/trace.ts'
-import { macInitialize, receiveDone, receiveNext } from './hal/mac.ts'
-import { PANIC_BOOT_INFORMATION, PANIC_MEMORY, panic } from './hal/panic.ts'
-import { randomInitialize } from './hal/random.ts'
+import { receiveDone, receiveNext } from './hal/mac.ts'
+import { PANIC_MEMORY, panic } from './hal/panic.ts'
+import { halInitialize } from './hal/power.ts'
 import { readRegister, writeRegister } from './hal/registers.ts'
+import { COUNTERS_BASE, LOOPBACK_PORT } from './hal/state.ts'
 import { timerLatch } from './hal/timer.ts'
-import { trace, traceInitialize } from './hal/trace.ts'
-import { uartInitialize, uartIpv4, uartLine, uartNumber, uartText } from './hal/uart.ts'
+import { trace } from './hal/trace.ts'
+import { uartIpv4, uartLine, uartNumber, uartText } from './hal/uart.ts'
 import { applicationInitialize } from './ipos/application.ts'
 import { flowInitialize } from './ipos/flow.ts'
 import { forwardInitialize, forwardNextMs } from './ipos/forward.ts'
@@ -58,7 +57,7 @@ import { serviceInitialize } from './ipos/service.ts'
 import { stateInitialize, stateTimers } from './ipos/state.ts'
 import { threadInitialize } from './ipos/thread.ts'
 import { CHUNK_BYTES, chunkInitialize } from './mem/chunk.ts'
-import { directoryAdd, directoryInitialize } from './mem/directory.ts'
+import { directoryAdd } from './mem/directory.ts'
 import { wheelInitialize, wheelNextMs, wheelTake } from './mem/wheel.ts'
 import { ethernetInput } from './net/ethernet.ts'
 import { netInterface } from './net/interface.ts'
@@ -69,7 +68,7 @@ import { fetchInitialize, fetchRefill, fetchServe } from './socket/fetch.ts'
 import { hostServe, queueSetsChanged } from './socket/host.ts'
 import { listenerInitialize } from './socket/listener.ts'
 import { udpInitialize } from './socket/udp.ts'
-import { CARVE_START, COUNTERS_BASE, Counters, counters, LOOPBACK_PORT, State, state } from './state.ts'
+import { Counters, counters, State, state } from './state.ts'
 import { tcpOutput } from './tcp/output.ts'
 import { tableInitialize } from './tcp/table.ts'
 import { F_ON_OUTPUT, MAXIMUM_TCBS, TCB_BYTES, tcbAt, tcbInitialize, tcbUnlisted, wantOutput } from './tcp/tcb.ts'
@@ -90,21 +89,12 @@ const SHORTEST_LEASE_MS: u32 = 4
 /** Power-on: lays out INIC memory, reads the boot information and opens the ports. Traps if there is too little memory. */
 export function reset(): void {
   const st = state()
-  memory.fill(CARVE_BASE, 0, CARVE_START - CARVE_BASE)
-  st.memoryBytes = readRegister(SYS_MEMORY_BYTES)
-  if (st.memoryBytes < <u32>MINIMUM_MEMORY_BYTES) panic(PANIC_MEMORY, st.memoryBytes)
-  if (load<u32>(BOOT_BASE + BOOT_MAGIC) != BOOT_MAGIC_VALUE)
-    panic(PANIC_BOOT_INFORMATION, load<u32>(BOOT_BASE + BOOT_MAGIC))
-  st.carveNext = CARVE_START
-  directoryInitialize()
+  const memoryBytes = readRegister(SYS_MEMORY_BYTES)
+  if (memoryBytes < <u32>MINIMUM_MEMORY_BYTES) panic(PANIC_MEMORY, memoryBytes)
+  halInitialize(offsetof<State>())
   directoryAdd(DIRECTORY_STATE, CARVE_BASE, offsetof<State>(), 1)
   directoryAdd(DIRECTORY_COUNTERS, COUNTERS_BASE, offsetof<Counters>(), 1)
-  timerLatch()
-  randomInitialize()
   settings()
-  traceInitialize()
-  uartInitialize()
-  macInitialize()
   deliverInitialize()
   fetchInitialize()
   wheelInitialize()

@@ -1,39 +1,13 @@
 import { CARVE_BASE } from '../abi/memory.ts'
-import { MAC_PORTS } from '../abi/registers.ts'
+import { COUNTERS_BASE, Hal, HalCounters } from './hal/state.ts'
 
 /**
- * Everything that the firmware keeps and that is no table or pool. It stands at a fixed address, so `state()` costs
- * nothing. There is no mutable global anywhere: a copy of INIC memory is a copy of the firmware.
+ * Everything that the firmware keeps and that is no table or pool, the hardware layer's part first. It stands at a fixed address,
+ * so `state()` costs nothing. There is no mutable global anywhere: a copy of INIC memory is a copy of the firmware.
  */
 @unmanaged
-export class State {
-  // Time at the start of this poll.
-  nowNs: u64
-  /** Milliseconds since power-on; the clock of every timer and of TCP timestamps. Wraps after 49 days. */
-  nowMs: u32
-  /** Microseconds since power-on, for round-trip samples. Wraps after 71 minutes. */
-  nowUs: u32
-
-  // Carving of INIC memory at reset.
-  carveNext: u32
-  memoryBytes: u32
-
-  // Random numbers (hal/random.ts).
-  random0: u64
-  random1: u64
-  random2: u64
-  random3: u64
-  /** Keys of hashes that a remote peer must not predict (RFC 6528, RFC 4987, RFC 6056, hash tables). */
-  hashKey0: u64
-  hashKey1: u64
-  secret0: u64
-  secret1: u64
-
-  // Rings (hal/).
-  uartBase: u32
-  uartHead: u32
-  traceBase: u32
-  traceHead: u32
+export class State extends Hal {
+  // Rings to and from the main board (socket/).
   fetchBase: u32
   fetchNext: u32
   fetchPosted: u32
@@ -224,36 +198,9 @@ export class State {
   leaseMs: u32
 }
 
-/** Per-port state of the MAC rings; MAC_PORTS + 1 of them, the last is the loopback inside the card. */
-@unmanaged
-export class Port {
-  // Addresses of descriptors: of the ring's first, of the one whose turn is next, and behind its last.
-  rxBase: u32
-  rxNext: u32
-  rxEnd: u32
-  txBase: u32
-  txNext: u32
-  txEnd: u32
-  /** Who may read the next received frame. */
-  rxOwner: u32
-  txBuffers: u32
-}
-
-export const PORT_BYTES = 32
-export const LOOPBACK_PORT = MAC_PORTS
-const PORTS_BASE = CARVE_BASE + 0x400
-export const COUNTERS_BASE = CARVE_BASE + 0x500
-/** First address that `carve` hands out. */
-export const CARVE_START = CARVE_BASE + 0x1000
-
 /** Counters, free-running; shown by `inic inspect`. */
 @unmanaged
-export class Counters {
-  framesIn: u64
-  framesOut: u64
-  framesDropped: u64
-  /** No transmit slot was free: the segment goes out in a later poll. */
-  transmitBusy: u64
+export class Counters extends HalCounters {
   arpRequests: u64
   arpReplies: u64
   ipv4In: u64
@@ -319,9 +266,4 @@ export function state(): State {
 
 export function counters(): Counters {
   return changetype<Counters>(COUNTERS_BASE)
-}
-
-/** @param index 0..MAC_PORTS - 1, or LOOPBACK_PORT */
-export function port(index: u32): Port {
-  return changetype<Port>(PORTS_BASE + index * PORT_BYTES)
 }

@@ -13,6 +13,7 @@ import type { Symbols } from '../toolchain/firmware/symbols.ts'
 import { readWasmModule } from '../toolchain/firmware/wasm-module.ts'
 import { decodeImage } from '../toolchain/image/image.ts'
 import { formatVersion } from '../toolchain/image/version.ts'
+import { linkedProject } from './support/project.ts'
 import { TINY_SOURCE, type TinyFirmware, tinyFirmware } from './support/tiny-firmware.ts'
 
 test('a build gives an image whose payload is the module, with the version of package.json', async (t) => {
@@ -205,4 +206,24 @@ test('a folder without asconfig.json is no firmware', async (t) => {
   })
   t.regex(error.message, /no asconfig\.json/)
   t.is(error.exitCode, 2)
+})
+
+test('sources of a package are named by their files, wherever the build names them', async (t) => {
+  t.timeout(300_000)
+  const directory = await linkedProject('hello')
+  const { artifacts: files } = await buildFirmware({ directory, target: 'release' })
+  const read = async (path: string) => JSON.parse(await readFile(path, 'utf8'))
+  const { sources } = await read(files.sourceMap)
+  const symbols = await read(files.symbols)
+  const { classes } = await read(files.layouts)
+  for (const names of [sources, symbols.files]) {
+    t.true(names.includes('firmware/index.ts'))
+    t.true(names.includes('node_modules/inic/firmware/hal/power.ts'))
+    t.deepEqual(
+      names.filter((name: string) => name.startsWith('~lib/inic')),
+      [],
+    )
+  }
+  const hal = classes.find(({ name }: { name: string }) => name === 'Hal')
+  t.is(hal.source, 'node_modules/inic/firmware/hal/state')
 })

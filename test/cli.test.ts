@@ -10,7 +10,7 @@ import { packageVersion } from '../toolchain/package-root.ts'
 import { inic } from './support/cli.ts'
 import { temporaryDirectory, tinyFirmware } from './support/tiny-firmware.ts'
 
-const COMMANDS = ['build', 'flash', 'check', 'run', 'inspect', 'capture', 'drain', 'bench']
+const COMMANDS = ['new', 'build', 'flash', 'check', 'run', 'inspect', 'capture', 'drain', 'bench']
 
 test('--version and --help', async (t) => {
   t.like(await inic(['--version']), { code: 0, stdout: `${packageVersion}\n` })
@@ -35,7 +35,7 @@ const REFUSED: Record<string, { args: string[]; code?: number; says: RegExp[] }>
   'build: a folder without firmware': { args: ['build', '/tmp'], says: [/holds no firmware/, /inic build DIR/] },
   'build: a version of no form': { args: ['build', '--version', '1.2'], says: [/'1\.2' is not a version/] },
   'build: two folders': { args: ['build', 'a', 'b'], says: [/too many arguments/] },
-  'flash: no image': { args: ['flash'], says: [/missing required argument 'image'/] },
+  'flash: no image': { args: ['flash'], says: [/no place to write to/] },
   'flash: an image that is not there': {
     args: ['flash', 'no.img', '--flash', '/tmp/x'],
     says: [/there is no firmware image no\.img/, /inic build --release/],

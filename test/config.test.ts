@@ -49,6 +49,7 @@ test('the least that is a farm, with every default', (t) => {
     servers: [
       {
         name: 'server1',
+        firmware: undefined,
         memoryBytes: 64 * 2 ** 20,
         flashBytes: 4 * 2 ** 20,
         cpu: undefined,
@@ -169,7 +170,7 @@ const REFUSED: Record<string, { text: string; says: (string | RegExp)[] }> = {
   },
   'an unknown setting': {
     text: server('"colour": 1'),
-    says: ['servers[0].colour: there is no such setting', 'known are: name, memory'],
+    says: ['servers[0].colour: there is no such setting', 'known are: name, firmware, memory'],
   },
   'a key twice': { text: server('"cpu": "v8", "cpu": "auto"'), says: ["'cpu' stands here twice"] },
   'a size without a unit': {

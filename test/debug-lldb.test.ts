@@ -14,7 +14,7 @@ import type { BuildTarget } from '../toolchain/firmware/artifacts.ts'
 import { buildFirmware } from '../toolchain/firmware/build.ts'
 import { parseLayouts } from '../toolchain/firmware/layouts.ts'
 import { packageRoot } from '../toolchain/package-root.ts'
-import { VirtualFarm } from '../toolchain/soak/virtual-farm.ts'
+import { VirtualFarm } from '../toolchain/testing/virtual-farm.ts'
 import { temporaryDirectory } from './support/tiny-firmware.ts'
 
 const LLDB = process.env.INIC_LLDB ?? 'lldb-22'

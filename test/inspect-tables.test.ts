@@ -1,11 +1,21 @@
 import type { Socket } from 'node:net'
 import test, { type ExecutionContext } from 'ava'
-import { DIRECTORY_TCBS } from '../abi/memory.ts'
+import {
+  CONSTANTS_BASE,
+  DIRECTORY_BASE,
+  DIRECTORY_COUNT,
+  DIRECTORY_ENTRIES,
+  DIRECTORY_ENTRY_BYTES,
+  DIRECTORY_MAGIC,
+  DIRECTORY_TCBS,
+} from '../abi/memory.ts'
 import { InicMemoryReader } from '../toolchain/inspect/inic-memory.ts'
 import { readPools } from '../toolchain/inspect/memory.ts'
 import { type Cell, type Table, tableObjects } from '../toolchain/inspect/table.ts'
 import { readTables } from '../toolchain/inspect/tables.ts'
+import { bootCard, frames, projectFirmware } from '../toolchain/testing/index.ts'
 import { FarmKit, type FarmKitOptions, type Node } from './support/farm-kit.ts'
+import { linkedProject } from './support/project.ts'
 
 /** `inic inspect tables` over a farm in virtual time. The command itself, JSON included, is in run.test.ts. */
 
@@ -226,4 +236,54 @@ farmTest('inspect memory names the pools of the ipOS layer, and says how much of
     [],
   )
   socket.destroy()
+})
+
+test("firmware of one's own: tables by the names of their classes, addresses as addresses, free rows left out", async (t) => {
+  t.timeout(300_000)
+  const card = bootCard({ firmware: await projectFirmware({ directory: await linkedProject('l2switch') }) })
+  const frame = frames.ethernet({
+    destinationMac: frames.BROADCAST_MAC,
+    sourceMac: '02:00:00:00:00:0a',
+    type: 0x88b5,
+    payload: frames.bytes(46),
+  })
+  card.port(1).inject(frame)
+  await card.port(2).expectFrame({})
+  const tables = readTables(card.memory())
+  t.deepEqual(
+    tables.map(({ title, total }) => [title, total]),
+    [
+      ['Station', 1],
+      ['State', 1],
+      ['Counters', 1],
+    ],
+  )
+  t.deepEqual(tableObjects(tables[0]), [{ mac: '02:00:00:00:00:0a', seenMs: 0, port: 1 }])
+  t.like(tableObjects(tables[2])[0], { framesIn: 1, flooded: 1 })
+  await card.close()
+})
+
+test('a directory that names nonsense is shown as far as it can be', (t) => {
+  const memory = new DataView(new ArrayBuffer(0x40000))
+  const entries: Readonly<Record<string, number>> = {
+    'kind 99': 99,
+    // No name there, a name longer than the region, one at an odd address, one outside of the constants.
+    'kind 73744': CONSTANTS_BASE + 16,
+    'kind 73984': CONSTANTS_BASE + 256,
+    'kind 73777': CONSTANTS_BASE + 49,
+    'kind 4294967295': 0xffffffff,
+  }
+  memory.setUint32(CONSTANTS_BASE + 252, 0x7fffffff, true)
+  memory.setUint32(DIRECTORY_BASE, DIRECTORY_MAGIC, true)
+  memory.setUint32(DIRECTORY_BASE + DIRECTORY_COUNT, Object.keys(entries).length, true)
+  Object.values(entries).forEach((kind, index) => {
+    const at = DIRECTORY_BASE + DIRECTORY_ENTRIES + index * DIRECTORY_ENTRY_BYTES
+    for (const [field, value] of [kind, 0x30000, 16, 4].entries()) memory.setUint32(at + field * 4, value, true)
+  })
+  const reader = new InicMemoryReader(memory, { format: 2, classes: [], constants: {} })
+  t.deepEqual(
+    reader.entries.map(({ name }) => name),
+    Object.keys(entries),
+  )
+  t.notThrows(() => readTables(reader))
 })

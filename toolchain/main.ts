@@ -9,6 +9,7 @@ import { addCoverageCommand } from './commands/coverage.ts'
 import { addDrainCommand } from './commands/drain.ts'
 import { addFlashCommand } from './commands/flash.ts'
 import { addInspectCommand } from './commands/inspect.ts'
+import { addNewCommand } from './commands/new.ts'
 import { addProfileCommand } from './commands/profile.ts'
 import { addRunCommand } from './commands/run.ts'
 import { addSizeCommand } from './commands/size.ts'
@@ -34,11 +35,13 @@ function createProgram(): Command {
 Examples:
   inic build --release && inic run       a farm with one server, at http://127.0.0.1:8080
   inic run --once                        the same for one request, then exit
+  inic new my-nic --template l2switch    a firmware of your own
   inic check my-farm.json                what is in a farm file, or wrong with it
   inic inspect tables                    look into the INIC of a running farm
 
 Exit codes: 0 done · 1 it failed · 2 wrong input · 3 the farm is, or is not, running · 4 a board stopped`,
     )
+  addNewCommand(program)
   addBuildCommand(program)
   addFlashCommand(program)
   addCheckCommand(program)

@@ -18,8 +18,8 @@ import {
   OWNER_FIRMWARE,
 } from '../../abi/rings.ts'
 import { carve, carveBuffers } from '../mem/carve.ts'
-import { counters, LOOPBACK_PORT, Port, port } from '../state.ts'
 import { readRegister, writeRegister } from './registers.ts'
+import { halCounters, LOOPBACK_PORT, Port, port } from './state.ts'
 
 /**
  * MAC rings. Slot i of a ring owns buffer i for good, so nothing is allocated for a frame. The loopback port has the same
@@ -81,7 +81,7 @@ export function macAddress(index: u32): u64 {
 export function transmitClaim(index: u32): u32 {
   const descriptor = port(index).txNext
   if (load<u32>(descriptor + DESCRIPTOR_OWNER) != OWNER_FIRMWARE) {
-    counters().transmitBusy++
+    halCounters().transmitBusy++
     return 0
   }
   return load<u32>(descriptor + DESCRIPTOR_ADDRESS)
@@ -95,7 +95,7 @@ export function transmitCommit(index: u32, bytes: u32): void {
   store<u32>(descriptor + DESCRIPTOR_OWNER, OWNER_DEVICE)
   const next = descriptor + DESCRIPTOR_BYTES
   p.txNext = next == p.txEnd ? p.txBase : next
-  counters().framesOut++
+  halCounters().framesOut++
 }
 
 /** True if the next `count` transmit slots are free. Slots come free in order, so the last one speaks for all. */

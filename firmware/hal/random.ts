@@ -1,10 +1,10 @@
 import { BOOT_SEED } from '../../abi/boot.ts'
 import { BOOT_BASE } from '../../abi/memory.ts'
-import { state } from '../state.ts'
+import { hal } from './state.ts'
 
 /** xoshiro256** (Blackman and Vigna), seeded from the boot information: the firmware's only source of randomness. */
 export function randomInitialize(): void {
-  const st = state()
+  const st = hal()
   st.random0 = load<u64>(BOOT_BASE + BOOT_SEED) | 1 // the generator must not start from all zeros
   st.random1 = load<u64>(BOOT_BASE + BOOT_SEED + 8)
   st.random2 = load<u64>(BOOT_BASE + BOOT_SEED + 16)
@@ -17,7 +17,7 @@ export function randomInitialize(): void {
 }
 
 export function random64(): u64 {
-  const st = state()
+  const st = hal()
   const result = rotl<u64>(st.random1 * 5, 7) * 9
   const t = st.random1 << 17
   st.random2 ^= st.random0

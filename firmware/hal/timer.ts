@@ -1,10 +1,10 @@
 import { TIMER_NOW_HIGH, TIMER_NOW_LOW } from '../../abi/registers.ts'
-import { state } from '../state.ts'
 import { readRegister } from './registers.ts'
+import { hal } from './state.ts'
 
 /** Reads the time once a poll; everything in the poll sees the same time. */
 export function timerLatch(): void {
-  const st = state()
+  const st = hal()
   st.nowNs = ((<u64>readRegister(TIMER_NOW_HIGH)) << 32) | readRegister(TIMER_NOW_LOW)
   st.nowMs = <u32>(st.nowNs / 1000000)
   st.nowUs = <u32>(st.nowNs / 1000)

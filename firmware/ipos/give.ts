@@ -163,7 +163,7 @@ function enter(tcb: Tcb, m: Migration, phase: u32): void {
 export function giveOutput(tcb: Tcb): bool {
   const m = migrationOf(tcb)
   if ((m.flags & MOVE_SENDING) == 0) return true
-  let done = true
+  let done: bool = true
   if (m.phase == PHASE_OFFERED) done = sendOffer(tcb, m)
   else if (m.phase == PHASE_COMMITTED) done = roundsSend(tcb, m)
   if (done) m.flags &= <u16>~MOVE_SENDING

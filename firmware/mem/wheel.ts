@@ -84,10 +84,10 @@ function nextDistance(): i32 {
   const st = state()
   const position = st.wheelMs & (SLOTS - 1)
   const word = position >>> 6
-  let bits = load<u64>(st.wheelBitmap + word * 8) & ((<u64>-1) << (<u64>(position & 63)))
+  let bits = load<u64>(st.wheelBitmap + word * 8) & ((<u64>-1) << (<u64>position & 63))
   let found = word
   if (!bits) {
-    const above = word == 63 ? 0 : st.wheelSummary & ((<u64>-1) << (<u64>(word + 1)))
+    const above = word == 63 ? 0 : st.wheelSummary & ((<u64>-1) << (<u64>word + 1))
     const candidates = above ? above : st.wheelSummary
     if (!candidates) return -1
     found = <u32>ctz<u64>(candidates)
@@ -99,14 +99,14 @@ function nextDistance(): i32 {
 function markSlot(slot: u32): void {
   const st = state()
   const word = st.wheelBitmap + (slot >>> 6) * 8
-  store<u64>(word, load<u64>(word) | ((<u64>1) << (<u64>(slot & 63))))
-  st.wheelSummary |= (<u64>1) << (<u64>(slot >>> 6))
+  store<u64>(word, load<u64>(word) | ((<u64>1) << (<u64>slot & 63)))
+  st.wheelSummary |= (<u64>1) << (<u64>slot >>> 6)
 }
 
 function clearSlot(slot: u32): void {
   const st = state()
   const word = st.wheelBitmap + (slot >>> 6) * 8
-  const bits = load<u64>(word) & ~((<u64>1) << (<u64>(slot & 63)))
+  const bits = load<u64>(word) & ~((<u64>1) << (<u64>slot & 63))
   store<u64>(word, bits)
-  if (!bits) st.wheelSummary &= ~((<u64>1) << (<u64>(slot >>> 6)))
+  if (!bits) st.wheelSummary &= ~((<u64>1) << (<u64>slot >>> 6))
 }

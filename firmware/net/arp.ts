@@ -4,11 +4,12 @@ import { STATUS_EHOSTUNREACH } from '../../abi/status.ts'
 import { DROP_ARP, TRACE_ARP } from '../../abi/trace.ts'
 import { transmitClaim, transmitCommit } from '../hal/mac.ts'
 import { PANIC_POOL, panic } from '../hal/panic.ts'
+import { LOOPBACK_PORT } from '../hal/state.ts'
 import { msReached } from '../hal/timer.ts'
 import { drop, trace } from '../hal/trace.ts'
 import { carve } from '../mem/carve.ts'
 import { directoryAdd } from '../mem/directory.ts'
-import { counters, LOOPBACK_PORT, state } from '../state.ts'
+import { counters, state } from '../state.ts'
 import { tcpNeighborFailed, tcpNeighborResolved } from '../tcp/neighbor.ts'
 import {
   ARP_BYTES,

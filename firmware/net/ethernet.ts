@@ -1,8 +1,9 @@
 import { INTERFACE_ENABLED, INTERFACE_HUB } from '../../abi/boot.ts'
 import { DROP_ETHERNET_SHORT, DROP_ETHERNET_TYPE } from '../../abi/trace.ts'
+import { LOOPBACK_PORT } from '../hal/state.ts'
 import { drop } from '../hal/trace.ts'
 import { iposInput } from '../ipos/input.ts'
-import { counters, LOOPBACK_PORT, state } from '../state.ts'
+import { counters, state } from '../state.ts'
 import {
   ETHERNET_HEADER_BYTES,
   ETHERTYPE_ARP,

@@ -1,9 +1,10 @@
 import { STATUS_ECONNREFUSED, STATUS_EHOSTUNREACH, STATUS_EMSGSIZE, STATUS_ENETUNREACH } from '../../abi/status.ts'
 import { DROP_ICMP_HEADER } from '../../abi/trace.ts'
+import { LOOPBACK_PORT } from '../hal/state.ts'
 import { drop } from '../hal/trace.ts'
 import { forwardedError } from '../ipos/input.ts'
 import { udpError } from '../socket/udp.ts'
-import { counters, LOOPBACK_PORT, state } from '../state.ts'
+import { counters, state } from '../state.ts'
 import { tcpIcmpError } from '../tcp/icmp.ts'
 import { checksumAdd, checksumFold } from '../wire/checksum.ts'
 import {

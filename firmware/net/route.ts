@@ -1,6 +1,6 @@
 import { MAC_PORTS } from '../../abi/registers.ts'
+import { LOOPBACK_PORT } from '../hal/state.ts'
 import { portOfPeerAddress } from '../ipos/server.ts'
-import { LOOPBACK_PORT } from '../state.ts'
 import { IPV4_LIMITED_BROADCAST, ipv4IsLoopback, ipv4IsUnicast } from '../wire/ipv4.ts'
 import { Interface, interfaceOf, isLocalAddress, isOnLink, linkIsUp, netInterface } from './interface.ts'
 

@@ -45,6 +45,7 @@ import {
 import { DROP_NO_SOCKET, DROP_UDP_CHECKSUM, DROP_UDP_HEADER } from '../../abi/trace.ts'
 import { PANIC_POOL, panic } from '../hal/panic.ts'
 import { random32 } from '../hal/random.ts'
+import { LOOPBACK_PORT } from '../hal/state.ts'
 import { drop } from '../hal/trace.ts'
 import { flowArrived, flowPlaced, flowSource } from '../ipos/flow.ts'
 import { servicesChanged } from '../ipos/service.ts'
@@ -55,7 +56,7 @@ import { icmpError } from '../net/icmp.ts'
 import { isLocalAddress, netInterface } from '../net/interface.ts'
 import { ipv4Send } from '../net/output.ts'
 import { routeSource, routeTo } from '../net/route.ts'
-import { counters, LOOPBACK_PORT, state } from '../state.ts'
+import { counters, state } from '../state.ts'
 import {
   checksumAdd,
   checksumCopy,

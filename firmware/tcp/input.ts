@@ -173,7 +173,7 @@ export function segmentArrives(tcb: Tcb, packet: u32, segment: u32, payload: u32
     }
     updateTimestamp(tcb, sequence)
     established(tcb, segment)
-    if (tcb.state == TCP_CLOSED) return // its listener is gone
+    if (<u32>tcb.state == TCP_CLOSED) return // its listener is gone
   } else {
     // RFC 5961 §5.2: an acknowledgement far in the past or of what was never sent is answered, not used.
     if (seqLt(ack, tcb.sndUna - tcb.maxSndWnd) || seqLt(tcb.sndMax, ack)) {

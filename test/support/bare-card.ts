@@ -616,14 +616,22 @@ export class BareCard {
 
 const layouts = new Map<string, Map<string, { offset: number; bytes: number }>>()
 
-/** Offsets of an @unmanaged class of plain numbers, read from its source: fields in order, naturally aligned. */
+/** Where the classes stand, with what they extend. */
+const CLASS_SOURCES: Readonly<Record<string, string>> = {
+  Hal: 'firmware/hal/state.ts',
+  HalCounters: 'firmware/hal/state.ts',
+  State: 'firmware/state.ts',
+  Counters: 'firmware/state.ts',
+}
+
+/** Offsets of an @unmanaged class of plain numbers, read from its source: its base's fields, then its own, naturally aligned. */
 function stateLayout(className: string): Map<string, { offset: number; bytes: number }> {
   let layout = layouts.get(className)
   if (layout) return layout
-  layout = new Map()
-  const source = readFileSync(join(projectRoot(), 'firmware/state.ts'), 'utf8')
-  const body = new RegExp(`class ${className} \\{([^}]*)\\}`).exec(source)?.[1] ?? ''
-  let end = 0
+  const source = readFileSync(join(projectRoot(), CLASS_SOURCES[className]!), 'utf8')
+  const [, base, body = ''] = new RegExp(`class ${className}(?: extends (\\w+))? \\{([^}]*)\\}`).exec(source) ?? []
+  layout = base === undefined ? new Map() : new Map(stateLayout(base))
+  let end = Math.max(0, ...Array.from(layout.values(), ({ offset, bytes }) => offset + bytes))
   for (const [, name, bits] of body.matchAll(/^\s*(\w+): [iu](8|16|32|64);?/gm)) {
     const bytes = Number(bits) / 8
     const offset = (end + bytes - 1) & -bytes

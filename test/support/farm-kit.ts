@@ -1,10 +1,11 @@
-/** A farm in virtual time (toolchain/soak/virtual-farm.ts) with the firmware that was built last. */
+/** A farm in virtual time (toolchain/testing/virtual-farm.ts) with the firmware that was built last. */
 import { readFileSync } from 'node:fs'
 import type { Layouts } from '../../toolchain/firmware/layouts.ts'
-import { type FarmFirmware, VirtualFarm, type VirtualFarmOptions } from '../../toolchain/soak/virtual-farm.ts'
+import type { FarmFirmware } from '../../toolchain/testing/firmware.ts'
+import { VirtualFarm, type VirtualFarmOptions } from '../../toolchain/testing/virtual-farm.ts'
 
 export type FarmKitOptions = VirtualFarmOptions
-export { VirtualNode as Node } from '../../toolchain/soak/virtual-farm.ts'
+export { VirtualNode as Node } from '../../toolchain/testing/virtual-node.ts'
 
 const BUILT = '../../../build/release/'
 

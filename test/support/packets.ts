@@ -1,10 +1,3 @@
-/**
- * Packets for tests, written apart from the firmware's own code on purpose. build.ts fills in lengths and checksums unless a
- * field says otherwise; parse.ts checks what the builders would have filled in and lists what is wrong; print.ts gives one
- * line a packet; expect.ts compares. Addresses are strings: '192.0.2.1', '02:00:00:00:00:01'.
- */
-export * from './build.ts'
+/** Packets for tests: builders, parser, printer and patterns of inic/testing, and what compares frames in ava. */
+export * from '../../toolchain/testing/frames/index.ts'
 export * from './expect.ts'
-export * from './ipos-frames.ts'
-export * from './parse.ts'
-export * from './print.ts'

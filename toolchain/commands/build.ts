@@ -6,7 +6,7 @@ import type { BuildTarget } from '../firmware/artifacts.ts'
 import { type BuildResult, buildFirmware } from '../firmware/build.ts'
 import { encodeHex } from '../image/image.ts'
 import { formatVersion, type ImageVersion, parseVersion } from '../image/version.ts'
-import { packageRoot } from '../package-root.ts'
+import { projectOrOwn } from '../project.ts'
 import { note, print, printJson, startProgress, wantsColour } from '../terminal.ts'
 
 interface BuildCommandOptions {
@@ -22,7 +22,10 @@ export function addBuildCommand(program: Command): void {
     .command('build')
     .summary('compile firmware into an image')
     .description('Compiles AssemblyScript firmware and puts it into an image that a board boots (MCUboot format).')
-    .argument('[dir]', "folder of the firmware, with its asconfig.json; ipOS's own if left out")
+    .argument(
+      '[dir]',
+      "folder of the firmware, with its asconfig.json; left out: of the project here, or else ipOS's own",
+    )
     .option('-r, --release', 'optimize; without it, the debug target is built')
     .option('-o, --output <file>', 'write the image to this file too')
     .option('--version <version>', "version of the image: 1.2.3 or 1.2.3+4 (default: the package's)", versionArgument)
@@ -32,9 +35,9 @@ export function addBuildCommand(program: Command): void {
       'after',
       `
 Examples:
-  inic build                        debug build of ipOS: build/debug/firmware.img
+  inic build                        debug build of the project here, or of ipOS: build/debug/firmware.img
   inic build --release              what inic run boots: build/release/firmware.img
-  inic build my-nic -o my-nic.img   a firmware of your own
+  inic build my-nic -o my-nic.img   a firmware of your own (inic new my-nic), from outside its folder
 
 Beside the image lie firmware.wasm with its source map, and firmware.layouts.json with the layout of every class;
 firmware.debug.wasm is the same module with DWARF behind it, which is not flashed.
@@ -47,7 +50,7 @@ Nothing is compiled if no source has changed.`,
       let result: BuildResult
       try {
         result = await buildFirmware({
-          directory: directory ?? packageRoot,
+          directory: directory ?? projectOrOwn(),
           target,
           ...(options.version && { version: options.version }),
           dwarf: options.dwarf,

@@ -33,7 +33,7 @@ Examples:
 Exit codes: 0 it is a farm · 2 it is none`,
     )
     .action(async (path: string | undefined, { json = false }: CheckCommandOptions) => {
-      const { farm, issues, text, path: shownPath } = await readFarm(path ?? defaultFarmPath)
+      const { farm, issues, text, path: shownPath } = await readFarm(path ?? defaultFarmPath())
       if (farm === undefined) {
         const problems = problemsOf(shownPath, text, issues)
         if (!json) throw problemsError(problems)

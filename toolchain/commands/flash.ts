@@ -2,15 +2,16 @@ import { stat } from 'node:fs/promises'
 import { dirname, relative, resolve } from 'node:path'
 import type { Command } from 'commander'
 import { Flash } from '../../emulator/devices/flash.ts'
-import type { FarmConfig } from '../config/farm-config.ts'
+import type { FarmConfig, ServerConfig } from '../config/farm-config.ts'
 import { suggest } from '../config/issues.ts'
 import { defaultFarm, loadFarm } from '../config/load-farm.ts'
 import { CommandError, EXIT_FARM_STATE, errorMessage, usageError } from '../errors.ts'
-import { loadImage } from '../farm/firmware.ts'
+import { imagePathOf, loadImage } from '../farm/firmware.ts'
 import { DEFAULT_FLASH_BYTES, flashMap } from '../image/flash-map.ts'
 import { decodeImage, describeImage, encodeHex } from '../image/image.ts'
 import { readSlot, writeSlot } from '../image/slot.ts'
 import { formatVersion } from '../image/version.ts'
+import { findProject } from '../project.ts'
 import { FarmState } from '../state.ts'
 import { print, printJson, startProgress } from '../terminal.ts'
 
@@ -29,6 +30,8 @@ interface Destination {
   readonly state: FarmState
   /** As people call it. */
   readonly name: string
+  /** What it boots when no image is named: a project's folder or an image file. */
+  readonly firmware: string | undefined
 }
 
 export function addFlashCommand(program: Command): void {
@@ -38,8 +41,14 @@ export function addFlashCommand(program: Command): void {
     .description(
       "Writes an image into the primary slot of a stopped server's flash, and verifies it by reading it back.",
     )
-    .argument('<image>', 'image file, as inic build and imgtool make them')
-    .option('-s, --server <name>', 'the server of the farm to be flashed')
+    .argument(
+      '[image]',
+      "image file, as inic build and imgtool make them; left out: what the server's card boots by the farm file",
+    )
+    .option(
+      '-s, --server <name>',
+      'the server of the farm to be flashed; left out: the only one whose firmware the farm file names',
+    )
     .option('--flash <file>', 'a flash file, in place of a server of a farm')
     .option('-f, --farm <file>', 'the farm file that the server stands in (default: the farm of inic run)')
     .option('--state <dir>', 'where farms keep their state (default: .inic beside the farm file)')
@@ -48,6 +57,7 @@ export function addFlashCommand(program: Command): void {
       'after',
       `
 Examples:
+  inic flash                                        in a firmware project (inic new): its build, into its server
   inic flash build/release/firmware.img --server server1
   inic flash my-nic.img --server server2 --farm examples/farm.json
   inic flash my-nic.img --flash /tmp/board.flash
@@ -55,9 +65,9 @@ Examples:
 inic run leaves an image alone that was flashed by hand. To go back to its own:
   inic flash build/release/firmware.img --server server1`,
     )
-    .action(async (imagePath: string, options: FlashCommandOptions) => {
-      const { bytes, image } = await loadImage(resolve(imagePath))
+    .action(async (imagePath: string | undefined, options: FlashCommandOptions) => {
       const destination = await findDestination(options)
+      const { bytes, image } = await loadImage(imagePath === undefined ? ownImage(destination) : resolve(imagePath))
       if (await destination.state.isRunning()) {
         throw new CommandError(`${destination.name} cannot be flashed: its farm is running`, {
           exitCode: EXIT_FARM_STATE,
@@ -91,16 +101,39 @@ async function findDestination(options: FlashCommandOptions): Promise<Destinatio
     const path = resolve(options.flash)
     const found = await stat(path).catch(() => undefined)
     const bytes = found === undefined || found.size === 0 ? DEFAULT_FLASH_BYTES : found.size
-    return { path, bytes, state: new FarmState(dirname(path)), name: relative(process.cwd(), path) }
+    return {
+      path,
+      bytes,
+      state: new FarmState(dirname(path)),
+      name: relative(process.cwd(), path),
+      firmware: findProject(),
+    }
   }
-  if (options.server === undefined) throw usageError('no place to write to', 'name it: --server NAME, or --flash FILE')
   const farm = options.farm === undefined ? await defaultFarm() : await loadFarm(options.farm)
-  const server = findServer(farm, options.server)
+  const server = options.server === undefined ? onlyServer(farm) : findServer(farm, options.server)
   const state = FarmState.of(farm, options.state)
-  return { path: state.flashPath(server.name), bytes: server.flashBytes, state, name: server.name }
+  return {
+    path: state.flashPath(server.name),
+    bytes: server.flashBytes,
+    state,
+    name: server.name,
+    firmware: server.firmware,
+  }
 }
 
-function findServer(farm: FarmConfig, name: string): FarmConfig['servers'][number] {
+function ownImage({ firmware }: Destination): string {
+  if (firmware !== undefined) return imagePathOf({ firmware })
+  throw usageError('no image to write', 'name it: inic flash IMAGE --server NAME')
+}
+
+/** The one server whose firmware the farm names. */
+function onlyServer({ servers }: FarmConfig): ServerConfig {
+  const own = servers.filter(({ firmware }) => firmware !== undefined)
+  if (own.length === 1) return own[0]
+  throw usageError('no place to write to', 'name it: --server NAME, or --flash FILE')
+}
+
+function findServer(farm: FarmConfig, name: string): ServerConfig {
   const server = farm.servers.find((candidate) => candidate.name === name)
   if (server !== undefined) return server
   const names = farm.servers.map((candidate) => candidate.name)

@@ -18,7 +18,7 @@ import { defaultFarm, loadFarm } from '../config/load-farm.ts'
 import { parseDuration } from '../config/units.ts'
 import { CommandError, EXIT_BOARD, EXIT_FAILED, EXIT_INTERRUPTED, usageError } from '../errors.ts'
 import { endedWell } from '../farm/applications.ts'
-import { DEFAULT_IMAGE_PATH, loadImage } from '../farm/firmware.ts'
+import { DEFAULT_IMAGE_PATH, loadImage, loadImages } from '../farm/firmware.ts'
 import { requestOnce } from '../farm/once.ts'
 import { type CaptureRequest, FarmSession } from '../farm/session.ts'
 import { FarmState } from '../state.ts'
@@ -51,7 +51,10 @@ export function addRunCommand(program: Command): void {
     .command('run')
     .summary('run a farm')
     .description('Boots the servers of a farm, starts their applications, and opens the published ports until Ctrl-C.')
-    .argument('[farm]', 'farm file; left out: one server with the addresses of FIG. 3 and the example shop')
+    .argument(
+      '[farm]',
+      "farm file; left out: the project's farm.json, or else one server with the addresses of FIG. 3 and the example shop",
+    )
     .option(
       '-p, --publish <[addr:]port:server:port>',
       'open a port of this machine that leads to a server; may be repeated',
@@ -73,7 +76,10 @@ export function addRunCommand(program: Command): void {
       collect(pcapArgument),
     )
     .option('--record <file>', "record what the servers' cards are given, for inic debug --replay")
-    .option('--image <file>', "boot this image, in place of what is in the servers' flash")
+    .option(
+      '--image <file>',
+      'boot this image, in place of what is in flash, on the servers whose firmware the farm names, or on all',
+    )
     .addOption(new Option('--cpu <kind>', 'what runs the firmware').choices(['auto', 'wasmtime', 'v8']).default('auto'))
     .option('--virtual', 'virtual time: as fast as it goes, and the same at every run; board programs only')
     .option('--for <time>', "stop after so much of the farm's time, as in 10s", durationArgument)
@@ -101,13 +107,11 @@ The state folder holds the flash of each server: what inic flash wrote there is 
       if (options.json && !options.once)
         throw usageError('--json goes with --once', 'for a running farm: inic inspect farm --json')
       const config = applyOptions(farmPath === undefined ? await defaultFarm() : await loadFarm(farmPath), options)
-      const image = await loadImage(options.image === undefined ? DEFAULT_IMAGE_PATH : resolve(options.image))
-      const gatewayImage = config.publish.length > 0 ? await loadImage(DEFAULT_IMAGE_PATH) : image
       const session = new FarmSession({
         config,
         state: FarmState.of(config, options.state),
-        image,
-        gatewayImage,
+        images: await loadImages(config, options.image && resolve(options.image)),
+        gatewayImage: config.publish.length > 0 ? await loadImage(DEFAULT_IMAGE_PATH) : undefined,
         forceImage: options.image !== undefined,
         cpu: options.cpu === 'auto' ? undefined : options.cpu,
         captures: options.pcap ?? [],
@@ -160,8 +164,9 @@ async function runReal(session: FarmSession, signal: AbortSignal, forNs: number 
 
 /** Runs until nothing is left to happen, or for `forNs`. */
 async function runVirtual(session: FarmSession, signal: AbortSignal, forNs: number | undefined): Promise<void> {
-  const { farm } = session.assembly
-  const over = () => signal.aborted || session.allStopped || session.applicationCount === 0
+  const { farm, config } = session.assembly
+  const hasApplications = config.servers.some(({ applications }) => applications.length > 0)
+  const over = () => signal.aborted || session.allStopped || (hasApplications && session.applicationCount === 0)
   // A condition is looked at after events: without one at the end, time would run on to whatever comes next.
   const end = { slot: -1, dueNs: 0, sequence: 0, precise: false, fire() {} }
   if (forNs !== undefined) farm.setAlarm(end, farm.now() + forNs)
@@ -254,6 +259,9 @@ function checkClock(config: FarmConfig, options: RunCommandOptions): void {
     return
   }
   if (options.once) throw usageError('--once makes a real request, and in virtual time nothing comes from outside')
+  if (options.for === undefined && config.servers.every(({ applications }) => applications.length === 0)) {
+    throw usageError('a farm without applications runs for ever in virtual time', 'say for how long: --for 10s')
+  }
   if (config.networks.some((network) => network.taps.length + network.streams.length > 0)) {
     throw usageError('TAP interfaces and streams live in real time', 'leave out --virtual')
   }

@@ -7,8 +7,8 @@ import { artifacts } from '../firmware/artifacts.ts'
 import type { Layouts } from '../firmware/layouts.ts'
 import { packageRoot } from '../package-root.ts'
 import { type SoakReport, soak } from '../soak/soak.ts'
-import type { FarmFirmware } from '../soak/virtual-farm.ts'
 import { note, print, printJson, startProgress } from '../terminal.ts'
+import type { FarmFirmware } from '../testing/firmware.ts'
 
 interface SoakCommandOptions {
   readonly seed: string

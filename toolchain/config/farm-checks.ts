@@ -1,8 +1,9 @@
 /** What must hold between the settings of a farm file: names that are referred to exist, addresses fit their networks and each other. */
-import { existsSync } from 'node:fs'
+import { existsSync, statSync } from 'node:fs'
 import { DEFAULT_LEASE_MS } from '../../abi/boot.ts'
 import { DEFAULT_MEMORY_BYTES, MINIMUM_MEMORY_BYTES } from '../../abi/memory.ts'
 import { flashMap } from '../image/flash-map.ts'
+import { isProject } from '../project.ts'
 import { formatIpv4, isHostAddress, sameNetwork } from './addresses.ts'
 import type { ApplicationConfig, FarmConfig, InterfaceConfig, ServerConfig } from './farm-config.ts'
 import { suggest } from './issues.ts'
@@ -35,6 +36,7 @@ export function checkFarm(farm: FarmConfig, reportIssue: Report, namesFound = tr
   farm.servers.forEach((server, index) => {
     const at = ['servers', index]
     checkSizes(server, at, report)
+    checkFirmware(server, [...at, 'firmware'], report)
     checkNames(server.applications, [...at, 'applications'], report)
     server.applications.forEach((application, position) => {
       checkApplication(application, [...at, 'applications', position], report)
@@ -69,6 +71,14 @@ function checkSizes(server: ServerConfig, at: Path, report: Report): void {
       'choose 256 KiB to 64 MiB in steps of 64 KiB, as in "4MiB"',
     )
   }
+}
+
+function checkFirmware({ firmware }: ServerConfig, at: Path, report: Report): void {
+  if (firmware === undefined || isProject(firmware)) return
+  const found = statSync(firmware, { throwIfNoEntry: false })
+  if (found === undefined) report(at, `there is no file or folder ${firmware}`, 'make a project with: inic new NAME')
+  else if (found.isDirectory())
+    report(at, `${firmware} is no firmware project: there is no asconfig.json in it`, 'make one with: inic new NAME')
 }
 
 function checkPublishFrom(farm: FarmConfig, report: Report): void {
@@ -111,11 +121,11 @@ function checkInterfaces(farm: FarmConfig, server: ServerConfig, at: Path, claim
     if (network?.kind === 'hub' && hub !== undefined)
       report([...path, 'network'], `'${server.name}' is on the hub '${hub}' too`, 'a server has one interface on a hub')
     if (network?.kind === 'hub') hub ??= item.network
-    else if (network !== undefined && item.address === undefined) {
+    else if (network !== undefined && item.address === undefined && server.firmware === undefined) {
       report(
         path,
         "'address' is missing",
-        'an interface on a LAN has one, as in "192.0.2.1/24"; only the hub needs none',
+        'an interface on a LAN has one, as in "192.0.2.1/24"; only the hub and firmware of your own need none',
       )
     }
     checkAddress(item, path, report)

@@ -111,6 +111,8 @@ export interface PinnedState {
 
 export interface ServerConfig {
   readonly name: string
+  /** Folder of a firmware project, or an image file; undefined: ipOS. */
+  readonly firmware: string | undefined
   readonly memoryBytes: number
   readonly flashBytes: number
   /** Undefined: Wasmtime where the addon is there, else V8. */

@@ -244,6 +244,10 @@ const settings = object({
 
 const server = object({
   name: required(name(), 'what options, tables and the console call the server'),
+  firmware: optional(
+    string(/./, 'the path of a firmware project or of an image, from the farm file'),
+    'what its card boots: the folder of a firmware project (inic new), or an image file, from the farm file; ipOS if left out',
+  ),
   memory: optional(size('64MiB'), `INIC memory, at least ${formatSize(MINIMUM_MEMORY_BYTES)}; 64 MiB if left out`),
   flash: optional(size('4MiB'), 'flash memory, in steps of 64 KiB; 4 MiB if left out'),
   cpu: optional(oneOf(['auto', 'wasmtime', 'v8']), 'what runs the firmware; auto: Wasmtime if it is there, else V8'),

@@ -3,6 +3,7 @@ import { readFile } from 'node:fs/promises'
 import { relative, resolve } from 'node:path'
 import { errorCode, usageError } from '../errors.ts'
 import { packageRoot } from '../package-root.ts'
+import { projectFarm } from '../project.ts'
 import { checkFarm } from './farm-checks.ts'
 import type { FarmConfig } from './farm-config.ts'
 import { farmFileReader } from './farm-file.ts'
@@ -31,15 +32,21 @@ export async function readFarm(path: string): Promise<ReadFarm> {
 }
 
 /**
- * FIG. 3's addresses with one server, and the example shop on it: server 1 is 123.123.123.1 behind router A and
- * 222.222.222.1 behind router B.
+ * The farm that is meant when none is named: that of the firmware project that the command is run in, or else FIG. 3's addresses with one server,
+ * and the example shop on it: server 1 is 123.123.123.1 behind router A and 222.222.222.1 behind router B.
  */
 export async function defaultFarm(): Promise<FarmConfig> {
-  const farm = await loadFarm(defaultFarmPath)
-  return { ...farm, file: undefined }
+  const path = projectFarm()
+  if (path !== undefined) return loadFarm(path)
+  return { ...(await loadFarm(EXAMPLE_FARM)), file: undefined }
 }
 
-export const defaultFarmPath = resolve(packageRoot, 'examples', 'one-server.json')
+/** Where `defaultFarm` is read from. */
+export function defaultFarmPath(): string {
+  return projectFarm() ?? EXAMPLE_FARM
+}
+
+const EXAMPLE_FARM = resolve(packageRoot, 'examples', 'one-server.json')
 
 /** The farm that `text` describes; `path` is for messages, and programs are found from its folder. */
 export function parseFarm(text: string, path: string): FarmConfig {

@@ -149,6 +149,7 @@ function resolveServer(
   const ports = portsOf(raw.interfaces, networks)
   return {
     name: raw.name,
+    firmware: raw.firmware === undefined ? undefined : resolve(directory, raw.firmware),
     memoryBytes: raw.memory ?? DEFAULT_MEMORY_BYTES,
     flashBytes: raw.flash ?? DEFAULT_FLASH_BYTES,
     cpu: cpu === 'auto' ? undefined : cpu,

@@ -1,8 +1,8 @@
 /** Which firmware the boards of a farm boot: the image of the build, put into each server's flash unless a person put another there. */
 import { readFile } from 'node:fs/promises'
-import { relative } from 'node:path'
+import { dirname, relative } from 'node:path'
 import { Flash } from '../../emulator/devices/flash.ts'
-import type { ServerConfig } from '../config/farm-config.ts'
+import type { FarmConfig, ServerConfig } from '../config/farm-config.ts'
 import { CommandError, errorCode, errorMessage, usageError } from '../errors.ts'
 import { readIfPresent, replaceFile } from '../files.ts'
 import { artifacts } from '../firmware/artifacts.ts'
@@ -12,10 +12,34 @@ import { ImageError } from '../image/image-error.ts'
 import { readSlot, writeSlot } from '../image/slot.ts'
 import { formatVersion } from '../image/version.ts'
 import { packageRoot } from '../package-root.ts'
+import { findProject, isProject, projectOrOwn } from '../project.ts'
 import type { FarmState } from '../state.ts'
 
 /** Where `inic build --release` leaves ipOS. */
 export const DEFAULT_IMAGE_PATH = artifacts(packageRoot, 'release').image
+
+/** The image that a server's card boots: of its firmware project's release build, the file that is named, or ipOS. */
+export function imagePathOf({ firmware }: Pick<ServerConfig, 'firmware'>): string {
+  if (firmware === undefined) return DEFAULT_IMAGE_PATH
+  return isProject(firmware) ? artifacts(firmware, 'release').image : firmware
+}
+
+/** Images by server. @param override takes the place of those that the farm names, or, where it names none, of all */
+export async function loadImages(farm: FarmConfig, override?: string): Promise<Map<string, LoadedImage>> {
+  const named = farm.servers.some(({ firmware }) => firmware !== undefined)
+  const loaded = new Map<string, Promise<LoadedImage>>()
+  const load = (path: string) => {
+    const known = loaded.get(path) ?? loadImage(path)
+    loaded.set(path, known)
+    return known
+  }
+  const images = new Map<string, LoadedImage>()
+  for (const server of farm.servers) {
+    const replaced = override !== undefined && (!named || server.firmware !== undefined)
+    images.set(server.name, await load(replaced ? override : imagePathOf(server)))
+  }
+  return images
+}
 
 /** An image that was read and checked. */
 export interface LoadedImage {
@@ -39,10 +63,19 @@ export async function loadImage(path: string): Promise<LoadedImage> {
       )
     }
     if (errorCode(error) === 'ENOENT') {
-      throw usageError(`there is no firmware image ${shown}`, 'make it with: inic build --release')
+      throw usageError(
+        `there is no firmware image ${shown}`,
+        `make it with: inic build --release${projectArgument(path)}`,
+      )
     }
     throw usageError(`${shown} cannot be read: ${errorMessage(error)}`)
   }
+}
+
+/** The folder to name to `inic build` for the image at `path`, where it is not the one that it would take by itself. */
+function projectArgument(path: string): string {
+  const project = findProject(dirname(path))
+  return project === undefined || project === projectOrOwn() ? '' : ` ${relative(process.cwd(), project)}`
 }
 
 /** What became of a server's flash. */

@@ -130,7 +130,7 @@ function collect(what: BoardInspection, reader: InicMemoryReader, board: Board, 
 }
 
 function explainMissing(reader: InicMemoryReader): string {
-  if (reader.entries.length === 0) return 'its firmware keeps no directory of tables (abi/memory.ts)'
+  if (reader.entries.length === 0) return 'its firmware keeps no directory of tables (firmware/mem/directory.ts)'
   return 'its firmware was not built here, or was built anew since: what its tables hold is not known'
 }
 

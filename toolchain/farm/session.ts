@@ -6,6 +6,7 @@
  */
 import { EventEmitter } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { FETCH_ENTRIES } from '../../abi/registers.ts'
 import { CARD_OFF, CARD_RUNNING } from '../../abi/virtio.ts'
 import { type Board, BootError, type CrashReport } from '../../emulator/board.ts'
 import type { CpuKind } from '../../emulator/cpu/index.ts'
@@ -28,9 +29,9 @@ import { FirmwareLibrary, notesOf } from '../debug/session/firmware.ts'
 import { CommandError, EXIT_BOARD, errorCode, errorMessage, usageError } from '../errors.ts'
 import { findSymbols } from '../firmware/find-symbols.ts'
 import type { Symbols } from '../firmware/symbols.ts'
-import { bootLoader } from '../image/boot-loader.ts'
+import { bootLoader, type SymbolFinder } from '../image/boot-loader.ts'
 import { cardStateName } from '../inspect/names.ts'
-import { packageRoot } from '../package-root.ts'
+import { knownProjects } from '../project.ts'
 import type { FarmState } from '../state.ts'
 import { endedWell, startApplication } from './applications.ts'
 import { FarmAssembly } from './assembly.ts'
@@ -53,10 +54,11 @@ export interface CaptureRequest {
 export interface SessionOptions {
   readonly config: FarmConfig
   readonly state: FarmState
-  readonly image: LoadedImage
-  /** What gateway boards boot: ipOS, whatever the servers run. */
-  readonly gatewayImage: LoadedImage
-  /** Write `image` into every server's flash, whatever is there. */
+  /** What the servers boot, by name. */
+  readonly images: ReadonlyMap<string, LoadedImage>
+  /** What gateway boards boot: ipOS, whatever the servers run. Undefined if nothing is published. */
+  readonly gatewayImage: LoadedImage | undefined
+  /** Write the image into every server's flash, whatever is there. */
   readonly forceImage: boolean
   readonly cpu: CpuKind | undefined
   readonly captures: readonly CaptureRequest[]
@@ -101,6 +103,7 @@ export class FarmSession extends EventEmitter<SessionEvents> {
   readonly #mainBoards = new Map<string, DrainedBoard>()
   readonly #drains: Drains
   readonly #options: SessionOptions
+  readonly #findSymbols: SymbolFinder
   readonly #captures: Captures
   readonly #boards = new Map<string, Board>()
   readonly #gatewayNets = new Map<string, Net>()
@@ -111,8 +114,9 @@ export class FarmSession extends EventEmitter<SessionEvents> {
     super()
     this.#options = options
     this.assembly = new FarmAssembly(options.config, options.cpu)
+    this.#findSymbols = symbolFinder(options.config)
     const { farm, networks } = this.assembly
-    this.inspector = new Inspector(this.#boards, farm.boards, farm.routers, symbolFinder)
+    this.inspector = new Inspector(this.#boards, farm.boards, farm.routers, this.#findSymbols)
     this.#drains = new Drains(options.config, this.#mainBoards)
     this.#captures = new Captures(farm, networks, (line) => this.emit('remark', line))
     farm.on('console', (board, line) => this.emit('console', board.name, line))
@@ -185,11 +189,11 @@ export class FarmSession extends EventEmitter<SessionEvents> {
   }
 
   async #addServer(name: string): Promise<void> {
-    const { config, state, image, forceImage } = this.#options
+    const { config, state, images, forceImage } = this.#options
     const server = config.servers.find((candidate) => candidate.name === name)!
-    const { flash, remark } = await prepareFlash(state, server, image, forceImage)
+    const { flash, remark } = await prepareFlash(state, server, images.get(name)!, forceImage)
     if (remark !== undefined) this.emit('remark', remark)
-    const { board } = this.assembly.addServer(server, flash, bootLoader(symbolFinder))
+    const { board } = this.assembly.addServer(server, flash, bootLoader(this.#findSymbols))
     this.assembly.farm.own({ close: () => flash.close() })
     this.#boards.set(name, board)
   }
@@ -198,7 +202,7 @@ export class FarmSession extends EventEmitter<SessionEvents> {
     const { farm } = this.assembly
     const servers = new Set<Board>(this.#boards.values())
     try {
-      const library = new FirmwareLibrary([packageRoot, process.cwd()])
+      const library = new FirmwareLibrary(knownProjects(this.assembly.config.servers.map(({ firmware }) => firmware)))
       const file = new RecordingFile(path, (module) => notesOf(library.find(module, '')))
       const recorder = new FarmRecorder(farm, file.recorder, (board) => servers.has(board))
       farm.own({
@@ -230,8 +234,8 @@ export class FarmSession extends EventEmitter<SessionEvents> {
         hint: 'write an image that boots: inic flash IMAGE --server NAME',
       })
     }
-    const { payload } = this.#options.gatewayImage.image
-    for (const { board } of this.assembly.gateways.values()) board.powerOn({ wasm: payload })
+    const ipos = this.#options.gatewayImage?.image.payload
+    if (ipos !== undefined) for (const { board } of this.assembly.gateways.values()) board.powerOn({ wasm: ipos })
   }
 
   /** Waits until all firmware that runs says that it serves; one that never does is left to itself, with a remark. */
@@ -248,11 +252,11 @@ export class FarmSession extends EventEmitter<SessionEvents> {
     for (const { name } of waiting()) this.emit('remark', `${name}: its firmware has not said that it serves`)
   }
 
-  /** Each main board tells its card how loaded it is, and whether it takes anything new. */
+  /** Each main board whose card listens tells it how loaded it is, and whether it takes anything new. */
   #startAgents(): void {
     const { config: farm, servers } = this.assembly
     for (const { config: server, board } of servers.values()) {
-      if (board.cardState !== CARD_RUNNING) continue
+      if (!servesProcesses(board)) continue
       const processes = () => this.#processesOf(server.name)
       const meter = new BoardMeter({ farm, server, board, processes })
       const agent = new BoardAgent(board.attachProcess({ ramBytes: AGENT_RAM_BYTES }).bus, {
@@ -279,6 +283,10 @@ export class FarmSession extends EventEmitter<SessionEvents> {
         signal.throwIfAborted()
         processId++
         if (board.cardState !== CARD_RUNNING) continue
+        if (!servesProcesses(board)) {
+          this.emit('remark', `${server.name}: its firmware has no sockets, so '${application.name}' is not started`)
+          continue
+        }
         const random = farm.randomStream(`program:${server.name}/${application.name}`)
         const onLine = (source: string, line: string) => this.emit('console', source, line)
         const started = await startApplication({
@@ -402,16 +410,20 @@ function addressesOf(server: ServerConfig): string[] {
   return server.interfaces.flatMap(({ address }) => (address === undefined ? [] : [formatIpv4(address.address)]))
 }
 
-const symbolsByModule = new WeakMap<Uint8Array, Symbols | null>()
+/** True if the firmware takes commands of processes: it has given the DMA engine a ring for them (abi/rings.ts). */
+function servesProcesses(board: Board): boolean {
+  return board.cardState === CARD_RUNNING && board.memory!.register(FETCH_ENTRIES) !== 0
+}
 
-/** Symbols of ipOS, or of the firmware project in the current folder; looked for once for each module. */
-function symbolFinder(wasm: Uint8Array): Symbols | undefined {
-  let symbols = symbolsByModule.get(wasm)
-  if (symbols === undefined) {
-    symbols = findSymbols(wasm, [packageRoot, process.cwd()]) ?? null
-    symbolsByModule.set(wasm, symbols)
+/** Symbols from the firmware projects of the farm, of the one that the command is run in, or of ipOS; looked for once for each module. */
+function symbolFinder({ servers }: FarmConfig): SymbolFinder {
+  const projects = knownProjects(servers.map(({ firmware }) => firmware))
+  const known = new WeakMap<Uint8Array, { readonly symbols: Symbols | undefined }>()
+  return (wasm) => {
+    const found = known.get(wasm) ?? { symbols: findSymbols(wasm, projects) }
+    known.set(wasm, found)
+    return found.symbols
   }
-  return symbols ?? undefined
 }
 
 function publishError(config: PublishConfig, error: unknown): CommandError {

@@ -8,6 +8,7 @@ import { parentPort, workerData } from 'node:worker_threads'
 import { replaceFile } from '../files.ts'
 import { layoutTransform } from './layout-transform.ts'
 import type { Layouts } from './layouts.ts'
+import { filesOf, packageFile, sourceFile } from './package-sources.ts'
 import type { SourceSymbols } from './source-symbols.ts'
 import { symbolTransform } from './symbol-transform.ts'
 
@@ -75,11 +76,14 @@ async function compile(request: AscRequest): Promise<AscOutcome> {
     },
     writeFile: (name, contents, directory) => replaceFile(resolve(directory, name), contents),
     transforms: [
-      layoutTransform((classes) => {
-        layouts = classes
-      }),
+      layoutTransform(
+        (classes) => {
+          layouts = classes
+        },
+        (source) => packageFile(filesOf(inputs), source),
+      ),
       symbolTransform((functions) => {
-        symbols = functions
+        symbols = { ...functions, files: functions.files.map((file) => sourceFile(filesOf(inputs), file)) }
       }),
     ],
   })

@@ -17,6 +17,7 @@ import { type Artifacts, artifacts, type BuildTarget } from './artifacts.ts'
 import type { AscOutcome, AscRequest } from './asc-worker.ts'
 import { checkFirmware } from './checks.ts'
 import { appendDwarf, belongsTo } from './dwarf.ts'
+import { filesOf, withPackageFiles } from './package-sources.ts'
 
 const NO_DWARF =
   'no firmware.debug.wasm for LLDB: the addon that writes DWARF is not there; node emulator/cpu/build.mjs builds it and needs Rust'
@@ -112,6 +113,7 @@ async function compile(directory: string, files: Artifacts, options: BuildOption
     const list = problems.map((problem) => `  - ${problem}`).join('\n')
     throw new CommandError(`${shown(files.wasm)} compiled, but a board cannot run it:\n${list}`)
   }
+  await replaceFile(files.sourceMap, withPackageFiles(await readFile(files.sourceMap, 'utf8'), filesOf(outcome.inputs)))
   await replaceFile(
     files.layouts,
     `${JSON.stringify(outcome.layouts, undefined, 1)}

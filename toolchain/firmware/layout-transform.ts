@@ -52,8 +52,11 @@ interface AscProgram {
 /** Prefix of what belongs to AssemblyScript's standard library. */
 const LIBRARY_PREFIX = '~lib/'
 
+/** The file behind a source of asc's library namespace, without its ending; undefined for the standard library. */
+export type LibrarySources = (source: string) => string | undefined
+
 /** A transform class for asc's `transforms` option that gives the layouts to `receive` after compilation. */
-export function layoutTransform(receive: (layouts: Layouts) => void): new () => object {
+export function layoutTransform(receive: (layouts: Layouts) => void, sources: LibrarySources): new () => object {
   return class LayoutTransform {
     /** Put on the prototype by asc. */
     declare readonly program: AscProgram
@@ -61,24 +64,25 @@ export function layoutTransform(receive: (layouts: Layouts) => void): new () => 
     declare readonly binaryen: Binaryen
 
     afterCompile(module: BinaryenModule): void {
-      const own = [...this.program.elementsByName.values()].filter(isOwn)
+      const fileOf: LibrarySources = (source) => (source.startsWith(LIBRARY_PREFIX) ? sources(source) : source)
+      const own = [...this.program.elementsByName.values()].filter((element) => isOwn(element, fileOf))
       const constants = collectConstants(own, module, this.binaryen)
-      receive({ format: LAYOUTS_FORMAT, classes: collectClasses(own), constants })
+      receive({ format: LAYOUTS_FORMAT, classes: collectClasses(own, fileOf), constants })
     }
   }
 }
 
-/** True for what a file of the project declares; its internal name begins with the file's path. */
-function isOwn({ internalName }: AscElement): boolean {
-  return internalName.includes('/') && !internalName.startsWith(LIBRARY_PREFIX)
+/** True for what a file of the project declares, or of a package that it imports; its internal name begins with the file's path. */
+function isOwn({ internalName }: AscElement, fileOf: LibrarySources): boolean {
+  return internalName.includes('/') && fileOf(internalName.slice(0, internalName.lastIndexOf('/'))) !== undefined
 }
 
-function collectClasses(elements: readonly AscElement[]): ClassLayout[] {
+function collectClasses(elements: readonly AscElement[], fileOf: LibrarySources): ClassLayout[] {
   const found = new Map<string, ClassLayout>()
   for (const element of elements) {
     // Functions have instances too; those of a class have a size.
     for (const instance of element.instances?.values() ?? []) {
-      if (typeof instance.nextMemoryOffset === 'number') found.set(instance.internalName, classLayout(instance))
+      if (typeof instance.nextMemoryOffset === 'number') found.set(instance.internalName, classLayout(instance, fileOf))
     }
   }
   return [...found.values()].sort((a, b) => compare(a.source, b.source) || compare(a.name, b.name))
@@ -111,7 +115,7 @@ function globalConstant(name: string, module: BinaryenModule, binaryen: Binaryen
   return typeof value === 'number' || Number.isSafeInteger(number) ? number : undefined
 }
 
-function classLayout(instance: AscClass): ClassLayout {
+function classLayout(instance: AscClass, fileOf: LibrarySources): ClassLayout {
   const fields: FieldLayout[] = []
   for (const [name, member] of instance.members ?? []) {
     const property = member.instance ?? member
@@ -125,7 +129,7 @@ function classLayout(instance: AscClass): ClassLayout {
   }
   fields.sort((a, b) => a.offset - b.offset)
   const source = instance.internalName.slice(0, -instance.name.length - 1)
-  return { name: instance.name, source, bytes: instance.nextMemoryOffset, fields }
+  return { name: instance.name, source: fileOf(source) ?? source, bytes: instance.nextMemoryOffset, fields }
 }
 
 function compare(a: string, b: string): number {

@@ -3,6 +3,8 @@
  * say what a row holds. Nothing here knows an offset, so it follows the firmware.
  */
 import {
+  CARVE_BASE,
+  CONSTANTS_BASE,
   DIRECTORY_APPLICATIONS,
   DIRECTORY_ARP,
   DIRECTORY_BASE,
@@ -121,6 +123,11 @@ export class InicMemoryReader {
     return this.entries.find((entry) => entry.kind === kind)
   }
 
+  /** The table whose rows are of this class. */
+  entryOf(className: string): DirectoryEntry | undefined {
+    return this.entries.find((entry) => entry.className === className)
+  }
+
   /** Rows of a table from `first`; none if the firmware has no such table or its class is not known. */
   *rows(kind: number, first = 0): Generator<Row> {
     const entry = this.entry(kind)
@@ -158,6 +165,20 @@ export class InicMemoryReader {
   }
 }
 
+/** Longest class name of a table, bytes. */
+const MAXIMUM_NAME_BYTES = 256
+
+/** What an entry holds that is none of KINDS: rows of the class whose name its kind is the address of. */
+function ownTable(memory: DataView, kind: number): { name: string; className: string | undefined } {
+  const unknown = { name: `kind ${kind}`, className: undefined }
+  if (kind < CONSTANTS_BASE + 4 || kind > CARVE_BASE || kind % 2 !== 0) return unknown
+  const bytes = memory.getUint32(kind - 4, true)
+  if (bytes === 0 || bytes > MAXIMUM_NAME_BYTES || kind + bytes > CARVE_BASE) return unknown
+  const text = new Uint8Array(memory.buffer, memory.byteOffset + kind, bytes)
+  const className = new TextDecoder('utf-16le').decode(text)
+  return { name: className, className }
+}
+
 /** Entries of the directory whose range lies inside memory; none if the firmware keeps no directory. */
 function readDirectory(memory: DataView): DirectoryEntry[] {
   const word = (address: number) => memory.getUint32(address, true)
@@ -166,7 +187,7 @@ function readDirectory(memory: DataView): DirectoryEntry[] {
   const entries = Array.from({ length: count }, (_, index) => {
     const at = DIRECTORY_BASE + DIRECTORY_ENTRIES + index * DIRECTORY_ENTRY_BYTES
     const kind = word(at + DIRECTORY_ENTRY_KIND)
-    const { name, className } = KINDS.get(kind) ?? { name: `kind ${kind}`, className: undefined }
+    const { name, className } = KINDS.get(kind) ?? ownTable(memory, kind)
     return {
       kind,
       name,

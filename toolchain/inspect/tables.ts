@@ -1,17 +1,33 @@
 /** The tables of FIG. 12 as they stand in one INIC, in the drawing's order and with its columns first. */
-import { DIRECTORY_APPLICATIONS, DIRECTORY_FORWARDS, DIRECTORY_LISTENERS, DIRECTORY_SERVERS } from '../../abi/memory.ts'
+import {
+  CONSTANTS_BASE,
+  DIRECTORY_APPLICATIONS,
+  DIRECTORY_FORWARDS,
+  DIRECTORY_LISTENERS,
+  DIRECTORY_SERVERS,
+  DIRECTORY_TCBS,
+} from '../../abi/memory.ts'
 import { formatIpv4 } from '../config/addresses.ts'
+import type { FieldValue } from '../firmware/layouts.ts'
 import { readEndpointTables } from './endpoints.ts'
 import { readForwards } from './forwards.ts'
-import type { InicMemoryReader } from './inic-memory.ts'
+import type { DirectoryEntry, InicMemoryReader } from './inic-memory.ts'
 import { readServers } from './servers.ts'
-import { DEFAULT_ROW_LIMIT, type Table, TableBuilder } from './table.ts'
+import { type Cell, DEFAULT_ROW_LIMIT, type Table, TableBuilder } from './table.ts'
 
 const NOT_KEPT = 'not yet kept by this firmware'
 
-/** All tables of the drawing; one that this firmware does not keep says so. None if its rows cannot be read. */
+/**
+ * All tables of the drawing, if the firmware is ipOS; one that it does not keep says so. Then the tables that the firmware names by their
+ * class (firmware/mem/directory.ts). None if its rows cannot be read.
+ */
 export function readTables(memory: InicMemoryReader, limit = DEFAULT_ROW_LIMIT): Table[] {
   if (!memory.knowsRows) return []
+  const own = memory.entries.filter(({ kind }) => kind >= CONSTANTS_BASE).map((entry) => ownTable(memory, entry, limit))
+  return memory.entry(DIRECTORY_TCBS) === undefined ? own : [...drawnTables(memory, limit), ...own]
+}
+
+function drawnTables(memory: InicMemoryReader, limit: number): Table[] {
   return [
     kept(memory, DIRECTORY_FORWARDS, readForwards(memory, limit)),
     ...readEndpointTables(memory, limit),
@@ -21,6 +37,26 @@ export function readTables(memory: InicMemoryReader, limit = DEFAULT_ROW_LIMIT):
     { ...new TableBuilder('URL Map', ['URL', 'server IP']).build(), remark: NOT_KEPT },
     { ...new TableBuilder('Cookie Map', ['cookie ID', 'server IP']).build(), remark: NOT_KEPT },
   ]
+}
+
+function ownTable(memory: InicMemoryReader, { kind, name }: DirectoryEntry, limit: number): Table {
+  const [first] = memory.rows(kind)
+  const columns = (first?.entries() ?? []).map(([field]) => field).filter((field) => field !== 'inUse')
+  const table = new TableBuilder(name, columns, limit)
+  for (const row of memory.rows(kind)) {
+    if (row.get('inUse') === undefined || row.number('inUse') !== 0) {
+      table.add(() => columns.map((field) => cell(field, row.get(field)!)))
+    }
+  }
+  return table.build()
+}
+
+/** 64 bits by the name of `mac` or `...Mac` are a MAC address. */
+function cell(field: string, value: FieldValue): Cell {
+  if (typeof value !== 'bigint') return Number(value)
+  if (!/^mac$|Mac$/.test(field)) return Number(value)
+  const digits = value.toString(16).padStart(12, '0')
+  return digits.replace(/..(?=.)/g, '$&:')
 }
 
 function kept(memory: InicMemoryReader, kind: number, table: Table): Table {

@@ -1,5 +1,5 @@
 import type net from 'node:net'
-import type { VirtualNode } from './virtual-farm.ts'
+import type { VirtualNode } from '../testing/virtual-node.ts'
 
 /**
  * Conversations of which both ends know every byte. A client asks by a line of text, `<conversation> <round>`, and sends so many bytes

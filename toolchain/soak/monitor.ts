@@ -16,7 +16,7 @@ import {
   IPOS_TYPE,
 } from '../../abi/ipos.ts'
 import type { Cable } from '../../emulator/link/cable.ts'
-import type { VirtualNode } from './virtual-farm.ts'
+import type { VirtualNode } from '../testing/virtual-node.ts'
 
 const ETHERNET_BYTES = 14
 const ETHERTYPE_AT = 12

@@ -4,10 +4,12 @@ import { CARD_RUNNING } from '../../abi/virtio.ts'
 import type { CpuKind } from '../../emulator/cpu/index.ts'
 import { formatCrash } from '../../emulator/crash.ts'
 import { RandomSource, type RandomStream } from '../../emulator/random.ts'
+import type { FarmFirmware } from '../testing/firmware.ts'
+import { VirtualFarm } from '../testing/virtual-farm.ts'
+import type { VirtualNode } from '../testing/virtual-node.ts'
 import { drawPlan, spread } from './churn.ts'
 import { Conversation, Ledger, PORT_SERVER_FIRST, serveConversations, type Violation } from './conversation.ts'
 import { Monitor } from './monitor.ts'
-import { type FarmFirmware, VirtualFarm, type VirtualNode } from './virtual-farm.ts'
 import { CALM, type Conditions, Weather } from './weather.ts'
 
 const HOUR_MS = 3600_000

@@ -1,6 +1,6 @@
 import { type ReadRecording, RecordingError, readRecording } from '../../../emulator/record/file.ts'
 import { CommandError, errorMessage, usageError } from '../../errors.ts'
-import { packageRoot } from '../../package-root.ts'
+import { knownProjects } from '../../project.ts'
 import { FirmwareLibrary } from './firmware.ts'
 import { DebugSession } from './session.ts'
 
@@ -32,7 +32,7 @@ export function loadRecording(path: string): LoadedRecording {
 
 function load(path: string): LoadedRecording {
   const recording = readRecording(path)
-  const library = new FirmwareLibrary([packageRoot, process.cwd()])
+  const library = new FirmwareLibrary(knownProjects())
   // The file may know its firmware better: the project may have been built anew since.
   for (const [{ module }, { description = 'firmware', ...texts }] of recording.notes) {
     if (texts.sourceMap !== undefined && !library.has(module)) library.add(module, description, texts)

@@ -1,4 +1,4 @@
-/** Builders of packets; see packets.ts. */
+/** Builders of packets; see index.ts. */
 
 export const ETHERTYPE_IPV4 = 0x0800
 export const ETHERTYPE_ARP = 0x0806

@@ -3,8 +3,8 @@
  * named values, what is not named is 0, lengths and checksum are filled in unless a field says otherwise; `parseIpos` gives the values
  * back and lists what is wrong. Addresses are strings. The tables below are the only place that knows an offset.
  */
-import * as I from '../../abi/ipos.ts'
-import { TCP_ESTABLISHED } from '../../abi/tcp.ts'
+import * as I from '../../../abi/ipos.ts'
+import { TCP_ESTABLISHED } from '../../../abi/tcp.ts'
 import {
   concat,
   ethernet,

@@ -1,5 +1,5 @@
-/** Printer of packets; see packets.ts. */
-import { formatIpos, type IposPacket } from './ipos-frames.ts'
+/** Printer of packets; see index.ts. */
+import { formatIpos, type IposPacket } from './ipos.ts'
 import { type Packet, parse, parseIpv4, quotedPacket } from './parse.ts'
 
 const ICMP_NAMES: Record<number, string> = {

@@ -1,5 +1,5 @@
-/** Parser of packets; see packets.ts. */
-import { IPOS_ETHERTYPE } from '../../abi/ipos.ts'
+/** Parser of packets; see index.ts. */
+import { IPOS_ETHERTYPE } from '../../../abi/ipos.ts'
 import {
   ETHERTYPE_ARP,
   ETHERTYPE_IPV4,
@@ -15,7 +15,7 @@ import {
   type TcpOptions,
   viewOf,
 } from './build.ts'
-import { type IposPacket, parseIpos } from './ipos-frames.ts'
+import { type IposPacket, parseIpos } from './ipos.ts'
 
 /** The order in which flags print. */
 const FLAG_ORDER = 'SFRPAUEC'
