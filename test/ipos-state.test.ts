@@ -290,16 +290,51 @@ test('a peer that was switched off and on: nothing of before holds', async (t) =
   card.advance(INTERVAL_MS)
   peer.incarnation = 0x77777777
   const messages = stateMessages(peer.say({ sequence: 1, heard: [] }))
-  t.is(card.status(1), KNOWN | UP, 'no lease from the new one yet')
-  t.is(card.call('service', 1, 80, IPOS_TCP), 0)
-  t.deepEqual(messages[0]?.message.heard[0], { address: peer.address, incarnation: 0x77777777, sequence: 1 })
-  // What it said before comes late: it is not yet another one.
-  peer.say({ ...before, sequence: before.sequence + 1, services: [HTTP] })
-  t.is(card.call('service', 1, 80, IPOS_TCP), 0)
-  card.advance(INTERVAL_MS)
-  t.deepEqual(card.last?.heard[0], { address: peer.address, incarnation: 0x77777777, sequence: 1 })
+  t.is(messages.length, 1, 'asked whether it is one of now')
   peer.say({ sequence: 2 })
   t.is(card.status(1), KNOWN | UP | LEASED)
+  t.is(card.call('service', 1, 80, IPOS_TCP), 0)
+  card.advance(INTERVAL_MS)
+  t.deepEqual(card.last?.heard[0], { address: peer.address, incarnation: 0x77777777, sequence: 2 })
+  // What it said before comes late: it is not yet another one.
+  peer.say({ ...before, sequence: before.sequence + 1, services: [HTTP], heard: [heardOf(messages[0]!.message)] })
+  t.is(card.call('service', 1, 80, IPOS_TCP), 0)
+  card.advance(INTERVAL_MS)
+  t.deepEqual(card.last?.heard[0], { address: peer.address, incarnation: 0x77777777, sequence: 2 })
+})
+
+test('a message of a life that we never met comes late: the one that lives is heard on', async (t) => {
+  const card = await FarmCard.settled({}, { services: [HTTP] })
+  const peer = card.peer(1)
+  for (const heard of [
+    [],
+    [{ ...heardOf(card.last!), incarnation: 0x1234 }],
+    [{ ...heardOf(card.last!), sequence: 1 }],
+  ]) {
+    card.receive(HUB_PORT, peer.frame({ incarnation: 0x55555555, sequence: 500, services: [], heard }))
+    card.run()
+    t.is(card.status(1), KNOWN | UP | LEASED)
+    t.is(card.call('service', 1, 80, IPOS_TCP), 1)
+  }
+  peer.say({ sequence: 77 })
+  card.advance(INTERVAL_MS)
+  t.deepEqual(card.last?.heard[0], { address: peer.address, incarnation: peer.incarnation, sequence: 77 })
+})
+
+test('who was given up may come back as another one without more ado, and the one before after it', async (t) => {
+  const card = await FarmCard.settled({ count: 1 })
+  const peer = card.peer(1)
+  const { incarnation, sequence } = peer
+  card.advance(2 * LEASE_MS)
+  t.is(card.status(1), 0)
+  // A late one, as it turns out.
+  peer.say({ incarnation: 0x55555555, sequence: 500, heard: [] })
+  t.is(card.status(1), KNOWN | UP)
+  card.advance(INTERVAL_MS)
+  peer.say({ sequence: sequence + 1 })
+  t.is(card.status(1), KNOWN | UP | LEASED)
+  card.advance(INTERVAL_MS)
+  t.deepEqual(card.last?.heard[0], { address: peer.address, incarnation, sequence: sequence + 1 })
 })
 
 // ── who is not believed ──

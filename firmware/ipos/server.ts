@@ -40,8 +40,8 @@ export class Server {
   // What it says of itself (IPOS_STATE).
   /** 0 = never heard of. */
   incarnation: u32
-  /** The one before: a packet of it that comes late says nothing. 0 = none. */
-  formerIncarnation: u32
+  /** Our sequence number when we met this incarnation: what was sent before it cannot have heard a higher one. */
+  metSequence: u32
   /** Of its last message. */
   sequence: u32
   /** When its last message came; row SELF: when ours left. */

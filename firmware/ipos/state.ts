@@ -213,11 +213,14 @@ export function stateInput(row: u32, header: u32, bytes: u32): void {
   const incarnation = iposLoad32(header, STATE_INCARNATION)
   const sequence = iposLoad32(header, STATE_SEQUENCE)
   if (incarnation != server.incarnation) {
-    // From before it was switched off, and late.
-    if (incarnation == server.formerIncarnation) return
+    if ((server.status & SERVER_KNOWN) != 0 && !hasHeardSince(header, server.metSequence)) {
+      // It began anew, and is asked by our next message; or this is from before, and late.
+      stateSoon()
+      return
+    }
     forget(row)
-    server.formerIncarnation = server.incarnation
     server.incarnation = incarnation
+    server.metSequence = serverAt(SELF).sequence
   } else if (<i32>(sequence - server.sequence) <= 0) return
   const lease = iposLoad32(header, STATE_LEASE)
   if (lease != st.leaseMs) {
@@ -232,15 +235,30 @@ export function stateInput(row: u32, header: u32, bytes: u32): void {
   server.status |= SERVER_KNOWN | SERVER_UP
   timerAt(st.nowMs + st.leaseMs)
   take(server, header)
-  const heard = header + STATE_HEARD
-  const services = heard + iposLoad16(header, STATE_HEARD_COUNT) * HEARD_BYTES
-  for (let entry = heard; entry < services; entry += HEARD_BYTES) {
-    const address = iposLoad32(entry, HEARD_ADDRESS)
-    if (address == 0 || portOfServer(SELF, address) < 0) continue
-    if (iposLoad32(entry, HEARD_INCARNATION) == serverAt(SELF).incarnation)
-      renewLease(server, iposLoad32(entry, HEARD_SEQUENCE))
-  }
+  const services = servicesIn(header)
+  for (let entry = header + STATE_HEARD; entry < services; entry += HEARD_BYTES)
+    if (isOurs(entry)) renewLease(server, iposLoad32(entry, HEARD_SEQUENCE))
   servicesReplace(row, services, iposLoad16(header, STATE_SERVICE_COUNT))
+}
+
+/** Where the SERVICE entries of a whole message begin, and its HEARD entries end. */
+function servicesIn(header: u32): u32 {
+  return header + STATE_HEARD + iposLoad16(header, STATE_HEARD_COUNT) * HEARD_BYTES
+}
+
+/** True if a HEARD entry is about a message of ours, of this life. */
+function isOurs(entry: u32): bool {
+  const address = iposLoad32(entry, HEARD_ADDRESS)
+  if (address == 0 || portOfServer(SELF, address) < 0) return false
+  return iposLoad32(entry, HEARD_INCARNATION) == serverAt(SELF).incarnation
+}
+
+/** True if who sent the message had heard one of ours with a number above `sequence`: so it was sent after that. */
+function hasHeardSince(header: u32, sequence: u32): bool {
+  const end = servicesIn(header)
+  for (let entry = header + STATE_HEARD; entry < end; entry += HEARD_BYTES)
+    if (isOurs(entry) && <i32>(iposLoad32(entry, HEARD_SEQUENCE) - sequence) > 0) return true
+  return false
 }
 
 /** Times that differ would let two servers speak to one client: such a peer is as one that is not there. Its console line says so once. */

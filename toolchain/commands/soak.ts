@@ -14,6 +14,7 @@ interface SoakCommandOptions {
   readonly seed: string
   readonly hours: number
   readonly servers: number
+  readonly capture?: string
   readonly json?: boolean
 }
 
@@ -32,6 +33,10 @@ speaks, in the order of its moves, and that nothing is left when all is over.`,
     .option('--seed <text>', 'what all is drawn from; the same seed brings the same run', 'soak')
     .option('--hours <number>', 'virtual time', number('hours', 0.01, 100_000), 1)
     .option('--servers <number>', 'how many there are', number('servers', 2, MAXIMUM_PEERS + 1), 3)
+    .option(
+      '--capture <file>',
+      'write the frames of the last half hour of storms, and of the silence after it, as pcapng',
+    )
     .option('--json', 'the report as JSON')
     .addHelpText(
       'after',
@@ -39,6 +44,7 @@ speaks, in the order of its moves, and that nothing is left when all is over.`,
 Examples:
   inic soak --hours 24                   a day of the farm, in some minutes
   inic soak --seed tuesday --servers 5
+  inic soak --seed tuesday --capture tuesday.pcapng   what led to a violation, frame by frame
 
 Exit code 1: something happened that must not; the command that shows it again is printed.`,
     )
@@ -54,12 +60,13 @@ function number(name: string, least: number, most: number): (text: string) => nu
   }
 }
 
-async function run({ seed, hours, servers, json = false }: SoakCommandOptions): Promise<void> {
+async function run({ seed, hours, servers, capture, json = false }: SoakCommandOptions): Promise<void> {
   const firmware = await loadFirmware()
   const progress = startProgress('soaking')
   const startNs = wallNs()
   const onProgress = (virtualMs: number) => progress.update(`soaking: ${clock(virtualMs)} of ${hours} h`)
-  const report = await soak(firmware, { seed, hours, servers, onProgress }).finally(() => progress.end())
+  const options = { seed, hours, servers, onProgress, ...(capture !== undefined && { capture }) }
+  const report = await soak(firmware, options).finally(() => progress.end())
   const wallMs = (wallNs() - startNs) / 1e6
   const replay = `inic soak --seed ${JSON.stringify(seed)} --hours ${hours} --servers ${servers}`
   if (json) printJson({ ...report, wallMs, ratio: report.virtualMs / wallMs, replay })
@@ -82,11 +89,12 @@ async function loadFirmware(): Promise<FarmFirmware> {
 }
 
 function printReport(report: SoakReport, wallMs: number): void {
-  const { virtualMs, conversations, endings, moved, stayed, disasters, framesStruck, violations } = report
+  const { virtualMs, conversations, endings, moved, stayed, disasters, framesStruck, before, violations } = report
   const ratio = Math.round(virtualMs / wallMs)
   print(`${clock(virtualMs)} of a farm of ${report.servers} servers in ${clock(wallMs)}: ${ratio} times as fast`)
   print(`${conversations} connections: ${counts(endings)}; ${moved} live moves, ${stayed} that were refused`)
   print(`${framesStruck} frames struck; ${counts(disasters)}`)
+  for (const { ms, what } of before) note(`${clock(ms)} ${what}`)
   for (const { ms, what } of violations) note(`${clock(ms)} ${what}`)
 }
 

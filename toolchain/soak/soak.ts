@@ -10,6 +10,7 @@ import type { VirtualNode } from '../testing/virtual-node.ts'
 import { drawPlan, spread } from './churn.ts'
 import { Conversation, Ledger, PORT_SERVER_FIRST, serveConversations, type Violation } from './conversation.ts'
 import { Monitor } from './monitor.ts'
+import { Recorder } from './recorder.ts'
 import { CALM, type Conditions, Weather } from './weather.ts'
 
 const HOUR_MS = 3600_000
@@ -36,6 +37,8 @@ const LAN_ECHO_MS = 900
 const HUB_ECHO_MS = 55_000
 const POOLS = ['tcbUsed', 'forwardUsed', 'migrationUsed', 'timeWaitUsed', 'hostCount', 'synReceived', 'chunkFreeCount']
 const SHOWN = 20
+/** Disasters that a violation may come from. */
+const BEFORE_MS = 120_000
 const PROGRESS_MS = 60_000
 const ROUND_ROBIN = 3
 const LEAST_LOADED = 1
@@ -46,6 +49,8 @@ export interface SoakOptions {
   readonly hours: number
   readonly servers?: number
   readonly cpu?: CpuKind
+  /** File for the frames of the last stretch, as pcapng. */
+  readonly capture?: string
   /** Called now and then with the simulated time. */
   onProgress?(virtualMs: number): void
 }
@@ -62,6 +67,8 @@ export interface SoakReport {
   readonly disasters: Readonly<Record<string, number>>
   readonly framesStruck: number
   readonly violations: readonly Violation[]
+  /** Disasters of the minutes before the first violation. */
+  readonly before: readonly Violation[]
 }
 
 /**
@@ -81,12 +88,15 @@ class Soak {
   readonly #options: SoakOptions
   readonly #farm: VirtualFarm
   readonly #weather: Weather
+  readonly #recorder: Recorder | undefined
   readonly #monitor: Monitor
   readonly #ledger: Ledger
   readonly #churn: RandomStream
   readonly #fate: RandomStream
   readonly #endings: Record<string, number> = {}
   readonly #disasters: Record<string, number> = {}
+  /** What happened in this stretch. */
+  #log: Violation[] = []
   readonly #before = new Map<VirtualNode, Record<string, number>>()
   readonly #listeners = new Map<VirtualNode, net.Server[]>()
   /** What has begun and will end by itself: to be undone before all is looked at. */
@@ -98,15 +108,17 @@ class Soak {
 
   constructor(firmware: FarmFirmware, options: SoakOptions) {
     this.#options = options
-    const { seed, servers = 3, cpu } = options
+    const { seed, servers = 3, cpu, capture } = options
     const source = new RandomSource(seed)
     this.#churn = source.stream('churn')
     this.#fate = source.stream('fate')
     const placement = [ROUND_ROBIN, LEAST_LOADED, LOCAL_FIRST][this.#fate.below(3)]!
     this.#weather = new Weather(source.stream('weather'))
+    if (capture !== undefined) this.#recorder = new Recorder(this.#weather, capture)
+    const inspector = this.#recorder ?? this.#weather
     const queueFrames = 1024
     this.#farm = new VirtualFarm(firmware, {
-      ...{ seed, servers, clients: CLIENTS, memoryBytes: MEMORY_BYTES, inspector: this.#weather },
+      ...{ seed, servers, clients: CLIENTS, memoryBytes: MEMORY_BYTES, inspector },
       ...(cpu !== undefined && { cpu }),
       lan: { delayNs: Math.round(spread(this.#fate, 10_000, 5e6)), queueFrames },
       hub: { delayNs: Math.round(spread(this.#fate, 5000, 1e6)), queueFrames },
@@ -134,11 +146,19 @@ class Soak {
       ...{ moved: this.#ledger.moved, stayed: this.#ledger.stayed },
       ...{ disasters: this.#disasters, framesStruck: this.#weather.struck },
       violations: this.#ledger.violations.slice(0, SHOWN),
+      before: this.#beforeViolation(),
     }
+  }
+
+  #beforeViolation(): Violation[] {
+    const [first] = this.#ledger.violations
+    if (first === undefined) return []
+    return this.#log.filter(({ ms }) => ms <= first.ms && ms > first.ms - BEFORE_MS)
   }
 
   async close(): Promise<void> {
     await this.#farm.close()
+    this.#recorder?.close()
   }
 
   #serve(server: VirtualNode): void {
@@ -165,6 +185,8 @@ class Soak {
 
   /** Half an hour of storms, then silence; nothing may be left. */
   async #stretch(): Promise<void> {
+    this.#recorder?.restart()
+    this.#log = []
     this.#stormy = true
     this.#arrive()
     this.#strike()
@@ -260,7 +282,8 @@ class Soak {
   }
 
   /** For so long: `undo` ends it, sooner if all is to be looked at. */
-  #for(ms: number, undo: () => void): void {
+  #for(ms: number, what: string, undo: () => void): void {
+    this.#log.push({ ms: this.#ledger.nowMs, what: `${what} for ${Math.round(ms)} ms` })
     const once = () => {
       if (this.#undo.delete(once)) undo()
     }
@@ -294,7 +317,8 @@ class Soak {
     const where = random.below(3)
     if (where !== 0) this.#weather.lan = draw(LAN_ECHO_MS)
     if (where !== 1) this.#weather.hub = draw(HUB_ECHO_MS)
-    this.#for(ms, () => {
+    const places = ['hub', 'LAN', 'LAN and hub']
+    this.#for(ms, `${heavy ? 'heavy ' : ''}rain on ${places[where]}`, () => {
       this.#weather.lan = CALM
       this.#weather.hub = CALM
     })
@@ -306,7 +330,7 @@ class Soak {
     const cable = this.#server().cables[which]!
     if (which === 0 || ms > LEASE_MS / 4) this.#harm(ms)
     cable.cut()
-    this.#for(ms, () => cable.mend())
+    this.#for(ms, `${cable.name} cut`, () => cable.mend())
   }
 
   /** A server's cable carries nothing, and nobody notices. */
@@ -315,7 +339,7 @@ class Soak {
     const cable = `${this.#server().name}.${network}`
     if (ms > LEASE_MS / 4) this.#harm(ms)
     this.#weather.silence(cable, true)
-    this.#for(ms, () => this.#weather.silence(cable, false))
+    this.#for(ms, `${cable} silent`, () => this.#weather.silence(cable, false))
   }
 
   #hubOut(): void {
@@ -323,7 +347,7 @@ class Soak {
     const cables = this.#farm.servers.map(({ name }) => `${name}.hub`)
     if (ms > LEASE_MS / 4) this.#harm(ms)
     for (const cable of cables) this.#weather.silence(cable, true)
-    this.#for(ms, () => {
+    this.#for(ms, 'all of the hub silent', () => {
       for (const cable of cables) this.#weather.silence(cable, false)
     })
   }
@@ -334,7 +358,7 @@ class Soak {
     const ms = this.#fate.chance(0.2) ? 0 : spread(this.#fate, 1, 20_000)
     this.#harm(ms)
     server.board.powerOff()
-    this.#for(ms, () => {
+    this.#for(ms, `${server.name} off`, () => {
       this.#farm.powerOnServer(server)
       this.#monitor.restarted(server)
       this.#serve(server)
@@ -346,6 +370,7 @@ class Soak {
     const server = this.#server()
     if (server.board.cardState !== CARD_RUNNING) return
     const ms = spread(this.#fate, 100, 20_000)
+    this.#log.push({ ms: this.#ledger.nowMs, what: `${server.name} drained, ${Math.round(ms)} ms` })
     for (const listener of this.#listeners.get(server)!) listener.drain({ timeoutMs: ms }).catch(() => {})
   }
 }
