@@ -89,10 +89,14 @@ async function loadFirmware(): Promise<FarmFirmware> {
 }
 
 function printReport(report: SoakReport, wallMs: number): void {
-  const { virtualMs, conversations, endings, moved, stayed, disasters, framesStruck, before, violations } = report
+  const { virtualMs, conversations, endings, excused, moved, stayed, disasters, framesStruck, before, violations } =
+    report
   const ratio = Math.round(virtualMs / wallMs)
   print(`${clock(virtualMs)} of a farm of ${report.servers} servers in ${clock(wallMs)}: ${ratio} times as fast`)
-  print(`${conversations} connections: ${counts(endings)}; ${moved} live moves, ${stayed} that were refused`)
+  print(
+    `${conversations} connections: ${counts(endings)}; ${excused} had a server or a lease less and were free to fail`,
+  )
+  print(`${moved} live moves, ${stayed} that were refused`)
   print(`${framesStruck} frames struck; ${counts(disasters)}`)
   for (const { ms, what } of before) note(`${clock(ms)} ${what}`)
   for (const { ms, what } of violations) note(`${clock(ms)} ${what}`)

@@ -128,6 +128,17 @@ export class Ledger {
     const before = this.#begun.get(key)
     if (before !== undefined) this.violate(`round ${key} is served on ${node.name}, and was on ${before}`)
     else this.#begun.set(key, node.name)
+    this.isAt(conversation, node)
+  }
+
+  /** A conversation's server end is there. */
+  isAt(conversation: number, { name }: VirtualNode): void {
+    this.conversations.get(conversation)?.isAt(name)
+  }
+
+  /** It is on its way there; none = to whichever server takes it. */
+  goes(conversation: number, to: string | undefined): void {
+    this.conversations.get(conversation)?.goes(to)
   }
 
   served(conversation: number, round: number): string | undefined {
@@ -177,6 +188,10 @@ export class Conversation {
   localPort = 0
   /** Something has happened that it need not survive. */
   mayFail = false
+  /** The way to the entry server was cut while it was opened. */
+  mayNotConnect = false
+  isConnected = false
+  readonly choosesPort: boolean
   onClose: (() => void) | undefined
   readonly #ledger: Ledger
   readonly #node: VirtualNode
@@ -188,6 +203,9 @@ export class Conversation {
   #ended = false
   #finished = false
   #error: string | undefined
+  /** Servers that have, or had, to do with it; and whether all of them may have, because nobody knows where its server's end is. */
+  readonly #servers = new Set<string>()
+  #isAnywhere = true
 
   constructor(ledger: Ledger, node: VirtualNode, plan: Plan, { to, localPort }: ConversationOptions) {
     this.id = ledger.enter(this)
@@ -195,6 +213,7 @@ export class Conversation {
     this.#ledger = ledger
     this.#node = node
     this.startMs = ledger.nowMs
+    this.choosesPort = localPort !== undefined
     this.#round = plan.port === PORT_CLIENT_FIRST ? 0 : -1
     const socket = node.net.connect({
       port: plan.port,
@@ -205,6 +224,7 @@ export class Conversation {
     })
     this.#socket = socket
     socket.on('connect', () => {
+      this.isConnected = true
       this.localPort = socket.localPort ?? 0
       if (this.#round === 0) this.#ask()
     })
@@ -219,6 +239,28 @@ export class Conversation {
   /** What a person may want to know of it. */
   toString(): string {
     return `conversation ${this.id} (port ${this.localPort}, round ${this.#round}, ${this.#got} bytes)`
+  }
+
+  /** What happens to that server may happen to this conversation. */
+  concerns({ name }: VirtualNode): boolean {
+    return this.#isAnywhere || this.#servers.has(name)
+  }
+
+  /** Where it enters the farm, and whose client it is. */
+  involve({ name }: VirtualNode): void {
+    this.#servers.add(name)
+  }
+
+  /** See `Ledger.isAt`. */
+  isAt(name: string): void {
+    this.#servers.add(name)
+    this.#isAnywhere = false
+  }
+
+  /** See `Ledger.goes`. */
+  goes(to: string | undefined): void {
+    if (to === undefined) this.#isAnywhere = true
+    else this.#servers.add(to)
   }
 
   /** Gives up, as a client that loses patience does. */
@@ -393,6 +435,7 @@ class ServerEnd {
     this.#socket = socket
     this.#place = place
     ledger.opened()
+    if (place.conversation >= 0) ledger.isAt(place.conversation, node)
     // Bytes are taken as they are needed: what a move finds unread is the stream's.
     socket.on('readable', () => this.#go())
     socket.on('drain', () => this.#go())
@@ -522,6 +565,7 @@ class ServerEnd {
 
   #migrate(to: string | undefined, asNew: boolean): void {
     this.#moving = true
+    this.#ledger.goes(this.#place.conversation, to)
     const moving = asNew ? this.#socket.migrate(to, undefined, { asNew }) : this.#socket.migrate(to, this.#place)
     moving.then(
       () => {
@@ -529,6 +573,7 @@ class ServerEnd {
       },
       () => {
         this.#ledger.stayed++
+        this.#ledger.isAt(this.#place.conversation, this.#node)
         this.#moving = false
         this.#go()
       },

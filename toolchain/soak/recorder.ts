@@ -1,20 +1,18 @@
-import type { Copy, Inspector, Interposer, Passage } from '../../emulator/link/interposer.ts'
+import type { Passage } from '../../emulator/link/interposer.ts'
 import type { FrameSink } from '../../emulator/link/link.ts'
 import { PcapngWriter } from '../../emulator/link/pcapng.ts'
 
 /**
- * Stands before another inspector and writes frames into a pcapng file, by the names of their cables: `out` is what a board
- * sends, whatever becomes of it, `in` what is left for it to receive.
+ * Writes frames into a pcapng file, by the names of their cables: `out` is what a board sends, whatever becomes of it, `in` what is left
+ * for it to receive.
  */
-export class Recorder implements Inspector {
-  readonly #inner: Inspector
+export class Recorder {
   readonly #path: string
   readonly #sinks = new Map<string, FrameSink>()
   #writer: PcapngWriter
 
   /** Throws what node:fs throws. */
-  constructor(inner: Inspector, path: string) {
-    this.#inner = inner
+  constructor(path: string) {
     this.#path = path
     this.#writer = new PcapngWriter(path)
   }
@@ -30,15 +28,9 @@ export class Recorder implements Inspector {
     this.#writer.close()
   }
 
-  inspect(interposer: Interposer, passage: Passage, frame: Uint8Array, nowNs: number): readonly Copy[] | null {
-    const copies = this.#inner.inspect(interposer, passage, frame, nowNs)
-    const isLost = copies !== null && copies.length === 0
-    if (passage === 'in') this.#write(`${interposer.name} out`, frame, nowNs)
-    else if (!isLost) this.#write(`${interposer.name} in`, frame, nowNs)
-    return copies
-  }
-
-  #write(name: string, frame: Uint8Array, nowNs: number): void {
+  /** @param passage into the switch, or out of it */
+  write(cable: string, passage: Passage, frame: Uint8Array, nowNs: number): void {
+    const name = `${cable} ${passage === 'in' ? 'out' : 'in'}`
     let sink = this.#sinks.get(name)
     if (sink === undefined) {
       sink = this.#writer.interface(name)

@@ -3,17 +3,22 @@ import { DIRECTORY_STATE } from '../../abi/memory.ts'
 import { CARD_RUNNING } from '../../abi/virtio.ts'
 import type { CpuKind } from '../../emulator/cpu/index.ts'
 import { formatCrash } from '../../emulator/crash.ts'
+import type { Copy, Inspector, Interposer, Passage } from '../../emulator/link/interposer.ts'
 import { RandomSource, type RandomStream } from '../../emulator/random.ts'
 import type { FarmFirmware } from '../testing/firmware.ts'
 import { VirtualFarm } from '../testing/virtual-farm.ts'
 import type { VirtualNode } from '../testing/virtual-node.ts'
 import { drawPlan, spread } from './churn.ts'
 import { Conversation, Ledger, PORT_SERVER_FIRST, serveConversations, type Violation } from './conversation.ts'
+import { Leases } from './leases.ts'
 import { Monitor } from './monitor.ts'
 import { Recorder } from './recorder.ts'
 import { CALM, type Conditions, Weather } from './weather.ts'
 
 const HOUR_MS = 3600_000
+/** Of `VirtualNode.cables`. */
+const LAN = 0
+const HUB = 1
 const MEMORY_BYTES = 32 << 20
 const CONNECTIONS = 512
 const CLIENTS = 2
@@ -28,14 +33,14 @@ const STRETCH_MS = 30 * 60_000
  */
 const PATIENCE_MS = 1_500_000
 const REST_MS = 1_200_000
-/** Longer than the leases: who was away is believed to have been. */
-const AFTERMATH_MS = 10_000
 const LEASE_MS = 2000
 const MSL_MS = 1000
 /** Late copies: of TCP's own packets less than its MSL, of the hub's less than its maximum packet lifetime. */
 const LAN_ECHO_MS = 900
 const HUB_ECHO_MS = 55_000
 const POOLS = ['tcbUsed', 'forwardUsed', 'migrationUsed', 'timeWaitUsed', 'hostCount', 'synReceived', 'chunkFreeCount']
+/** Where a LAN does not carry: nobody answers ARP, or a server that is a client has no carrier. */
+const NOT_REACHED = ['EHOSTUNREACH', 'ENETDOWN']
 const SHOWN = 20
 /** Disasters that a violation may come from. */
 const BEFORE_MS = 120_000
@@ -62,6 +67,8 @@ export interface SoakReport {
   readonly conversations: number
   /** How they ended: `complete`, or what the client saw. */
   readonly endings: Readonly<Record<string, number>>
+  /** How many of them need not have come to a good end, for what had happened to their servers. */
+  readonly excused: number
   readonly moved: number
   readonly stayed: number
   readonly disasters: Readonly<Record<string, number>>
@@ -84,12 +91,13 @@ export async function soak(firmware: FarmFirmware, options: SoakOptions): Promis
   }
 }
 
-class Soak {
+class Soak implements Inspector {
   readonly #options: SoakOptions
   readonly #farm: VirtualFarm
   readonly #weather: Weather
   readonly #recorder: Recorder | undefined
   readonly #monitor: Monitor
+  readonly #leases: Leases
   readonly #ledger: Ledger
   readonly #churn: RandomStream
   readonly #fate: RandomStream
@@ -103,8 +111,9 @@ class Soak {
   readonly #undo = new Set<() => void>()
   #conversations = 0
   #stormy = false
-  /** Until when a connection may be lost. */
-  #harmMs = 0
+  #lanHiddenMs = 0
+  /** Of those that have ended: how many were free to fail. */
+  #excused = 0
 
   constructor(firmware: FarmFirmware, options: SoakOptions) {
     this.#options = options
@@ -114,11 +123,10 @@ class Soak {
     this.#fate = source.stream('fate')
     const placement = [ROUND_ROBIN, LEAST_LOADED, LOCAL_FIRST][this.#fate.below(3)]!
     this.#weather = new Weather(source.stream('weather'))
-    if (capture !== undefined) this.#recorder = new Recorder(this.#weather, capture)
-    const inspector = this.#recorder ?? this.#weather
+    if (capture !== undefined) this.#recorder = new Recorder(capture)
     const queueFrames = 1024
     this.#farm = new VirtualFarm(firmware, {
-      ...{ seed, servers, clients: CLIENTS, memoryBytes: MEMORY_BYTES, inspector },
+      ...{ seed, servers, clients: CLIENTS, memoryBytes: MEMORY_BYTES, inspector: this },
       ...(cpu !== undefined && { cpu }),
       lan: { delayNs: Math.round(spread(this.#fate, 10_000, 5e6)), queueFrames },
       hub: { delayNs: Math.round(spread(this.#fate, 5000, 1e6)), queueFrames },
@@ -130,6 +138,7 @@ class Soak {
     this.#ledger = new Ledger(() => farm.now())
     const nowMs = () => this.#ledger.nowMs
     this.#monitor = new Monitor(this.#farm.servers, this.#farm.clients, nowMs, (what) => this.#violate(what))
+    this.#leases = new Leases(this.#farm.servers, LEASE_MS, nowMs, (a, b) => this.#harm([a, b]))
     farm.on('crash', (_board, report) => this.#violate(formatCrash(report).join('\n')))
   }
 
@@ -143,6 +152,7 @@ class Soak {
     return {
       ...{ seed, servers: servers.length, virtualMs: this.#ledger.nowMs },
       ...{ conversations: this.#conversations, endings: this.#endings },
+      excused: this.#excused,
       ...{ moved: this.#ledger.moved, stayed: this.#ledger.stayed },
       ...{ disasters: this.#disasters, framesStruck: this.#weather.struck },
       violations: this.#ledger.violations.slice(0, SHOWN),
@@ -167,6 +177,16 @@ class Soak {
 
   #violate(what: string): void {
     if (this.#ledger.violations.length < SHOWN) this.#ledger.violate(what)
+  }
+
+  inspect(interposer: Interposer, passage: Passage, frame: Uint8Array, nowNs: number): readonly Copy[] | null {
+    const copies = this.#weather.inspect(interposer, passage, frame)
+    const cable = this.#farm.farm.cables.get(interposer.name)!
+    if (passage === 'out' && (copies?.length === 0 || cable.isCut)) return copies
+    this.#recorder?.write(cable.name, passage, frame, nowNs)
+    const server = this.#farm.servers.find(({ cables }) => cables[HUB] === cable)
+    if (server !== undefined) this.#leases.pass(server, passage, frame)
+    return copies
   }
 
   // ── time ──
@@ -239,15 +259,23 @@ class Soak {
     if (node.board.cardState !== CARD_RUNNING) return
     this.#conversations++
     const conversation = new Conversation(this.#ledger, node, plan, { to: entry.address, ...localPort })
-    conversation.mayFail = conversation.startMs < this.#harmMs
-    conversation.onClose = () => this.#over(conversation, node)
+    for (const server of [entry, node]) {
+      conversation.involve(server)
+      if (server.board.cardState !== CARD_RUNNING) conversation.mayFail = true
+    }
+    conversation.mayNotConnect = conversation.startMs < this.#lanHiddenMs
+    conversation.onClose = () => this.#over(conversation)
   }
 
-  #over(conversation: Conversation, node: VirtualNode): void {
-    const { status, mayFail } = conversation
+  #over(conversation: Conversation): void {
+    const { status } = conversation
+    this.#leases.look()
     this.#endings[status] = (this.#endings[status] ?? 0) + 1
-    if (status === 'complete' || status === 'EADDRINUSE' || node.board.cardState !== CARD_RUNNING) return
-    if (!mayFail) this.#violate(`${conversation} ended with ${status} in fair weather`)
+    if (conversation.mayFail) this.#excused++
+    if (status === 'complete' || conversation.mayFail) return
+    if (status === 'EADDRINUSE' && conversation.choosesPort) return
+    if (NOT_REACHED.includes(status) && !conversation.isConnected && conversation.mayNotConnect) return
+    this.#violate(`${conversation} ended with ${status} in fair weather`)
   }
 
   // ── disasters ──
@@ -266,9 +294,9 @@ class Soak {
       ['rain', () => this.#rain()],
       ['rain', () => this.#rain()],
       ['rain', () => this.#rain()],
-      ['hub cut', () => this.#cut(1)],
+      ['hub cut', () => this.#cut(HUB)],
       ['hub silent', () => this.#silence('hub')],
-      ['LAN cut', () => this.#cut(0)],
+      ['LAN cut', () => this.#cut(LAN)],
       ['LAN silent', () => this.#silence('lan')],
       ['hub out', () => this.#hubOut()],
       ['power', () => this.#power()],
@@ -291,11 +319,17 @@ class Soak {
     this.#later(ms, once)
   }
 
-  /** A connection that is there in the next so many milliseconds may be lost. */
-  #harm(ms: number): void {
-    this.#harmMs = Math.max(this.#harmMs, this.#ledger.nowMs + ms + AFTERMATH_MS)
+  /** Conversations that have to do with all of these servers may be lost. */
+  #harm(servers: readonly VirtualNode[]): void {
     for (const conversation of this.#ledger.conversations.values())
-      if (conversation.status === 'open') conversation.mayFail = true
+      if (servers.every((server) => conversation.concerns(server))) conversation.mayFail = true
+  }
+
+  /** For so long a client's ARP may stay without an answer, which ends what it opens, and nothing else. */
+  #hideLan(ms: number): void {
+    this.#lanHiddenMs = Math.max(this.#lanHiddenMs, this.#ledger.nowMs + ms)
+    for (const conversation of this.#ledger.conversations.values())
+      if (!conversation.isConnected) conversation.mayNotConnect = true
   }
 
   #server(): VirtualNode {
@@ -306,7 +340,6 @@ class Soak {
     const random = this.#fate
     const ms = spread(random, 1000, 40_000)
     const heavy = random.chance(0.2)
-    if (heavy) this.#harm(ms)
     const draw = (echoMs: number): Conditions => {
       const chance = () => (random.chance(0.4) ? spread(random, 0.001, heavy ? 0.3 : 0.04) : 0)
       return {
@@ -315,7 +348,10 @@ class Soak {
       }
     }
     const where = random.below(3)
-    if (where !== 0) this.#weather.lan = draw(LAN_ECHO_MS)
+    if (where !== 0) {
+      this.#weather.lan = draw(LAN_ECHO_MS)
+      this.#hideLan(ms)
+    }
     if (where !== 1) this.#weather.hub = draw(HUB_ECHO_MS)
     const places = ['hub', 'LAN', 'LAN and hub']
     this.#for(ms, `${heavy ? 'heavy ' : ''}rain on ${places[where]}`, () => {
@@ -328,7 +364,7 @@ class Soak {
   #cut(which: number): void {
     const ms = spread(this.#fate, 10, 10_000)
     const cable = this.#server().cables[which]!
-    if (which === 0 || ms > LEASE_MS / 4) this.#harm(ms)
+    if (which === LAN) this.#hideLan(ms)
     cable.cut()
     this.#for(ms, `${cable.name} cut`, () => cable.mend())
   }
@@ -337,7 +373,7 @@ class Soak {
   #silence(network: string): void {
     const ms = spread(this.#fate, 10, 10_000)
     const cable = `${this.#server().name}.${network}`
-    if (ms > LEASE_MS / 4) this.#harm(ms)
+    if (network === 'lan') this.#hideLan(ms)
     this.#weather.silence(cable, true)
     this.#for(ms, `${cable} silent`, () => this.#weather.silence(cable, false))
   }
@@ -345,7 +381,6 @@ class Soak {
   #hubOut(): void {
     const ms = spread(this.#fate, 10, 20_000)
     const cables = this.#farm.servers.map(({ name }) => `${name}.hub`)
-    if (ms > LEASE_MS / 4) this.#harm(ms)
     for (const cable of cables) this.#weather.silence(cable, true)
     this.#for(ms, 'all of the hub silent', () => {
       for (const cable of cables) this.#weather.silence(cable, false)
@@ -356,7 +391,8 @@ class Soak {
     const server = this.#server()
     if (server.board.cardState !== CARD_RUNNING) return
     const ms = this.#fate.chance(0.2) ? 0 : spread(this.#fate, 1, 20_000)
-    this.#harm(ms)
+    this.#harm([server])
+    this.#leases.ended(server)
     server.board.powerOff()
     this.#for(ms, `${server.name} off`, () => {
       this.#farm.powerOnServer(server)
