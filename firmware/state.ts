@@ -133,6 +133,9 @@ export class State extends Hal {
   connectBuckets: u32
   connectMask: u32
   threadBase: u32
+  /** Places in the farm, and how many numbers of this one's a stretch has. */
+  threadPlaces: u32
+  threadStretch: u32
   /** Thread ports that are past (ipos/past.ts). */
   pastBase: u32
   pastMask: u32

@@ -122,8 +122,13 @@ export function takeConnect(from: u32, header: u32): void {
   const server = iposServer(header)
   const serverPort = iposServerPort(header)
   const thread = iposThread(header)
-  // Late: it came and went, or we were switched off since.
-  if (pastKnows(client, clientPort, thread) || block32(block, BLOCK_RECEIVER) != serverAt(SELF).incarnation) return
+  // Late: we were switched off since.
+  if (block32(block, BLOCK_RECEIVER) != serverAt(SELF).incarnation) return
+  if (pastKnows(client, clientPort, thread)) {
+    // Late as well, and then nobody waits for an answer; or the sender was switched off and on and has come to the same number again.
+    refuse(from, header, REFUSE_THREAD_TAKEN)
+    return
+  }
   const known = threadFind(CONNECTED, client, clientPort, thread)
   if (known != null) {
     const m = migrationOf(known)
