@@ -96,7 +96,7 @@ function printReport(report: SoakReport, wallMs: number): void {
   print(
     `${conversations} connections: ${counts(endings)}; ${excused} had a server or a lease less and were free to fail`,
   )
-  print(`${moved} live moves, ${stayed} that were refused`)
+  print(`${moved} live moves; others failed: ${counts(stayed)}`)
   print(`${framesStruck} frames struck; ${counts(disasters)}`)
   for (const { ms, what } of before) note(`${clock(ms)} ${what}`)
   for (const { ms, what } of violations) note(`${clock(ms)} ${what}`)

@@ -91,9 +91,11 @@ export class Ledger {
   readonly violations: Violation[] = []
   /** By their numbers. */
   readonly conversations = new Map<number, Conversation>()
-  /** Live moves that succeeded and that were refused. */
+  /** Live moves that succeeded, and why others did not. */
   moved = 0
-  stayed = 0
+  readonly stayed: Record<string, number> = {}
+  /** Told of a live move that failed, and why. */
+  onStay: ((node: VirtualNode, code: string) => void) | undefined
   readonly #nowNs: () => number
   readonly #begun = new Map<string, string>()
   #next = 0
@@ -143,6 +145,11 @@ export class Ledger {
 
   served(conversation: number, round: number): string | undefined {
     return this.#begun.get(`${conversation} ${round}`)
+  }
+
+  stay(node: VirtualNode, code: string): void {
+    this.stayed[code] = (this.stayed[code] ?? 0) + 1
+    this.onStay?.(node, code)
   }
 
   opened(): void {
@@ -571,8 +578,8 @@ class ServerEnd {
       () => {
         this.#ledger.moved++
       },
-      () => {
-        this.#ledger.stayed++
+      (error: NodeJS.ErrnoException) => {
+        this.#ledger.stay(this.#node, error.code ?? error.message)
         this.#ledger.isAt(this.#place.conversation, this.#node)
         this.#moving = false
         this.#go()

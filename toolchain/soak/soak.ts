@@ -35,6 +35,8 @@ const PATIENCE_MS = 1_500_000
 const REST_MS = 1_200_000
 const LEASE_MS = 2000
 const MSL_MS = 1000
+/** A server is asked for less than this to take a connection. */
+const OFFERED_MS = 200
 /** Late copies: of TCP's own packets less than its MSL, of the hub's less than its maximum packet lifetime. */
 const LAN_ECHO_MS = 900
 const HUB_ECHO_MS = 55_000
@@ -70,7 +72,8 @@ export interface SoakReport {
   /** How many of them need not have come to a good end, for what had happened to their servers. */
   readonly excused: number
   readonly moved: number
-  readonly stayed: number
+  /** Live moves that failed, by the code that the application saw. */
+  readonly stayed: Readonly<Record<string, number>>
   readonly disasters: Readonly<Record<string, number>>
   readonly framesStruck: number
   readonly violations: readonly Violation[]
@@ -112,6 +115,8 @@ class Soak implements Inspector {
   #conversations = 0
   #stormy = false
   #lanHiddenMs = 0
+  /** Until when a server may not hear what another one says to it. */
+  #hubDeafMs = 0
   /** Of those that have ended: how many were free to fail. */
   #excused = 0
 
@@ -138,6 +143,10 @@ class Soak implements Inspector {
     this.#ledger = new Ledger(() => farm.now())
     const nowMs = () => this.#ledger.nowMs
     this.#monitor = new Monitor(this.#farm.servers, this.#farm.clients, nowMs, (what) => this.#violate(what))
+    this.#ledger.onStay = ({ name }, code) => {
+      if (code === 'ETIMEDOUT' && nowMs() > this.#hubDeafMs)
+        this.#violate(`${name} had no answer to a move in fair weather`)
+    }
     this.#leases = new Leases(this.#farm.servers, LEASE_MS, nowMs, (a, b) => this.#harm([a, b]))
     farm.on('crash', (_board, report) => this.#violate(formatCrash(report).join('\n')))
   }
@@ -332,6 +341,11 @@ class Soak implements Inspector {
       if (!conversation.isConnected) conversation.mayNotConnect = true
   }
 
+  /** For so long, and as long as a connection packet is repeated, a move may find nobody. */
+  #deafen(ms: number): void {
+    this.#hubDeafMs = Math.max(this.#hubDeafMs, this.#ledger.nowMs + ms + OFFERED_MS)
+  }
+
   #server(): VirtualNode {
     return this.#farm.servers[this.#fate.below(this.#farm.servers.length)]!
   }
@@ -352,7 +366,10 @@ class Soak implements Inspector {
       this.#weather.lan = draw(LAN_ECHO_MS)
       this.#hideLan(ms)
     }
-    if (where !== 1) this.#weather.hub = draw(HUB_ECHO_MS)
+    if (where !== 1) {
+      this.#weather.hub = draw(HUB_ECHO_MS)
+      this.#deafen(ms)
+    }
     const places = ['hub', 'LAN', 'LAN and hub']
     this.#for(ms, `${heavy ? 'heavy ' : ''}rain on ${places[where]}`, () => {
       this.#weather.lan = CALM
@@ -365,6 +382,7 @@ class Soak implements Inspector {
     const ms = spread(this.#fate, 10, 10_000)
     const cable = this.#server().cables[which]!
     if (which === LAN) this.#hideLan(ms)
+    else this.#deafen(ms)
     cable.cut()
     this.#for(ms, `${cable.name} cut`, () => cable.mend())
   }
@@ -374,6 +392,7 @@ class Soak implements Inspector {
     const ms = spread(this.#fate, 10, 10_000)
     const cable = `${this.#server().name}.${network}`
     if (network === 'lan') this.#hideLan(ms)
+    else this.#deafen(ms)
     this.#weather.silence(cable, true)
     this.#for(ms, `${cable} silent`, () => this.#weather.silence(cable, false))
   }
@@ -381,6 +400,7 @@ class Soak implements Inspector {
   #hubOut(): void {
     const ms = spread(this.#fate, 10, 20_000)
     const cables = this.#farm.servers.map(({ name }) => `${name}.hub`)
+    this.#deafen(ms)
     for (const cable of cables) this.#weather.silence(cable, true)
     this.#for(ms, 'all of the hub silent', () => {
       for (const cable of cables) this.#weather.silence(cable, false)
@@ -393,6 +413,8 @@ class Soak implements Inspector {
     const ms = this.#fate.chance(0.2) ? 0 : spread(this.#fate, 1, 20_000)
     this.#harm([server])
     this.#leases.ended(server)
+    // Until it is believed that it has begun anew, it is told what is for its former life.
+    this.#deafen(ms + 2 * LEASE_MS)
     server.board.powerOff()
     this.#for(ms, `${server.name} off`, () => {
       this.#farm.powerOnServer(server)
