@@ -4,7 +4,6 @@ import {
   HEARD_INCARNATION,
   HEARD_SEQUENCE,
   IPOS_DESTINATION_ADDRESS,
-  IPOS_ETHERTYPE,
   IPOS_STATE,
   IPOS_TYPE,
   STATE_HEARD,
@@ -13,10 +12,12 @@ import {
   STATE_SEQUENCE,
 } from '../../abi/ipos.ts'
 import type { Passage } from '../../emulator/link/interposer.ts'
-import { addressNumber, ETHERNET_BYTES, ETHERTYPE_AT, macText } from './frames.ts'
+import { addressNumber, ETHERNET_BYTES, macText } from './frames.ts'
 import type { VirtualNode } from './virtual-farm.ts'
 
 const BROADCAST = 0xffffffff
+/** Of bytes with their right checksum among them (RFC 1071). */
+const SUM_OF_WHOLE = 0xffff
 /** Messages that may still be answered for. */
 const REMEMBERED = 1024
 /** Cards count in whole milliseconds. */
@@ -115,16 +116,14 @@ export class Leases {
 
 /** The ipOS header and what follows, if it is a state message and whole. */
 function stateMessage(frame: Uint8Array): DataView | undefined {
-  const view = new DataView(frame.buffer, frame.byteOffset, frame.byteLength)
-  if (frame.length < ETHERNET_BYTES + STATE_HEARD || view.getUint16(ETHERTYPE_AT) !== IPOS_ETHERTYPE) return undefined
-  const message = new DataView(frame.buffer, frame.byteOffset + ETHERNET_BYTES, frame.byteLength - ETHERNET_BYTES)
-  if (message.getUint8(IPOS_TYPE) !== IPOS_STATE || message.getUint32(IPOS_DESTINATION_ADDRESS) !== BROADCAST)
-    return undefined
+  if (frame.length < ETHERNET_BYTES + STATE_HEARD || frame[ETHERNET_BYTES + IPOS_TYPE] !== IPOS_STATE) return undefined
+  const message = new DataView(frame.buffer, frame.byteOffset + ETHERNET_BYTES, frame.length - ETHERNET_BYTES)
+  if (message.getUint32(IPOS_DESTINATION_ADDRESS) !== BROADCAST) return undefined
   const end = STATE_HEARD + message.getUint16(STATE_HEARD_COUNT) * HEARD_BYTES
-  return end <= message.byteLength && internetSum(message) === 0xffff ? message : undefined
+  return end <= message.byteLength && internetSum(message) === SUM_OF_WHOLE ? message : undefined
 }
 
-/** RFC 1071; 0xffff where the checksum is in it and right. */
+/** RFC 1071. */
 function internetSum(bytes: DataView): number {
   let sum = 0
   for (let at = 0; at + 1 < bytes.byteLength; at += 2) sum += bytes.getUint16(at)
