@@ -273,7 +273,9 @@ for (const kind of ['acknowledge', 'committed', 'release'] as const) {
 }
 
 test('clash: a thread port that the other side has given to this client already is proposed anew', async (t) => {
-  const lab = await Lab.open({ servers: 3 })
+  // Of the numbers each has every third.
+  const servers = 3
+  const lab = await Lab.open({ servers })
   const client = await lab.request()
   // Server 3 gives server 2 another endpoint of the same client, under the number that server 1 will choose.
   lab.fate = losing({ connect: 99 })
@@ -286,7 +288,7 @@ test('clash: a thread port that the other side has given to this client already 
   await lab.run(200)
   lab.fate = () => null
   const { checksum: _, ...names } = offer!
-  const thread = (offer!.thread + 1) & 0xffff
+  const thread = (offer!.thread + servers) & 0xffff
   lab.fromHub(3, 2, 'connect', {
     ...names,
     thread,
@@ -301,7 +303,7 @@ test('clash: a thread port that the other side has given to this client already 
       .hub('connect', 1)
       .slice(-2)
       .map((connect) => (connect.thread - offer!.thread) & 0xffff),
-    [1, 2],
+    [servers, 2 * servers],
   )
   t.is(lab.hub('refuse', 2).length, 1)
   lab.socket(2).write('here')
