@@ -13,7 +13,7 @@ import {
 } from '../../abi/ipos.ts'
 import type { Passage } from '../../emulator/link/interposer.ts'
 import { addressNumber, ETHERNET_BYTES, macText } from './frames.ts'
-import type { VirtualNode } from './virtual-farm.ts'
+import type { VirtualNode } from '../testing/virtual-node.ts'
 
 const BROADCAST = 0xffffffff
 /** Of bytes with their right checksum among them (RFC 1071). */
