@@ -525,6 +525,18 @@ test('whoever asks without listening is not heard for ever', async (t) => {
   t.is(session.calls.at(-1), 'detach')
 })
 
+test('of what is printed for whoever does not listen only the end is kept', async (t) => {
+  const { session, client, end } = connect()
+  await client.ask('?')
+  client.send('c')
+  while (!session.calls.includes('continue')) await new Promise(setImmediate)
+  client.stopListening()
+  for (let n = 0; n < 100; n++) session.emit('output', 'log', 'server1', 'x'.repeat(0x8000))
+  t.true(client.far.writableLength < 0x100000, `${client.far.writableLength} bytes wait`)
+  client.destroy()
+  await end
+})
+
 // ── what is served ──
 
 test('the served module has DWARF behind it, and branches that LLDB sees', async (t) => {

@@ -5,8 +5,7 @@
  * none, so that LLDB would run past its line there and not come back. They are served as branches of the same length; only LLDB's
  * `disassemble` shows the difference.
  */
-import { readFileSync } from 'node:fs'
-import { errorCode } from '../../errors.ts'
+import { readIfPresentSync } from '../../files.ts'
 import { artifacts } from '../../firmware/artifacts.ts'
 import { belongsTo } from '../../firmware/dwarf.ts'
 import { decodeFunction } from '../../firmware/wasm-instructions.ts'
@@ -19,7 +18,7 @@ const RETURN = 0x0f
 export function findDebugModule(wasm: Uint8Array, projects: readonly string[]): Uint8Array | undefined {
   for (const directory of projects) {
     for (const target of ['release', 'debug'] as const) {
-      const found = read(artifacts(directory, target).debugWasm)
+      const found = readIfPresentSync(artifacts(directory, target).debugWasm)
       if (found !== undefined && belongsTo(found, wasm)) return found
     }
   }
@@ -38,13 +37,4 @@ export function withVisibleBranches(wasm: Uint8Array): Uint8Array {
     served[range.end - 1] = RETURN
   }
   return served
-}
-
-function read(path: string): Uint8Array | undefined {
-  try {
-    return readFileSync(path)
-  } catch (error) {
-    if (errorCode(error) === 'ENOENT') return undefined
-    throw error
-  }
 }

@@ -205,10 +205,10 @@ export class GdbServer extends EventEmitter<GdbEvents> {
     this.print(`${source === '' ? '' : `${source} | `}${text}\n`)
   }
 
-  /** Text for the person in front of LLDB. LLDB takes it while the farm runs; until then it is kept. */
+  /** Text for the person in front of LLDB. LLDB takes it while the farm runs; until then the end of it is kept, and while nobody reads. */
   print(text: string): void {
     this.#output = (this.#output + text).slice(-MAXIMUM_PENDING_OUTPUT)
-    if (this.#running) this.#flushOutput()
+    if (this.#running && this.#stream.writableLength < MAXIMUM_PENDING_OUTPUT) this.#flushOutput()
   }
 
   /** Text that belongs to the answer of a monitor command. */
