@@ -12,8 +12,8 @@ import {
   STATE_SEQUENCE,
 } from '../../abi/ipos.ts'
 import type { Passage } from '../../emulator/link/interposer.ts'
-import { addressNumber, ETHERNET_BYTES, macText } from './frames.ts'
 import type { VirtualNode } from '../testing/virtual-node.ts'
+import { addressNumber, ETHERNET_BYTES, macText } from './frames.ts'
 
 const BROADCAST = 0xffffffff
 /** Of bytes with their right checksum among them (RFC 1071). */
