@@ -6,6 +6,7 @@ import { addBuildCommand } from './commands/build.ts'
 import { addCaptureCommand } from './commands/capture.ts'
 import { addCheckCommand } from './commands/check.ts'
 import { addCoverageCommand } from './commands/coverage.ts'
+import { addDebugCommand } from './commands/debug.ts'
 import { addDrainCommand } from './commands/drain.ts'
 import { addFlashCommand } from './commands/flash.ts'
 import { addInspectCommand } from './commands/inspect.ts'
@@ -46,6 +47,7 @@ Exit codes: 0 done · 1 it failed · 2 wrong input · 3 the farm is, or is not, 
   addFlashCommand(program)
   addCheckCommand(program)
   addRunCommand(program)
+  addDebugCommand(program)
   addInspectCommand(program)
   addCaptureCommand(program)
   addTraceCommand(program)

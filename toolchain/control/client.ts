@@ -25,7 +25,11 @@ export class ControlClient {
 
   /** Connects to the farm that is meant. @throws CommandError (exit code 3) if it is not running. */
   static async connect(selection: FarmSelection): Promise<ControlClient> {
-    const state = await selectState(selection)
+    return ControlClient.connectTo(await selectState(selection))
+  }
+
+  /** Connects to the farm with its state there. @throws CommandError (exit code 3) if it is not running. */
+  static async connectTo(state: FarmState): Promise<ControlClient> {
     const socket = connect(state.socketPath)
     try {
       await once(socket, 'connect')
@@ -101,6 +105,12 @@ export async function withFarm<T>(selection: FarmSelection, use: (client: Contro
   } finally {
     client.close()
   }
+}
+
+/** Where the farm that is meant has its state, if it runs. @throws CommandError if several may be meant */
+export async function findRunning(selection: FarmSelection): Promise<FarmState | undefined> {
+  const state = await selectState(selection)
+  return (await state.isRunning()) ? state : undefined
 }
 
 async function selectState(selection: FarmSelection): Promise<FarmState> {

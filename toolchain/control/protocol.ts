@@ -1,6 +1,7 @@
 /**
  * What is said at the control socket of a running farm: one JSON value a line, a request and then its answer. After the
- * answer to `capture` the connection carries pcapng, until either side closes it.
+ * answer to `capture` the connection carries pcapng, and after the one to `debug` what a front end of the debugger says, until either
+ * side closes it.
  */
 import type { Table } from '../inspect/table.ts'
 import type { Measurement } from '../profile/meter.ts'
@@ -26,6 +27,10 @@ export const MAXIMUM_READ_BYTES = 1024 * 1024
 /** What `inspect` can be asked about. */
 export const INSPECTIONS = ['tables', 'connections', 'queues', 'memory', 'routers'] as const
 export type Inspection = (typeof INSPECTIONS)[number]
+
+/** Front ends of the debugger that a connection can be handed to. */
+export const FRONT_ENDS = ['repl', 'dap', 'gdb'] as const
+export type FrontEnd = (typeof FRONT_ENDS)[number]
 
 /** One server, or one router, as an inspection shows it. */
 export interface ServerTables {
@@ -111,5 +116,10 @@ export interface ControlMethods {
   profile: {
     params: { server?: string; mode: 'count' | 'sample' | 'exact'; period?: number }
     result: { readonly format: 'json lines' }
+  }
+  /** Halts the farm; the connection then is that front end's. `colour` and `server` (selected at first) are for the REPL. */
+  debug: {
+    params: { frontend: FrontEnd; colour?: boolean; server?: string }
+    result: { readonly frontend: FrontEnd }
   }
 }

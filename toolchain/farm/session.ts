@@ -26,6 +26,7 @@ import type { BoardStatus, FarmStatus } from '../control/protocol.ts'
 import type { ControlHandler } from '../control/server.ts'
 import { ControlServer, Handover } from '../control/server.ts'
 import { FirmwareLibrary, notesOf } from '../debug/session/firmware.ts'
+import { DebugSession } from '../debug/session/session.ts'
 import { CommandError, EXIT_BOARD, errorCode, errorMessage, usageError } from '../errors.ts'
 import { findSymbols } from '../firmware/find-symbols.ts'
 import type { Symbols } from '../firmware/symbols.ts'
@@ -37,6 +38,7 @@ import { endedWell, startApplication } from './applications.ts'
 import { FarmAssembly } from './assembly.ts'
 import { BoardMeter } from './board-meter.ts'
 import { Captures } from './captures.ts'
+import { Debugging } from './debugging.ts'
 import { serversOnHub } from './directory.ts'
 import { type DrainedBoard, Drains } from './drains.ts'
 import { type LoadedImage, prepareFlash } from './firmware.ts'
@@ -96,6 +98,7 @@ export class FarmSession extends EventEmitter<SessionEvents> {
   readonly assembly: FarmAssembly
   readonly inspector: Inspector
   readonly published: PublishedPort[] = []
+  readonly debugging: Debugging
   /** Programs that ended with an error. */
   failedApplications = 0
   /** With the server of each. */
@@ -105,6 +108,7 @@ export class FarmSession extends EventEmitter<SessionEvents> {
   readonly #options: SessionOptions
   readonly #findSymbols: SymbolFinder
   readonly #captures: Captures
+  readonly #library: FirmwareLibrary
   readonly #boards = new Map<string, Board>()
   readonly #gatewayNets = new Map<string, Net>()
   #control: ControlServer | undefined
@@ -115,9 +119,18 @@ export class FarmSession extends EventEmitter<SessionEvents> {
     this.#options = options
     this.assembly = new FarmAssembly(options.config, options.cpu)
     this.#findSymbols = symbolFinder(options.config)
+    this.#library = new FirmwareLibrary(knownProjects(options.config.servers.map(({ firmware }) => firmware)))
     const { farm, networks } = this.assembly
     this.inspector = new Inspector(this.#boards, farm.boards, farm.routers, this.#findSymbols)
     this.#drains = new Drains(options.config, this.#mainBoards)
+    this.debugging = new Debugging({
+      name: options.config.name,
+      published: () => this.status().published.map(({ address, target }) => `http://${address} → ${target}`),
+      openSession: () =>
+        DebugSession.attach(farm, [...this.#boards.values()], {
+          firmware: (wasm, description) => this.#library.find(wasm, description),
+        }),
+    })
     this.#captures = new Captures(farm, networks, (line) => this.emit('remark', line))
     farm.on('console', (board, line) => this.emit('console', board.name, line))
     farm.on('crash', (board, report) => this.emit('crash', board, report))
@@ -202,8 +215,7 @@ export class FarmSession extends EventEmitter<SessionEvents> {
     const { farm } = this.assembly
     const servers = new Set<Board>(this.#boards.values())
     try {
-      const library = new FirmwareLibrary(knownProjects(this.assembly.config.servers.map(({ firmware }) => firmware)))
-      const file = new RecordingFile(path, (module) => notesOf(library.find(module, '')))
+      const file = new RecordingFile(path, (module) => notesOf(this.#library.find(module, '')))
       const recorder = new FarmRecorder(farm, file.recorder, (board) => servers.has(board))
       farm.own({
         close() {
@@ -345,6 +357,7 @@ export class FarmSession extends EventEmitter<SessionEvents> {
       ['drain', ({ server, to }) => this.#drains.begin(String(server), to === undefined ? undefined : String(to))],
       ['undrain', ({ server }) => this.#drains.end(String(server))],
       ['drainStatus', ({ server }) => this.#drains.status(String(server))],
+      ['debug', (params) => this.debugging.handOver(params)],
       [
         'trace',
         ({ server }) => {
