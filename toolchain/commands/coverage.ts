@@ -10,10 +10,10 @@ import { FirmwareLibrary } from '../debug/session/firmware.ts'
 import type { LoadedFirmware } from '../debug/session/inic.ts'
 import { CommandError, errorMessage, usageError } from '../errors.ts'
 import { replaceFile } from '../files.ts'
-import { packageRoot } from '../package-root.ts'
 import { readCountFolder } from '../profile/count-files.ts'
 import { Coverage, type FileCoverage, lcovText } from '../profile/coverage.ts'
 import { MAXIMUM_SECONDS, measureFarm, measureRecording } from '../profile/measure.ts'
+import { knownProjects } from '../project.ts'
 import { formatTable, note, print, printJson, warn } from '../terminal.ts'
 
 interface CoverageCommandOptions extends FarmSelection {
@@ -98,7 +98,7 @@ async function counted({ replay, server, seconds, ...farm }: CoverageCommandOpti
 }
 
 async function fromFolder(directory: string): Promise<Counted[]> {
-  const library = new FirmwareLibrary([process.cwd(), packageRoot])
+  const library = new FirmwareLibrary(knownProjects())
   return readCountFolder(directory).map(({ wasm, counts }) => ({ firmware: library.find(wasm, 'firmware'), counts }))
 }
 

@@ -11,6 +11,7 @@ import { decodeImage, encodeHex } from '../image/image.ts'
 import { tableObjects } from '../inspect/table.ts'
 import { packageRoot } from '../package-root.ts'
 import { type CodeSize, codeSize, type Growth, growth, sizeByFolder } from '../profile/code-size.ts'
+import { knownProjects } from '../project.ts'
 import { formatTable, note, paint, print, printJson } from '../terminal.ts'
 
 interface SizeCommandOptions extends FarmSelection {
@@ -82,8 +83,7 @@ function open(path: string): Opened {
   const wasm = readModule(path)
   try {
     const beside = readBeside(path, wasm)
-    const program =
-      beside ?? new FirmwareLibrary([process.cwd(), packageRoot]).find(wasm, relative(process.cwd(), path)).program
+    const program = beside ?? new FirmwareLibrary(knownProjects()).find(wasm, relative(process.cwd(), path)).program
     return { path, program, hasSource: program.files.length > 0 }
   } catch (error) {
     throw usageError(`${path} is no firmware: ${errorMessage(error)}`)

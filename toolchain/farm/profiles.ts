@@ -6,9 +6,9 @@ import { Handover } from '../control/server.ts'
 import { Sites } from '../debug/session/walk.ts'
 import { createProgram } from '../debug/symbols/index.ts'
 import { usageError } from '../errors.ts'
-import { packageRoot } from '../package-root.ts'
 import { checkPeriod, type MeterHow } from '../profile/meter.ts'
 import { MeteredBoard } from '../profile/metered-board.ts'
+import { knownProjects } from '../project.ts'
 
 /**
  * Begins to measure boards, all or none. Whatever the other side then says ends it, and is answered with a `ProfilePiece` a line; if the
@@ -40,7 +40,7 @@ function measureToSocket(metered: readonly MeteredBoard[], socket: Socket): () =
       if (!socket.writable) continue
       const piece: ProfilePiece = {
         ...{ server: one.board.name, wasm: Buffer.from(one.wasm).toString('base64'), measurement },
-        ...{ description: one.description, projects: [packageRoot, process.cwd()] },
+        ...{ description: one.description, projects: knownProjects() },
       }
       socket.write(`${JSON.stringify(piece)}\n`)
     }

@@ -9,7 +9,7 @@ import { FirmwareLibrary } from '../debug/session/firmware.ts'
 import type { LoadedFirmware } from '../debug/session/inic.ts'
 import { loadRecording } from '../debug/session/open-recording.ts'
 import { CommandError, usageError } from '../errors.ts'
-import { packageRoot } from '../package-root.ts'
+import { knownProjects } from '../project.ts'
 import { note, startProgress } from '../terminal.ts'
 import type { Measurement, MeterHow } from './meter.ts'
 import { measureLife } from './replay.ts'
@@ -46,7 +46,7 @@ export async function measureFarm(
     const pieces: ProfilePiece[] = []
     for await (const line of createInterface({ input: stream })) pieces.push(JSON.parse(line) as ProfilePiece)
     if (pieces.length === 0) throw new CommandError('the farm stopped before it told what was counted')
-    const library = new FirmwareLibrary([...new Set([...pieces[0]!.projects, packageRoot, process.cwd()])])
+    const library = new FirmwareLibrary(knownProjects(pieces[0]!.projects))
     return pieces.map(({ server: board, wasm, description, measurement }) => ({
       ...{ board, measurement, firmware: library.find(Buffer.from(wasm, 'base64'), description) },
     }))
