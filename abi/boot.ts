@@ -36,6 +36,12 @@ export const BOOT_LEASE_MS = 152 // a forwarded endpoint stops after so long wit
 export const DEFAULT_LEASE_MS = 2000 // if the field is 0
 export const BOOT_FORWARD_ENTRIES = 156 // rows of the Forward table
 
+// Updates: what of the flash is the firmware's (toolchain/image). u32 each.
+export const BOOT_UPDATE_OFFSET = 160 // byte offset in flash of the slot that an update is written to
+export const BOOT_UPDATE_BYTES = 164 // bytes of that slot, 0 = the firmware cannot take updates
+export const BOOT_CONFIRM_OFFSET = 168 // byte offset in flash of the granule whose first byte is set to 1 to confirm the running image
+export const BOOT_TRIAL = 172 // 1 = the running image is not confirmed: the next boot goes back to the one before it
+
 export const PLACEMENT_DEFAULT = 0
 export const PLACEMENT_LEAST_LOADED = 1
 export const PLACEMENT_LOCAL_FIRST = 2

@@ -82,6 +82,17 @@ export const OP_MIGRATE = 23
 export const MIGRATE_FLAG_HANDED_OVER = 1
 /** OP_DATA beyond the granted credit, just before OP_MIGRATE: what the host had queued goes along. */
 export const DATA_FLAG_MIGRATING = 2
+/**
+ * cookie; flags = FLASH_OP_*; A = offset in the slot that updates are written to; B = bytes; FLASH_OP_WRITE: so many bytes of payload. One at
+ * a time: the next after the answer, which is EVENT_FLASH, or for a read that went well RX_FLASH.
+ */
+export const OP_FLASH = 24
+export const FLASH_OP_READ = 1 // at most MAXIMUM_FLASH_BYTES
+export const FLASH_OP_WRITE = 2 // the same; multiples of the write granule
+export const FLASH_OP_ERASE = 3 // multiples of the erase block
+export const FLASH_OP_CONFIRM = 4 // the running image; A = B = 0
+/** Bytes of one read or write: with the header of its record they fill a chunk of the card's. */
+export const MAXIMUM_FLASH_BYTES = 2032
 /** State of one hand-over, bytes. */
 export const MAXIMUM_STATE_BYTES = 65536
 /** What OP_DATA with DATA_FLAG_MIGRATING may exceed the credit by, bytes. */
@@ -120,6 +131,8 @@ export const RX_DATA = 1
 export const RX_DATAGRAM = 2
 /** a piece of the state that came with EVENT_ARRIVED; RX_FLAG_END on the last. */
 export const RX_STATE = 3
+/** bytes that were read from flash; the handle is the command's cookie. */
+export const RX_FLASH = 4
 export const RX_FLAG_END = 1
 export const RX_DATAGRAM_REMOTE_ADDRESS = 16 // u32
 export const RX_DATAGRAM_LOCAL_ADDRESS = 20 // u32
@@ -170,6 +183,11 @@ export const EVENT_MIGRATED = 10
  */
 export const EVENT_ARRIVED = 11
 export const EVENT_VALUE3 = 36 // u32
+/**
+ * cookie, status: OP_FLASH was carried out. EAGAIN: another one is under way. EINVAL: not in the slot, or too much. EIO: the flash refused;
+ * VALUE = FLASH_ERROR_* (abi/registers.ts).
+ */
+export const EVENT_FLASH = 12
 
 /**
  * Life of a handle: it starts with ACCEPTED or CONNECTED and is dead, for both sides and without a message, as soon as

@@ -67,6 +67,7 @@ export const FLASH_ERROR_ALIGNMENT = 2 // not a multiple of the granule or block
 export const FLASH_ERROR_NOT_ERASED = 3 // a write would set a bit from 0 to 1
 export const FLASH_ERROR_COMMAND = 4 // unknown command
 export const FLASH_ERROR_FAILED = 5 // the device failed (injected)
+export const FLASH_ERROR_LOCKED = 6 // the boot loader has locked the place until the next power-on
 
 // DMA engine, firmware side (abi/rings.ts).
 export const FETCH_BASE = 0x1c0 // RW: ring of descriptors for host-to-card data

@@ -1,6 +1,7 @@
 /** Status of an event: 0 or a Linux errno, so that the host can name it as Node does. */
 export const STATUS_OK = 0
 export const STATUS_EPERM = 1
+export const STATUS_EIO = 5
 export const STATUS_EAGAIN = 11
 export const STATUS_EACCES = 13
 export const STATUS_EINVAL = 22

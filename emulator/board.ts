@@ -27,6 +27,7 @@ import {
   type BootSettings,
   type SourceResolver,
   writeBootInformation,
+  writeUpdateInformation,
 } from './boot.ts'
 import { wallNs } from './clock.ts'
 import {
@@ -275,6 +276,7 @@ export class Board implements DmaHost, Alarm {
     const memory = new InicMemory(cpu.memory)
     try {
       writeBootInformation(memory.bytes, options.boot ?? this.#options.boot ?? {}, this.#seedBytes())
+      writeUpdateInformation(memory.bytes, image)
     } catch (error) {
       cpu.dispose()
       throw error

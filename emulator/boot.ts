@@ -1,4 +1,5 @@
 import {
+  BOOT_CONFIRM_OFFSET,
   BOOT_CONGESTION_CONTROL,
   BOOT_FLAGS,
   BOOT_FORWARD_ENTRIES,
@@ -34,7 +35,10 @@ import {
   BOOT_SERVER_INDEX,
   BOOT_STATE_INTERVAL_MS,
   BOOT_SYN_BACKLOG,
+  BOOT_TRIAL,
   BOOT_UNATTACHED_TIMEOUT_MS,
+  BOOT_UPDATE_BYTES,
+  BOOT_UPDATE_OFFSET,
   BOOT_USER_TIMEOUT_MS,
   BOOT_VERSION,
   BOOT_VERSION_VALUE,
@@ -63,11 +67,24 @@ export interface SourceLocation {
 /** Finds the source of a code offset in the firmware's wasm file; null if unknown. */
 export type SourceResolver = (pc: number) => SourceLocation | null
 
+/** Where firmware writes an update, and where it confirms itself; offsets in flash, bytes. */
+export interface UpdatePlaces {
+  slotOffset: number
+  slotBytes: number
+  confirmOffset: number
+}
+
 /** What a boot loader found in flash. */
 export interface BootImage {
   wasm: Uint8Array
-  /** For people: `1.2.3 (slot 0)`. */
+  /** For people: `1.2.3 (primary slot)`. */
   description?: string
+  /** It was not confirmed yet: unless it is, the next boot goes back to the image before it. */
+  trial?: boolean
+  /** What of the flash is the firmware's; absent: it cannot take updates. */
+  update?: UpdatePlaces
+  /** What a person may want to know of this boot. */
+  remark?: string
   resolveSource?: SourceResolver
 }
 
@@ -233,6 +250,16 @@ function checkServers(settings: BootSettings): void {
     macs.set(hex, name)
     indices.set(index, name)
   })
+}
+
+/** Adds to the boot information what the firmware needs to take updates. */
+export function writeUpdateInformation(memory: Uint8Array, { trial, update }: BootImage): void {
+  const view = new DataView(memory.buffer, memory.byteOffset + BOOT_BASE, BOOT_BYTES)
+  view.setUint32(BOOT_TRIAL, trial === true ? 1 : 0, true)
+  if (update === undefined) return
+  view.setUint32(BOOT_UPDATE_OFFSET, update.slotOffset, true)
+  view.setUint32(BOOT_UPDATE_BYTES, update.slotBytes, true)
+  view.setUint32(BOOT_CONFIRM_OFFSET, update.confirmOffset, true)
 }
 
 /**

@@ -65,6 +65,7 @@ import { netInitialize, netLinkChanged, netTimers } from './net/timers.ts'
 import { answersServe } from './socket/answer.ts'
 import { deliverBegin, deliverInitialize } from './socket/deliver.ts'
 import { fetchInitialize, fetchRefill, fetchServe } from './socket/fetch.ts'
+import { flashServe } from './socket/flash.ts'
 import { hostServe, queueSetsChanged } from './socket/host.ts'
 import { listenerInitialize } from './socket/listener.ts'
 import { udpInitialize } from './socket/udp.ts'
@@ -202,6 +203,7 @@ export function poll(irqs: u32): u32 {
   if (irqs & IRQ_LINK) netLinkChanged()
   if (irqs & IRQ_QUEUE) queueSetsChanged()
   answersServe()
+  flashServe()
   fetchServe()
   let again = false
   for (let i: u32 = 0; i < <u32>MAC_PORTS; i++) {

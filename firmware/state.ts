@@ -175,6 +175,15 @@ export class State extends Hal {
   servicesChanged: u32
   applicationBase: u32
 
+  // Updates (socket/flash.ts).
+  /** The chunk that a flash command works on; 0 = none is under way. */
+  flashChunk: u32
+  /** Who gave it, FLASH_OP_*, and how many bytes it is about. */
+  flashSet: u32
+  flashCookie: u32
+  flashOp: u32
+  flashBytes: u32
+
   // Settings (abi/boot.ts), defaults filled in.
   flags: u32
   synBacklog: u32

@@ -1,6 +1,7 @@
 import type { Bus, HostClock } from '../abi/bus.ts'
 import type { BoardState } from './driver/board-commands.ts'
 import { Driver } from './driver/driver.ts'
+import type { CardFlash } from './driver/flash.ts'
 import type { QueueFault } from './driver/virtqueue.ts'
 
 /** RAM of the agent's queue set, bytes. */
@@ -19,8 +20,8 @@ export interface BoardAgentOptions {
 const WORTH_TELLING = 0.02
 
 /**
- * What a main board as a whole has to say to its card, in a queue set of its own: how loaded it is, for the Server State table, and whether
- * it takes anything new. A card that is started anew is told again.
+ * What a main board as a whole has to say to its card, in a queue set of its own: how loaded it is, for the Server State table, whether
+ * it takes anything new, and updates of its firmware. A card that is started anew is told again.
  */
 export class BoardAgent {
   readonly #clock: HostClock
@@ -47,6 +48,11 @@ export class BoardAgent {
   /** True while nothing new is placed on this server. */
   get draining(): boolean {
     return this.#draining
+  }
+
+  /** Where updates of the card's firmware are written. */
+  get flash(): CardFlash {
+    return this.#driver.flash
   }
 
   /** While on, nothing new is placed on this server. */

@@ -8,6 +8,7 @@ import {
   STATUS_ECONNRESET,
   STATUS_EHOSTUNREACH,
   STATUS_EINVAL,
+  STATUS_EIO,
   STATUS_EMSGSIZE,
   STATUS_ENETUNREACH,
   STATUS_ENOBUFS,
@@ -15,7 +16,7 @@ import {
   STATUS_EPERM,
   STATUS_ETIMEDOUT,
 } from '../abi/status.ts'
-import { STATUS_EAFNOSUPPORT, STATUS_EALREADY, STATUS_EIO, STATUS_ENETDOWN } from './status.ts'
+import { STATUS_EAFNOSUPPORT, STATUS_EALREADY, STATUS_ENETDOWN } from './status.ts'
 
 /** errno, code and text as libuv has them on Linux; what Node prints must not depend on the machine that the farm runs on. */
 const STATUSES = new Map<number, readonly [code: string, text: string]>([

@@ -2,8 +2,6 @@
 
 /** The card stopped, or is not there. */
 export const STATUS_ENETDOWN = 100
-/** A queue broke: this process can talk to its card no more. */
-export const STATUS_EIO = 5
 /** The card speaks IPv4 alone. */
 export const STATUS_EAFNOSUPPORT = 97
 /** The connection is on its way to another server already. */

@@ -4,13 +4,13 @@ import test from 'ava'
 import { Flash } from '../emulator/devices/flash.ts'
 import { buildFirmware } from '../toolchain/firmware/build.ts'
 import { flashMap } from '../toolchain/image/flash-map.ts'
-import { encodeImage } from '../toolchain/image/image.ts'
+import { decodeImage, encodeImage } from '../toolchain/image/image.ts'
 import { readSlot } from '../toolchain/image/slot.ts'
 import { packageVersion } from '../toolchain/package-root.ts'
 import { inic } from './support/cli.ts'
 import { temporaryDirectory, tinyFirmware } from './support/tiny-firmware.ts'
 
-const COMMANDS = ['new', 'build', 'flash', 'check', 'run', 'inspect', 'capture', 'drain', 'bench']
+const COMMANDS = ['new', 'build', 'image', 'flash', 'check', 'run', 'inspect', 'capture', 'drain', 'bench']
 
 test('--version and --help', async (t) => {
   t.like(await inic(['--version']), { code: 0, stdout: `${packageVersion}\n` })
@@ -35,7 +35,7 @@ const REFUSED: Record<string, { args: string[]; code?: number; says: RegExp[] }>
   'build: a folder without firmware': { args: ['build', '/tmp'], says: [/holds no firmware/, /inic build DIR/] },
   'build: a version of no form': { args: ['build', '--version', '1.2'], says: [/'1\.2' is not a version/] },
   'build: two folders': { args: ['build', 'a', 'b'], says: [/too many arguments/] },
-  'flash: no image': { args: ['flash'], says: [/no place to write to/] },
+  'flash: no place': { args: ['flash'], says: [/no place to write to/, /--server NAME, or --flash FILE/] },
   'flash: an image that is not there': {
     args: ['flash', 'no.img', '--flash', '/tmp/x'],
     says: [/there is no firmware image no\.img/, /inic build --release/],
@@ -210,18 +210,22 @@ test('flash writes, verifies, and keeps the rest of the flash', async (t) => {
   const path = join(directory, 'board.flash')
   const result = await inic(['flash', artifacts.image, '--flash', path])
   t.is(result.code, 0, result.stderr)
-  t.regex(result.stdout, /board\.flash: version 1\.2\.3, \d+ bytes, SHA-256 [0-9a-f]{16}…, written and verified/)
+  t.regex(
+    result.stdout,
+    /board\.flash: version 1\.2\.3, \d+ bytes, SHA-256 [0-9a-f]{16}…, written and verified; the next boot tries it/,
+  )
   t.is((await stat(path)).size, 4 * 2 ** 20)
 
   const flash = Flash.open(path, 4 * 2 ** 20)
-  const { primary, settings } = flashMap(flash.bytes)
-  t.deepEqual(readSlot(flash, primary).digest, image.digest)
-  flash.write(settings.offset, Buffer.from('settings'))
+  const { primary, secondary, boot } = flashMap(flash.bytes)
+  t.deepEqual(readSlot(flash, secondary).digest, image.digest)
+  flash.write(boot.offset, Buffer.from('boot log'))
   flash.close()
-  const json = await inic(['flash', artifacts.image, '--flash', path, '--json'])
-  t.like(JSON.parse(json.stdout), { slot: 'primary', version: '1.2.3', bytes: image.totalBytes })
+  const json = await inic(['flash', artifacts.image, '--primary', '--flash', path, '--json'])
+  t.like(JSON.parse(json.stdout), { slot: 'primary', version: '1.2.3', bytes: image.totalBytes, nextBoot: 'none' })
   const bytes = await readFile(path)
-  t.is(bytes.toString('latin1', settings.offset, settings.offset + 8), 'settings')
+  t.is(bytes.toString('latin1', boot.offset, boot.offset + 8), 'boot log')
+  t.deepEqual(decodeImage(bytes.subarray(primary.offset)).digest, image.digest)
 })
 
 test('flash finds the flash of a server by its farm file', async (t) => {
@@ -249,7 +253,7 @@ test('flash refuses an image that is larger than the slot', async (t) => {
   )
   const { code, stderr } = await inic(['flash', image, '--flash', join(directory, 'board.flash')])
   t.is(code, 2)
-  t.regex(stderr, /the image has \d+ bytes and the primary slot \d+/)
+  t.regex(stderr, /the image has \d+ bytes and the secondary slot room for \d+/)
 })
 
 test('flash needs one place to write to', async (t) => {

@@ -1,8 +1,6 @@
 import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { existsSync } from 'node:fs'
-import { mkdir, readFile, writeFile } from 'node:fs/promises'
-import { homedir } from 'node:os'
+import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import test, { type ExecutionContext } from 'ava'
@@ -12,6 +10,7 @@ import { decodeImage, encodeImage, IMAGE_HEADER_BYTES, type ImageOptions } from 
 import { ImageError, type ImageErrorCode } from '../toolchain/image/image-error.ts'
 import { TLV_DEPENDENCY, TLV_SECURITY_COUNTER, TLV_SHA256 } from '../toolchain/image/tlv.ts'
 import { compareVersions, formatVersion, parseVersion } from '../toolchain/image/version.ts'
+import { findImgtool } from './support/imgtool.ts'
 import { temporaryDirectory } from './support/tiny-firmware.ts'
 
 const run = promisify(execFile)
@@ -145,7 +144,7 @@ test('arbitrary bytes give an ImageError or an image, never anything else', (t) 
 })
 
 const BROKEN: Record<string, { code: ImageErrorCode; says: RegExp; edit: (image: Buffer) => Uint8Array }> = {
-  'erased flash': { code: 'ERASED', says: /every byte is erased/, edit: () => Buffer.alloc(4096, 0xff) },
+  'erased flash': { code: 'ERASED', says: /every byte of its header is erased/, edit: () => Buffer.alloc(4096, 0xff) },
   'another file': { code: 'MAGIC', says: /begins with 0x6d736100/, edit: () => Buffer.from('\0asm'.padEnd(64, '\0')) },
   'a header that is too short': { code: 'HEADER', says: /says it is 16 bytes/, edit: (image) => poke(image, 8, 16) },
   'a wrong byte in the payload': {
@@ -196,7 +195,7 @@ test('versions', (t) => {
 test('a flash map covers its flash with aligned regions that do not overlap', (t) => {
   for (const flashBytes of [0x40000, 0x100000, 0x400000, 0x450000, 0x1000000]) {
     const map = flashMap(flashBytes)
-    const regions = [map.primary, map.secondary, map.scratch, map.settings]
+    const regions = [map.primary, map.secondary, map.scratch, map.boot]
     let end = 0
     for (const { offset, bytes, name } of regions) {
       t.is(offset, end, name)
@@ -222,29 +221,4 @@ function poke(image: Buffer, at: number, value: number): Buffer {
 
 function formatImgtoolVersion({ version }: ImageOptions): string {
   return `${version.major}\\.${version.minor}\\.${version.revision}\\+${version.build}`
-}
-
-let imgtool: Promise<string | { reason: string }> | undefined
-
-/** imgtool from PyPI in a virtual environment in the user's cache, made once; or why there is none. */
-function findImgtool(): Promise<string | { reason: string }> {
-  imgtool ??= installImgtool()
-  return imgtool
-}
-
-async function installImgtool(): Promise<string | { reason: string }> {
-  const cache = join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'inic')
-  const environment = join(cache, 'imgtool-2.5.0')
-  const program = join(environment, 'bin', 'imgtool')
-  if (existsSync(program)) return program
-  try {
-    await mkdir(cache, { recursive: true })
-    await run('python3', ['-m', 'venv', environment])
-    await run(join(environment, 'bin', 'pip'), ['install', '--quiet', '--disable-pip-version-check', 'imgtool==2.5.0'])
-    return program
-  } catch (error) {
-    return {
-      reason: `imgtool cannot be installed with pip (${error instanceof Error ? error.message.split('\n')[0] : error})`,
-    }
-  }
 }

@@ -179,17 +179,16 @@ test.serial('a capture ends in order when its farm stops', async (t) => {
   t.true(countFrames(path) > 5)
 })
 
-test.serial('a second farm with the same state, and flashing while it runs, are refused', async (t) => {
-  const { file, selection } = await startShop(t)
+test.serial('a second farm with the same state, and flashing the file of one that runs, are refused', async (t) => {
+  const { file, directory, selection } = await startShop(t)
   const second = await inic(['run', file])
   t.is(second.code, 3)
   t.regex(second.stderr, /this farm is running already/)
   const flash = await inic([
     'flash',
     join(packageRoot, 'build/release/firmware.img'),
-    '--server',
-    'server1',
-    ...selection,
+    '--flash',
+    join(directory, '.inic/farm/server1.flash'),
   ])
   t.is(flash.code, 3)
   t.regex(flash.stderr, /its farm is running/)
@@ -261,6 +260,9 @@ test.serial('what was flashed by hand stays, and what an earlier run flashed is 
   t.regex((await firstRun.interrupt()).stderr, /server1: flashed firmware/)
 
   t.is((await inic(['flash', artifacts.image, '--server', 'server1', ...selection])).code, 0)
+  const trial = startInic(t, ['run', file])
+  await trial.until(/Ctrl-C/)
+  t.regex((await trial.interrupt()).stderr, /server1: firmware 1\.2\.3 \(primary slot\) serves, and is confirmed/)
   const secondRun = startInic(t, ['run', file])
   await secondRun.until(/Ctrl-C/)
   const { stderr } = await secondRun.interrupt()

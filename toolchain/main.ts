@@ -9,6 +9,7 @@ import { addCoverageCommand } from './commands/coverage.ts'
 import { addDebugCommand } from './commands/debug.ts'
 import { addDrainCommand } from './commands/drain.ts'
 import { addFlashCommand } from './commands/flash.ts'
+import { addImageCommand } from './commands/image.ts'
 import { addInspectCommand } from './commands/inspect.ts'
 import { addNewCommand } from './commands/new.ts'
 import { addProfileCommand } from './commands/profile.ts'
@@ -44,6 +45,7 @@ Exit codes: 0 done · 1 it failed · 2 wrong input · 3 the farm is, or is not, 
     )
   addNewCommand(program)
   addBuildCommand(program)
+  addImageCommand(program)
   addFlashCommand(program)
   addCheckCommand(program)
   addRunCommand(program)

@@ -10,6 +10,7 @@ import {
   FLASH_ERASE_BLOCK,
   FLASH_ERROR_COMMAND,
   FLASH_ERROR_FAILED,
+  FLASH_ERROR_LOCKED,
   FLASH_ERROR_RANGE,
   FLASH_LENGTH,
   FLASH_OK,
@@ -19,7 +20,7 @@ import {
 import { ERASE_BLOCK_BYTES, type Flash, WRITE_GRANULE_BYTES } from './flash.ts'
 import type { InicMemory } from './memory.ts'
 
-/** Flash controller: carries out one command of the firmware between two polls. */
+/** Flash controller: carries out one command of the firmware between two polls, and keeps it off what the boot loader has locked. */
 export class FlashController {
   readonly #flash: Flash | null
   #memory: InicMemory | null = null
@@ -67,8 +68,10 @@ export class FlashController {
         memory.wrote(buffer, length)
         return flash.read(address, memory.bytes, buffer, length)
       case FLASH_COMMAND_WRITE:
+        if (flash.isLocked('write', address, length)) return FLASH_ERROR_LOCKED
         return memory.holds(buffer, length) ? flash.write(address, memory.bytes, buffer, length) : FLASH_ERROR_RANGE
       case FLASH_COMMAND_ERASE:
+        if (flash.isLocked('erase', address, length)) return FLASH_ERROR_LOCKED
         return flash.erase(address, length)
       default:
         return FLASH_ERROR_COMMAND

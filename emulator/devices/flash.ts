@@ -1,4 +1,14 @@
-import { closeSync, fstatSync, fsyncSync, openSync, readSync, writeSync } from 'node:fs'
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  fsyncSync,
+  ftruncateSync,
+  openSync,
+  readFileSync,
+  readSync,
+  writeSync,
+} from 'node:fs'
 import {
   FLASH_ERROR_ALIGNMENT,
   FLASH_ERROR_FAILED,
@@ -14,36 +24,61 @@ export const WRITE_GRANULE_BYTES = 8
 /** Largest flash, bytes. */
 export const MAXIMUM_FLASH_BYTES = 0x4000000
 
-/** What an injected fault does to one granule programmed or one block erased. */
+/**
+ * What an injected fault does to one granule programmed or one block erased. With every cut power goes away: the flash answers nothing
+ * until `restorePower`. They differ in what became of the bytes, since a real device promises nothing about that.
+ */
 export type FlashFault =
   /** Nothing. */
   | 'none'
   /** The operation fails with FLASH_ERROR_FAILED; what went before it stays done. */
   | 'fail'
-  /** Power goes away in the middle of it: part of its bytes are changed, and the flash answers nothing until `restorePower`. */
+  /** None of its bytes is changed. */
+  | 'cut-before'
+  /** The first half of its bytes is changed. */
   | 'cut'
+  /** The last half of its bytes is changed. */
+  | 'cut-backward'
+  /** Every other byte is changed. */
+  | 'cut-ragged'
 /** Asked before each granule is programmed and each block erased. */
 export type FlashFaultHook = (operation: 'write' | 'erase', address: number) => FlashFault
+
+/** A part of the flash that is kept from the firmware until the next power-on. */
+export interface FlashLock {
+  readonly offset: number
+  readonly bytes: number
+  /** 'erase': it may still be programmed. */
+  readonly keeps: 'erase' | 'write and erase'
+}
+
+const WEAR_SUFFIX = '.wear'
+const WEAR_BYTES = 4
 
 /**
  * NOR flash. Erasing sets a block's bits to 1, programming clears bits. Every operation returns FLASH_OK or a
  * FLASH_ERROR_* (abi/registers.ts) and touches nothing if its arguments are wrong.
+ *
+ * A flash in a file is that file, byte for byte, so that other tools can read and write it. How often its blocks were erased stands beside
+ * it, in FILE.wear: a little-endian u32 for each block.
  */
 export class Flash {
   /** Size, bytes. */
   readonly bytes: number
-  /** Erasures of each block since the flash was opened. */
+  /** Erasures of each block in the flash's life. */
   readonly wear: Uint32Array
   /** Fault injection, for tests. */
   fault: FlashFaultHook | null = null
   readonly #cells: Uint8Array
   readonly #fd: number | null
   readonly #path: string | null
+  #wearFd: number | null = null
+  #locks: readonly FlashLock[] = []
   #powered = true
 
   private constructor(cells: Uint8Array, fd: number | null, path: string | null) {
     this.bytes = cells.length
-    this.wear = new Uint32Array(cells.length / ERASE_BLOCK_BYTES)
+    this.wear = path === null ? new Uint32Array(cells.length / ERASE_BLOCK_BYTES) : readWear(path, cells.length)
     this.#cells = cells
     this.#fd = fd
     this.#path = path
@@ -53,6 +88,12 @@ export class Flash {
   static inMemory(bytes: number): Flash {
     checkSize(bytes)
     return new Flash(new Uint8Array(bytes).fill(0xff), null, null)
+  }
+
+  /** A flash without a file that holds a copy of `cells`. Throws RangeError for a size that is no multiple of the erase block. */
+  static holding(cells: Uint8Array): Flash {
+    checkSize(cells.length)
+    return new Flash(Uint8Array.from(cells), null, null)
   }
 
   /**
@@ -104,13 +145,18 @@ export class Flash {
     for (let n = 0; n < length; n++) {
       if ((data[offset + n] & ~cells[address + n] & 0xff) !== 0) return FLASH_ERROR_NOT_ERASED
     }
+    const hook = this.fault
+    if (hook === null) {
+      for (let n = 0; n < length; n++) cells[address + n] &= data[offset + n]
+      return this.#store(address, length)
+    }
     for (let n = 0; n < length; n += WRITE_GRANULE_BYTES) {
-      const fault = this.fault?.('write', address + n) ?? 'none'
-      const done = fault === 'none' ? WRITE_GRANULE_BYTES : fault === 'cut' ? WRITE_GRANULE_BYTES / 2 : 0
-      for (let b = n; b < n + done; b++) cells[address + b] &= data[offset + b]
+      const fault = hook('write', address + n)
+      const { first, end, step } = reach(fault, WRITE_GRANULE_BYTES)
+      for (let b = n + first; b < n + end; b += step) cells[address + b] &= data[offset + b]
       if (fault !== 'none') {
-        this.#powered = fault !== 'cut'
-        this.#store(address, n + done)
+        this.#powered = fault === 'fail'
+        this.#store(address, n + end)
         return FLASH_ERROR_FAILED
       }
     }
@@ -124,16 +170,30 @@ export class Flash {
     if (address % ERASE_BLOCK_BYTES !== 0 || length % ERASE_BLOCK_BYTES !== 0) return FLASH_ERROR_ALIGNMENT
     for (let at = address; at < address + length; at += ERASE_BLOCK_BYTES) {
       const fault = this.fault?.('erase', at) ?? 'none'
-      const done = fault === 'none' ? ERASE_BLOCK_BYTES : fault === 'cut' ? ERASE_BLOCK_BYTES / 2 : 0
-      this.#cells.fill(0xff, at, at + done)
-      if (done > 0) this.wear[at / ERASE_BLOCK_BYTES]++
+      const { first, end, step } = reach(fault, ERASE_BLOCK_BYTES)
+      if (step === 1) this.#cells.fill(0xff, at + first, at + end)
+      else for (let b = at + first; b < at + end; b += step) this.#cells[b] = 0xff
+      if (end > 0) this.#wearOut(at / ERASE_BLOCK_BYTES)
       if (fault !== 'none') {
-        this.#powered = fault !== 'cut'
-        this.#store(address, at + done - address)
+        this.#powered = fault === 'fail'
+        this.#store(address, at + end - address)
         return FLASH_ERROR_FAILED
       }
     }
     return this.#store(address, length)
+  }
+
+  /** Keeps the firmware, that is the flash controller, off these parts, in place of those before. */
+  lock(locks: readonly FlashLock[]): void {
+    this.#locks = locks
+  }
+
+  /** True if a lock forbids the firmware to do this. */
+  isLocked(operation: 'write' | 'erase', address: number, length: number): boolean {
+    return this.#locks.some(
+      ({ offset, bytes, keeps }) =>
+        (operation === 'erase' || keeps === 'write and erase') && address < offset + bytes && address + length > offset,
+    )
   }
 
   /** After a cut: the board is switched on again. */
@@ -144,9 +204,29 @@ export class Flash {
   /** Brings everything to the disk and closes the file. */
   close(): void {
     this.#powered = false
-    if (this.#fd === null) return
-    fsyncSync(this.#fd)
-    closeSync(this.#fd)
+    for (const fd of [this.#fd, this.#wearFd]) {
+      if (fd === null) continue
+      fsyncSync(fd)
+      closeSync(fd)
+    }
+  }
+
+  /** Counts an erasure, in the file at once: a process that is killed leaves the count right. */
+  #wearOut(block: number): void {
+    this.wear[block]++
+    if (this.#path === null) return
+    try {
+      if (this.#wearFd === null) {
+        this.#wearFd = openSync(this.#path + WEAR_SUFFIX, constants.O_RDWR | constants.O_CREAT)
+        if (fstatSync(this.#wearFd).size !== this.wear.byteLength) {
+          ftruncateSync(this.#wearFd)
+          writeFully(this.#wearFd, bytesOf(this.wear), 0, this.wear.byteLength, 0)
+        }
+      }
+      writeFully(this.#wearFd, bytesOf(this.wear), block * WEAR_BYTES, WEAR_BYTES, block * WEAR_BYTES)
+    } catch (error) {
+      process.emitWarning(`Flash file ${this.#path}${WEAR_SUFFIX}: ${(error as Error).message}`)
+    }
   }
 
   #holds(address: number, length: number): boolean {
@@ -169,6 +249,39 @@ export class Flash {
       return FLASH_ERROR_FAILED
     }
   }
+}
+
+/** Which bytes of a granule or block an operation changes. */
+function reach(fault: FlashFault, bytes: number): { first: number; end: number; step: number } {
+  switch (fault) {
+    case 'none':
+      return { first: 0, end: bytes, step: 1 }
+    case 'cut':
+      return { first: 0, end: bytes / 2, step: 1 }
+    case 'cut-backward':
+      return { first: bytes / 2, end: bytes, step: 1 }
+    case 'cut-ragged':
+      return { first: 0, end: bytes, step: 2 }
+    default:
+      return { first: 0, end: 0, step: 1 }
+  }
+}
+
+/** What stands beside the flash file; zeros if nothing does, or if it is another flash's. */
+function readWear(path: string, bytes: number): Uint32Array {
+  const wear = new Uint32Array(bytes / ERASE_BLOCK_BYTES)
+  let stored: Uint8Array
+  try {
+    stored = readFileSync(path + WEAR_SUFFIX)
+  } catch {
+    return wear
+  }
+  if (stored.length === wear.byteLength) bytesOf(wear).set(stored)
+  return wear
+}
+
+function bytesOf(words: Uint32Array): Uint8Array {
+  return new Uint8Array(words.buffer, words.byteOffset, words.byteLength)
 }
 
 function checkSize(bytes: number): void {

@@ -19,6 +19,7 @@ import {
   OP_CREDIT,
   OP_DATA,
   OP_DRAIN,
+  OP_FLASH,
   OP_LISTEN,
   OP_LISTENER_OPTIONS,
   OP_MIGRATE,
@@ -66,6 +67,7 @@ import {
 } from '../tcp/tcb.ts'
 import { FIN_WAIT_2_MS, timerStart, timerStop } from '../tcp/timer.ts'
 import { cancelConnect, connectCommand } from './connect.ts'
+import { flashCommand } from './flash.ts'
 import { listenCommand, listenerOptionsCommand, unlistenCommand } from './listen.ts'
 import { isUdpHandle, udpCommand } from './udp.ts'
 
@@ -107,6 +109,10 @@ export function streamCommand(set: u32, op: u32, record: u32, head: u32): void {
   }
   if (op == OP_RETURN || op == OP_STATE) {
     moveCommand(connectionOf(set, record), op, head)
+    return
+  }
+  if (op == OP_FLASH) {
+    flashCommand(set, record, head)
     return
   }
   const isUdp = isUdpHandle(load<u32>(record + COMMAND_SOCKET))

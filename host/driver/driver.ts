@@ -7,6 +7,7 @@ import {
   EVENT_CONNECTED,
   EVENT_COOKIE,
   EVENT_CREDIT,
+  EVENT_FLASH,
   EVENT_LISTENING,
   EVENT_LOCAL_ADDRESS,
   EVENT_LOCAL_PORT,
@@ -35,6 +36,7 @@ import {
   RX_DATAGRAM,
   RX_FLAG_END,
   RX_FLAGS,
+  RX_FLASH,
   RX_HEADER_BYTES,
   RX_LENGTH,
   RX_SOCKET,
@@ -42,7 +44,7 @@ import {
   RX_TYPE,
 } from '../../abi/messages.ts'
 import { QUEUE_CONTROL, QUEUE_EVENT, QUEUE_RX, QUEUE_TX } from '../../abi/rings.ts'
-import { STATUS_OK } from '../../abi/status.ts'
+import { STATUS_EIO, STATUS_OK } from '../../abi/status.ts'
 import {
   BUS_CARD_STATE,
   BUS_INTERRUPT_ACK,
@@ -51,7 +53,7 @@ import {
   BUS_QUEUE_STRIDE,
   CARD_RUNNING,
 } from '../../abi/virtio.ts'
-import { STATUS_EIO, STATUS_ENETDOWN } from '../status.ts'
+import { STATUS_ENETDOWN } from '../status.ts'
 import { Arrivals } from './arrivals.ts'
 import {
   type BoardState,
@@ -64,6 +66,7 @@ import { type ConnectionHost, type ConnectionOwner, TcpConnection } from './conn
 import { ControlQueue } from './control.ts'
 import { Datagrams } from './datagrams.ts'
 import { failConnect, loseEndpoint, NOBODY, resetConnection, runAll } from './endings.ts'
+import { CardFlash } from './flash.ts'
 import { HandleTable } from './handle-table.ts'
 import { Intake, RECORD_NONE, RECORD_RX } from './intake.ts'
 import { EVENT_STRIDE, layoutRam, type RamLayout, RX_BUFFER_BYTES } from './layout.ts'
@@ -103,6 +106,8 @@ export class Driver implements ConnectionHost, DatagramHost, ListenerHost {
   readonly tx: TxQueue
   readonly control: ControlQueue
   readonly intake: Intake
+  /** The slot of the card's flash that updates are written to. */
+  readonly flash: CardFlash
   interrupts = 0
   doorbells = 0
   /** Records for sockets that had let go already. */
@@ -152,6 +157,7 @@ export class Driver implements ConnectionHost, DatagramHost, ListenerHost {
       () => this.#ring(QUEUE_RX),
       () => this.#ring(QUEUE_EVENT),
     )
+    this.flash = new CardFlash(this.tx, () => this.#state === 'running')
     bus.onInterrupt(() => this.#onInterrupt())
     if (bus.read(BUS_CARD_STATE) === CARD_RUNNING) this.#start()
   }
@@ -260,6 +266,7 @@ export class Driver implements ConnectionHost, DatagramHost, ListenerHost {
     if (this.#state === 'closed') return
     this.#state = 'closed'
     this.#forgetAll()
+    this.flash.fail(STATUS_ENETDOWN)
     for (let q = QUEUE_CONTROL; q <= QUEUE_EVENT; q++) disableQueue(this.#bus, q)
   }
 
@@ -359,6 +366,7 @@ export class Driver implements ConnectionHost, DatagramHost, ListenerHost {
       ...this.#connections.values().map((c) => () => resetConnection(c, status)),
       ...this.#listeners.values().map((l) => () => l.owner.onListenerLost(status)),
       ...this.#datagrams.takeAll().map((e) => () => loseEndpoint(e, status)),
+      () => this.flash.fail(status),
     ]
     this.#forgetAll()
     runAll(victims)
@@ -487,6 +495,13 @@ export class Driver implements ConnectionHost, DatagramHost, ListenerHost {
       if (!this.#arrivals.piece(handle, piece, last)) this.staleRecords++
       return
     }
+    if ((kind & 0xffff) === RX_FLASH) {
+      if (length > bytes - RX_HEADER_BYTES)
+        throw new QueueFault(`The card delivered ${length} bytes of flash in a record of ${bytes}.`)
+      const piece = this.ram.copy(address + RX_HEADER_BYTES, length)
+      if (!this.flash.answered(handle, STATUS_OK, 0, piece)) this.staleRecords++
+      return
+    }
     if ((kind & 0xffff) !== RX_DATAGRAM)
       throw new QueueFault(`The card delivered an RX record of type ${kind & 0xffff}.`)
     if (!this.#datagrams.receive(address, bytes, handle, length)) this.staleRecords++
@@ -568,6 +583,9 @@ export class Driver implements ConnectionHost, DatagramHost, ListenerHost {
       case EVENT_UDP_BOUND:
         if (status === STATUS_OK && this.#datagrams.hasCookie(cookie)) this.#checkHandle(handle)
         this.#datagrams.bound(at, status, handle, cookie)
+        return
+      case EVENT_FLASH:
+        if (!this.flash.answered(cookie, status, words[at + (EVENT_VALUE >>> 2)]!, null)) this.staleRecords++
         return
       case EVENT_UDP_ERROR:
         if (!this.#datagrams.failed(at, status, handle)) this.staleRecords++

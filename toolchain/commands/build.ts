@@ -1,19 +1,26 @@
 import { relative, resolve } from 'node:path'
-import { type Command, InvalidArgumentError } from 'commander'
-import { errorMessage } from '../errors.ts'
+import type { Command } from 'commander'
+import { usageError } from '../errors.ts'
 import { replaceFile } from '../files.ts'
 import type { BuildTarget } from '../firmware/artifacts.ts'
 import { type BuildResult, buildFirmware } from '../firmware/build.ts'
-import { encodeHex } from '../image/image.ts'
-import { formatVersion, type ImageVersion, parseVersion } from '../image/version.ts'
+import { loadKeyPair } from '../image/files.ts'
+import { encodeHex } from '../image/hex.ts'
+import { decodeImage, encodeImage } from '../image/image.ts'
+import type { KeyPair } from '../image/keys.ts'
+import { isSigned, securityCounterTlv, signatureTlvs } from '../image/manifest.ts'
+import { formatVersion, type ImageVersion } from '../image/version.ts'
 import { projectOrOwn } from '../project.ts'
 import { note, print, printJson, startProgress, wantsColour } from '../terminal.ts'
+import { counterArgument, counterOf, versionArgument } from './image.ts'
 
 interface BuildCommandOptions {
   readonly release?: boolean
   readonly output?: string
   readonly version?: ImageVersion
   readonly dwarf: boolean
+  readonly sign?: string
+  readonly securityCounter?: number | 'auto'
   readonly json?: boolean
 }
 
@@ -30,6 +37,12 @@ export function addBuildCommand(program: Command): void {
     .option('-o, --output <file>', 'write the image to this file too')
     .option('--version <version>', "version of the image: 1.2.3 or 1.2.3+4 (default: the package's)", versionArgument)
     .option('--no-dwarf', 'leave out firmware.debug.wasm, the module that LLDB reads')
+    .option('--sign <key>', 'sign the image that -o writes, with this private key (inic image keygen)')
+    .option(
+      '-s, --security-counter <n>',
+      'with --sign: a number that never goes down; auto: from the version',
+      counterArgument,
+    )
     .option('--json', 'describe the image as JSON')
     .addHelpText(
       'after',
@@ -38,12 +51,18 @@ Examples:
   inic build                        debug build of the project here, or of ipOS: build/debug/firmware.img
   inic build --release              what inic run boots: build/release/firmware.img
   inic build my-nic -o my-nic.img   a firmware of your own (inic new my-nic), from outside its folder
+  inic build --release --sign key.pem -s 7 -o signed.img
 
 Beside the image lie firmware.wasm with its source map, and firmware.layouts.json with the layout of every class;
 firmware.debug.wasm is the same module with DWARF behind it, which is not flashed.
 Nothing is compiled if no source has changed.`,
     )
     .action(async (directory: string | undefined, options: BuildCommandOptions) => {
+      if (options.sign !== undefined && options.output === undefined)
+        throw usageError('--sign signs what -o writes', 'name the file: -o FILE')
+      if (options.securityCounter !== undefined && options.sign === undefined)
+        throw usageError('--security-counter goes with --sign', 'without a signature anybody could raise it')
+      const key = options.sign === undefined ? undefined : await loadKeyPair(resolve(options.sign))
       const target: BuildTarget = options.release ? 'release' : 'debug'
       const progress = startProgress(`building firmware (${target})`)
       const startedAt = performance.now()
@@ -63,10 +82,23 @@ Nothing is compiled if no source has changed.`,
       if (result.warnings) note(result.warnings)
       if (result.remark) note(result.remark)
       const output = options.output && resolve(options.output)
+      if (key) result = signed(result, key, options.securityCounter)
       if (output) await replaceFile(output, result.imageBytes)
       if (options.json) printJson(describe(result, options.dwarf && !result.remark, output))
       else printResult(result, output, (performance.now() - startedAt) / 1000)
     })
+}
+
+/** The same firmware in an image that `key` vouches for. */
+function signed(result: BuildResult, key: KeyPair, securityCounter: number | 'auto' | undefined): BuildResult {
+  const { version, payload } = result.image
+  const counter = securityCounter === 'auto' ? counterOf(version) : securityCounter
+  const imageBytes = encodeImage(payload, {
+    version,
+    protectedTlvs: counter === undefined ? [] : [securityCounterTlv(counter)],
+    sign: (digest) => signatureTlvs(key, digest),
+  })
+  return { ...result, imageBytes, image: decodeImage(imageBytes) }
 }
 
 function printResult(
@@ -76,7 +108,8 @@ function printResult(
 ): void {
   const path = relative(process.cwd(), output ?? artifacts.image)
   const how = upToDate ? 'unchanged' : `built in ${seconds.toFixed(1)} s`
-  print(`${path}: ${target}, version ${formatVersion(image.version)}, ${image.totalBytes} bytes, ${how}`)
+  const signature = isSigned(image) ? ', signed' : ''
+  print(`${path}: ${target}, version ${formatVersion(image.version)}, ${image.totalBytes} bytes${signature}, ${how}`)
 }
 
 function describe(
@@ -95,13 +128,5 @@ function describe(
     layouts: artifacts.layouts,
     ...(dwarf && { debugWasm: artifacts.debugWasm }),
     upToDate,
-  }
-}
-
-function versionArgument(text: string): ImageVersion {
-  try {
-    return parseVersion(text)
-  } catch (error) {
-    throw new InvalidArgumentError(errorMessage(error))
   }
 }

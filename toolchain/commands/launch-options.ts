@@ -41,6 +41,7 @@ export function addLaunchOptions(command: Command): Command {
     )
     .addOption(new Option('--cpu <kind>', 'what runs the firmware').choices(['auto', 'wasmtime', 'v8']).default('auto'))
     .option('--virtual', 'virtual time: as fast as it goes, and the same at every run; board programs only')
+    .option('--no-confirm', 'leave firmware that is on trial unconfirmed: the next run goes back to the one before it')
     .option('--seed <text>', 'what everything random follows from')
     .option('--state <dir>', 'where to keep flash files and control socket (default: .inic beside the farm file)')
 }

@@ -115,6 +115,8 @@ export interface ServerConfig {
   readonly firmware: string | undefined
   readonly memoryBytes: number
   readonly flashBytes: number
+  /** Absolute path of the public key that images must be signed by; without one SHA-256 is enough. */
+  readonly key?: string
   /** Undefined: Wasmtime where the addon is there, else V8. */
   readonly cpu: CpuKind | undefined
   readonly interfaces: readonly InterfaceConfig[]

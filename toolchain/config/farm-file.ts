@@ -250,6 +250,10 @@ const server = object({
   ),
   memory: optional(size('64MiB'), `INIC memory, at least ${formatSize(MINIMUM_MEMORY_BYTES)}; 64 MiB if left out`),
   flash: optional(size('4MiB'), 'flash memory, in steps of 64 KiB; 4 MiB if left out'),
+  key: optional(
+    string(/./, 'the path of a public key in PEM, from the farm file'),
+    'the Ed25519 key that images must be signed by, as a path from the farm file; SHA-256 is enough if left out',
+  ),
   cpu: optional(oneOf(['auto', 'wasmtime', 'v8']), 'what runs the firmware; auto: Wasmtime if it is there, else V8'),
   interfaces: required(list(networkInterface, 3), 'the list of MAC ports in use'),
   applications: optional(list(application, 15), 'programs on the main board'),

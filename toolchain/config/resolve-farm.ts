@@ -152,6 +152,7 @@ function resolveServer(
     firmware: raw.firmware === undefined ? undefined : resolve(directory, raw.firmware),
     memoryBytes: raw.memory ?? DEFAULT_MEMORY_BYTES,
     flashBytes: raw.flash ?? DEFAULT_FLASH_BYTES,
+    ...(raw.key !== undefined && { key: resolve(directory, raw.key) }),
     cpu: cpu === 'auto' ? undefined : cpu,
     interfaces: raw.interfaces.map((item, index) => {
       const path = [...at, 'interfaces', index]

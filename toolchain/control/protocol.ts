@@ -3,6 +3,7 @@
  * answer to `capture` the connection carries pcapng, and after the one to `debug` what a front end of the debugger says, until either
  * side closes it.
  */
+import type { FlashReport } from '../image/flash-status.ts'
 import type { Table } from '../inspect/table.ts'
 import type { Measurement } from '../profile/meter.ts'
 
@@ -98,6 +99,18 @@ export interface ProfilePiece {
   readonly measurement: Measurement
 }
 
+/** How far the update of a server's firmware has got. */
+export interface UpdateStatus {
+  readonly server: string
+  readonly stage: 'writing' | 'verifying' | 'restarting' | 'confirming' | 'done' | 'failed'
+  /** How much of it is written and verified, 0 to 1. */
+  readonly share: number
+  /** Of the image that is written. */
+  readonly version?: string
+  /** Why it failed. */
+  readonly error?: { readonly message: string; readonly hint?: string; readonly exitCode: number }
+}
+
 /** Methods with what they take and give. */
 export interface ControlMethods {
   status: { params: Record<string, never>; result: FarmStatus }
@@ -108,6 +121,14 @@ export interface ControlMethods {
   drain: { params: { server: string; to?: string }; result: DrainStatus }
   undrain: { params: { server: string }; result: DrainStatus }
   drainStatus: { params: { server: string }; result: DrainStatus }
+  /** `image`: path of a file; without one what the secondary slot holds. Begins, and answers at once; `flashStatus` tells how it goes. */
+  flash: {
+    params: { server: string; image?: string; permanent?: boolean; boot?: boolean; confirm?: boolean }
+    result: UpdateStatus
+  }
+  flashStatus: { params: { server: string }; result: UpdateStatus }
+  flashReport: { params: { server: string }; result: FlashReport }
+  flashConfirm: { params: { server: string }; result: { by: 'firmware' | 'outside' } }
   /** `target`: a network or a link. */
   capture: { params: { target: string }; result: { readonly format: 'pcapng' } }
   /** After the answer: a `TraceLine` a line. */

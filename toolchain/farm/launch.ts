@@ -24,6 +24,7 @@ export interface LaunchOptions {
   readonly pcap?: readonly CaptureRequest[]
   readonly record?: string
   readonly image?: string
+  readonly confirm: boolean
   readonly cpu: CpuKind | 'auto'
   readonly virtual?: boolean
   readonly seed?: string
@@ -43,6 +44,7 @@ export async function openFarm(
     images: await loadImages(config, options.image && resolve(options.image)),
     gatewayImage: config.publish.length > 0 ? await loadImage(DEFAULT_IMAGE_PATH) : undefined,
     forceImage: options.image !== undefined,
+    confirm: options.confirm,
     cpu: options.cpu === 'auto' ? undefined : options.cpu,
     captures: options.pcap ?? [],
     ...(options.record !== undefined && { recordTo: resolve(options.record) }),

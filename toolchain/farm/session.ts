@@ -5,10 +5,9 @@
  *   stop:  the other way round
  */
 import { EventEmitter } from 'node:events'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { FETCH_ENTRIES } from '../../abi/registers.ts'
 import { CARD_OFF, CARD_RUNNING } from '../../abi/virtio.ts'
-import { type Board, BootError, type CrashReport } from '../../emulator/board.ts'
+import type { Board, CrashReport } from '../../emulator/board.ts'
 import type { CpuKind } from '../../emulator/cpu/index.ts'
 import { FarmRecorder } from '../../emulator/record/farm-recorder.ts'
 import { RecordingFile } from '../../emulator/record/file.ts'
@@ -27,7 +26,7 @@ import type { ControlHandler } from '../control/server.ts'
 import { ControlServer, Handover } from '../control/server.ts'
 import { FirmwareLibrary, notesOf } from '../debug/session/firmware.ts'
 import { DebugSession } from '../debug/session/session.ts'
-import { CommandError, EXIT_BOARD, errorCode, errorMessage, usageError } from '../errors.ts'
+import { CommandError, errorCode, errorMessage, usageError } from '../errors.ts'
 import { findSymbols } from '../firmware/find-symbols.ts'
 import type { Symbols } from '../firmware/symbols.ts'
 import { bootLoader, type SymbolFinder } from '../image/boot-loader.ts'
@@ -44,8 +43,10 @@ import { type DrainedBoard, Drains } from './drains.ts'
 import { type LoadedImage, prepareFlash } from './firmware.ts'
 import { Inspector } from './inspection.ts'
 import { plugOutside } from './outside.ts'
+import { describeFirmware, isOnTrial, Power } from './power.ts'
 import { beginProfile } from './profiles.ts'
 import { traceToSocket } from './traces.ts'
+import { type UpdatedBoard, Updates } from './updates.ts'
 
 export interface CaptureRequest {
   readonly path: string
@@ -62,6 +63,8 @@ export interface SessionOptions {
   readonly gatewayImage: LoadedImage | undefined
   /** Write the image into every server's flash, whatever is there. */
   readonly forceImage: boolean
+  /** Confirm firmware that is on trial once it serves and the programs of its server have started. */
+  readonly confirm: boolean
   readonly cpu: CpuKind | undefined
   readonly captures: readonly CaptureRequest[]
   /** Where to record what the servers' cards are given. */
@@ -84,9 +87,6 @@ export interface PublishedPort {
   readonly gateway: Gateway
 }
 
-/** How long firmware may take to say that it serves. */
-const READY_TIMEOUT_MS = 5000
-const READY_POLL_MS = 2
 /** How long an application may take to end when it is asked to. */
 const STOP_GRACE_MS = 500
 /** How often a main board looks how loaded it is. */
@@ -105,6 +105,11 @@ export class FarmSession extends EventEmitter<SessionEvents> {
   readonly #applications = new Map<HostedProcess, string>()
   readonly #mainBoards = new Map<string, DrainedBoard>()
   readonly #drains: Drains
+  readonly #power: Power
+  readonly #updates: Updates
+  #lastProcessId = 0
+  /** Servers whose programs are being ended, to be started again. */
+  readonly #ending = new Set<string>()
   readonly #options: SessionOptions
   readonly #findSymbols: SymbolFinder
   readonly #captures: Captures
@@ -131,9 +136,25 @@ export class FarmSession extends EventEmitter<SessionEvents> {
           firmware: (wasm, description) => this.#library.find(wasm, description),
         }),
     })
+    this.#power = new Power(this.assembly, {
+      remark: (line) => this.emit('remark', line),
+      stopApplications: (server) => this.#stopApplications(server),
+      startApplications: (server) => {
+        this.#startAgent(server)
+        return this.#startApplications(server)
+      },
+    })
+    this.#updates = new Updates(
+      options.config.servers.map(({ name }) => name),
+      (server) => this.#updatedBoard(server),
+      (server) => this.#power.restart(server),
+    )
     this.#captures = new Captures(farm, networks, (line) => this.emit('remark', line))
     farm.on('console', (board, line) => this.emit('console', board.name, line))
-    farm.on('crash', (board, report) => this.emit('crash', board, report))
+    farm.on('crash', (board, report) => {
+      if (this.#stopping === undefined) this.#power.crashed(board)
+      this.emit('crash', board, report)
+    })
   }
 
   /**
@@ -151,11 +172,18 @@ export class FarmSession extends EventEmitter<SessionEvents> {
       for (const item of config.publish) this.assembly.gateway(this.#route(item).network)
       for (const { target, path } of this.#options.captures) this.#captures.toFile(target, path)
       if (this.#options.recordTo !== undefined) this.#record(this.#options.recordTo)
-      this.#powerOn()
+      this.#power.switchOn()
+      const ipos = this.#options.gatewayImage?.image.payload
+      if (ipos !== undefined) for (const { board } of this.assembly.gateways.values()) board.powerOn({ wasm: ipos })
       if (config.clock === 'real') this.assembly.farm.start()
-      await this.#waitUntilServing(signal)
-      this.#startAgents()
-      await this.#startApplications(signal)
+      await this.#power.untilServing(signal)
+      for (const { name } of config.servers) this.#startAgent(name)
+      for (const { name } of config.servers) {
+        signal.throwIfAborted()
+        await this.#startApplications(name)
+      }
+      this.#power.applicationsRun = true
+      if (this.#options.confirm) await this.#confirmTrials()
       for (const item of config.publish) await this.#publish(item)
       signal.throwIfAborted()
     } catch (error) {
@@ -170,9 +198,10 @@ export class FarmSession extends EventEmitter<SessionEvents> {
     return this.#stopping
   }
 
-  /** True if every server's board has stopped. */
+  /** True if every server's board has stopped, for good. */
   get allStopped(): boolean {
-    return [...this.assembly.servers.values()].every(({ board }) => board.crash !== null)
+    const { servers } = this.assembly
+    return [...servers].every(([name, { board }]) => board.crash !== null && !this.#power.isRestarting(name))
   }
 
   /** Programs that have not ended. */
@@ -228,91 +257,80 @@ export class FarmSession extends EventEmitter<SessionEvents> {
     }
   }
 
-  /** Switches every board on. A server that does not boot is reported; the others go on, unless there are none. */
-  #powerOn(): void {
-    const failures: string[] = []
-    for (const { board } of this.assembly.servers.values()) {
-      try {
-        board.powerOn()
-      } catch (error) {
-        if (!(error instanceof BootError)) throw error
-        failures.push(error.message)
-        this.emit('remark', error.message)
-      }
-    }
-    if (failures.length === this.assembly.servers.size) {
-      throw new CommandError(failures.join('\n'), {
-        exitCode: EXIT_BOARD,
-        hint: 'write an image that boots: inic flash IMAGE --server NAME',
-      })
-    }
-    const ipos = this.#options.gatewayImage?.image.payload
-    if (ipos !== undefined) for (const { board } of this.assembly.gateways.values()) board.powerOn({ wasm: ipos })
-  }
-
-  /** Waits until all firmware that runs says that it serves; one that never does is left to itself, with a remark. */
-  async #waitUntilServing(signal: AbortSignal): Promise<void> {
-    const { farm } = this.assembly
-    const waiting = () =>
-      [...farm.boards.values()].filter((board) => board.cardState === CARD_RUNNING && !board.serving)
-    const deadline = performance.now() + READY_TIMEOUT_MS
-    while (waiting().length > 0 && performance.now() < deadline) {
-      signal.throwIfAborted()
-      if (farm.virtual) await farm.run(() => waiting().length === 0)
-      else await sleep(READY_POLL_MS)
-    }
-    for (const { name } of waiting()) this.emit('remark', `${name}: its firmware has not said that it serves`)
-  }
-
   /** Each main board whose card listens tells it how loaded it is, and whether it takes anything new. */
-  #startAgents(): void {
+  #startAgent(name: string): void {
     const { config: farm, servers } = this.assembly
-    for (const { config: server, board } of servers.values()) {
-      if (!servesProcesses(board)) continue
-      const processes = () => this.#processesOf(server.name)
-      const meter = new BoardMeter({ farm, server, board, processes })
-      const agent = new BoardAgent(board.attachProcess({ ramBytes: AGENT_RAM_BYTES }).bus, {
-        clock: board.hostClock,
-        ...(farm.clock === 'real' && { periodNs: MEASURE_PERIOD_NS }),
-        measure: () => meter.measure(),
-        onFault: (error) => this.emit('remark', `${server.name}: ${error.message}`),
-      })
-      this.#mainBoards.set(server.name, { agent, processes, runs: () => board.cardState === CARD_RUNNING })
-    }
+    const { config: server, board } = servers.get(name)!
+    if (this.#mainBoards.has(name) || !servesProcesses(board)) return
+    const processes = () => this.#processesOf(server.name)
+    const meter = new BoardMeter({ farm, server, board, processes })
+    const agent = new BoardAgent(board.attachProcess({ ramBytes: AGENT_RAM_BYTES }).bus, {
+      clock: board.hostClock,
+      ...(farm.clock === 'real' && { periodNs: MEASURE_PERIOD_NS }),
+      measure: () => meter.measure(),
+      onFault: (error) => this.emit('remark', `${server.name}: ${error.message}`),
+    })
+    this.#mainBoards.set(server.name, { agent, processes, runs: () => board.cardState === CARD_RUNNING })
   }
 
   #processesOf(server: string): HostedProcess[] {
     return [...this.#applications].filter(([, name]) => name === server).map(([process]) => process)
   }
 
-  async #startApplications(signal: AbortSignal): Promise<void> {
+  async #startApplications(name: string): Promise<void> {
     const { config, servers, farm } = this.assembly
-    const hosts = Object.fromEntries(config.servers.map((server) => [server.name, addressesOf(server)[0]]))
-    let processId = 0
-    for (const { config: server, board } of servers.values()) {
-      const targets = serversOnHub(config, server)
-      for (const application of server.applications) {
-        signal.throwIfAborted()
-        processId++
-        if (board.cardState !== CARD_RUNNING) continue
-        if (!servesProcesses(board)) {
-          this.emit('remark', `${server.name}: its firmware has no sockets, so '${application.name}' is not started`)
-          continue
-        }
-        const random = farm.randomStream(`program:${server.name}/${application.name}`)
-        const onLine = (source: string, line: string) => this.emit('console', source, line)
-        const started = await startApplication({
-          ...{ board, application, processId, hosts, servers: targets },
-          ...{ random, onLine },
-        })
-        this.#applications.set(started, server.name)
-        void started.exited.then((exit) => this.#onExit(started, exit))
+    const { config: server, board } = servers.get(name)!
+    const hosts = Object.fromEntries(config.servers.map((item) => [item.name, addressesOf(item)[0]]))
+    const targets = serversOnHub(config, server)
+    for (const application of server.applications) {
+      const processId = ++this.#lastProcessId
+      if (board.cardState !== CARD_RUNNING) continue
+      if (!servesProcesses(board)) {
+        this.emit('remark', `${server.name}: its firmware has no sockets, so '${application.name}' is not started`)
+        continue
       }
+      const random = farm.randomStream(`program:${server.name}/${application.name}`)
+      const onLine = (source: string, line: string) => this.emit('console', source, line)
+      const started = await startApplication({
+        ...{ board, application, processId, hosts, servers: targets },
+        ...{ random, onLine },
+      })
+      this.#applications.set(started, server.name)
+      void started.exited.then((exit) => this.#onExit(started, exit))
     }
   }
 
+  /** Firmware that serves, with its programs started, has passed its trial. */
+  async #confirmTrials(): Promise<void> {
+    const { farm, servers } = this.assembly
+    for (const { board } of servers.values()) {
+      if (!board.serving || !isOnTrial(board)) continue
+      let settled = false
+      const confirmed = this.#updates
+        .confirm(board.name)
+        .then((by) => {
+          const how = by === 'firmware' ? '' : ', from outside: it takes no updates itself'
+          this.emit('remark', `${board.name}: firmware ${board.image?.description} serves, and is confirmed${how}`)
+        })
+        .catch((error: Error) => this.emit('remark', `${board.name}: its firmware stays on trial: ${error.message}`))
+        .finally(() => {
+          settled = true
+        })
+      if (farm.virtual) await farm.run(() => settled)
+      await confirmed
+    }
+  }
+
+  #updatedBoard(server: string): UpdatedBoard | undefined {
+    const board = this.assembly.servers.get(server)?.board
+    const agent = this.#mainBoards.get(server)?.agent
+    return board?.cardState === CARD_RUNNING ? { board, agent } : undefined
+  }
+
   #onExit(application: HostedProcess, exit: ProcessExit): void {
+    const server = this.#applications.get(application)
     this.#applications.delete(application)
+    if (server !== undefined && this.#ending.has(server)) return
     if (!endedWell(exit)) this.failedApplications++
     if (this.#stopping === undefined) this.emit('exit', application.name, exit)
   }
@@ -356,6 +374,19 @@ export class FarmSession extends EventEmitter<SessionEvents> {
       ['read', (params) => this.inspector.read(params)],
       ['drain', ({ server, to }) => this.#drains.begin(String(server), to === undefined ? undefined : String(to))],
       ['undrain', ({ server }) => this.#drains.end(String(server))],
+      [
+        'flash',
+        ({ server, image, permanent, boot, confirm }) =>
+          this.#updates.begin(String(server), {
+            image: image === undefined ? undefined : String(image),
+            permanent: permanent === true,
+            boot: boot === true,
+            confirm: confirm === true,
+          }),
+      ],
+      ['flashStatus', ({ server }) => this.#updates.status(String(server))],
+      ['flashReport', ({ server }) => this.#updates.report(String(server))],
+      ['flashConfirm', ({ server }) => this.#updates.confirm(String(server)).then((by) => ({ by }))],
       ['drainStatus', ({ server }) => this.#drains.status(String(server))],
       ['debug', (params) => this.debugging.handOver(params)],
       [
@@ -391,18 +422,22 @@ export class FarmSession extends EventEmitter<SessionEvents> {
     return {
       name,
       state: cardStateName(server?.board.cardState ?? CARD_OFF),
-      firmware: server?.board.image?.description,
+      firmware: server?.board.image ? describeFirmware(server.board) : undefined,
       addresses: config ? addressesOf(config) : [],
       applications: config ? config.applications.map((application) => application.name) : [],
     }
   }
 
-  async #stopApplications(): Promise<void> {
+  /** Ends the programs of a server, or all. */
+  async #stopApplications(server?: string): Promise<void> {
     const { farm } = this.assembly
-    const stopped = Promise.all([...this.#applications.keys()].map((application) => application.stop(STOP_GRACE_MS)))
+    const theirs = () => (server === undefined ? [...this.#applications.keys()] : this.#processesOf(server))
+    if (server !== undefined) this.#ending.add(server)
+    const stopped = Promise.all(theirs().map((application) => application.stop(STOP_GRACE_MS)))
     // Their last words take time, and virtual time passes only while the farm runs.
-    if (farm.virtual) await farm.run(() => this.#applications.size === 0)
+    if (farm.virtual) await farm.run(() => theirs().length === 0)
     await stopped
+    if (server !== undefined) this.#ending.delete(server)
   }
 
   async #stop(): Promise<void> {

@@ -2,17 +2,18 @@
  * What lies where in a server's flash. Every region begins and ends on an erase block.
  *
  *   0          ┌──────────────────────┐
- *              │ primary slot         │ the image that boots
+ *              │ primary slot         │ the image that boots, and its trailer in the last block
  *              ├──────────────────────┤
- *              │ secondary slot       │ the image of an update, until it is swapped in
+ *              │ secondary slot       │ the image of an update, or the one that it has replaced
  *              ├──────────────────────┤
- *              │ scratch (64 KiB)     │ one block at a time during a swap
+ *              │ scratch              │ what is on its way during a swap, and a trailer in the last block
  *              ├──────────────────────┤
- *              │ settings (64 KiB)    │ the board's own settings
+ *              │ boot area (64 KiB)   │ the boot loader's own: vault and boot log
  *   flashBytes └──────────────────────┘
  */
-import { MAXIMUM_FLASH_BYTES } from '../../emulator/devices/flash.ts'
+import { ERASE_BLOCK_BYTES, MAXIMUM_FLASH_BYTES } from '../../emulator/devices/flash.ts'
 import { usageError } from '../errors.ts'
+import { MAXIMUM_SECTORS } from './trailer.ts'
 
 export interface FlashRegion {
   readonly name: string
@@ -24,16 +25,18 @@ export interface FlashMap {
   readonly primary: FlashRegion
   readonly secondary: FlashRegion
   readonly scratch: FlashRegion
-  readonly settings: FlashRegion
+  readonly boot: FlashRegion
 }
 
 /** Size of a flash when a server does not say otherwise, bytes. */
 export const DEFAULT_FLASH_BYTES = 0x400000
 /** The least that holds two slots and the other regions, bytes. */
 export const MINIMUM_FLASH_BYTES = 0x40000
+/** The end of each slot, and of scratch, that is the trailer's: one erase block. */
+export const TRAILER_BLOCK_BYTES = ERASE_BLOCK_BYTES
 
 const SCRATCH_BYTES = 0x10000
-const SETTINGS_BYTES = 0x10000
+const BOOT_AREA_BYTES = 0x10000
 /** Slots are multiples of this, so that every erase block up to this size divides them. */
 const SLOT_UNIT_BYTES = 0x10000
 
@@ -45,13 +48,26 @@ export function flashMap(flashBytes: number): FlashMap {
       `choose a multiple of 64 KiB from ${MINIMUM_FLASH_BYTES / 1024} KiB to ${MAXIMUM_FLASH_BYTES / 0x100000} MiB`,
     )
   }
-  const forSlots = flashBytes - SCRATCH_BYTES - SETTINGS_BYTES
+  // As many steps at most as a trailer has room for.
+  const stepBytes = flashBytes / 2 / MAXIMUM_SECTORS + TRAILER_BLOCK_BYTES
+  const scratchBytes = Math.max(SCRATCH_BYTES, Math.ceil(stepBytes / SLOT_UNIT_BYTES) * SLOT_UNIT_BYTES)
+  const forSlots = flashBytes - scratchBytes - BOOT_AREA_BYTES
   const slotBytes = Math.floor(forSlots / 2 / SLOT_UNIT_BYTES) * SLOT_UNIT_BYTES
+  return layOut(slotBytes, scratchBytes, BOOT_AREA_BYTES)
+}
+
+/** Regions of these sizes one after the other; all are multiples of the erase block. */
+export function layOut(slotBytes: number, scratchBytes: number, bootBytes: number): FlashMap {
   const scratch = 2 * slotBytes
   return {
     primary: { name: 'primary slot', offset: 0, bytes: slotBytes },
     secondary: { name: 'secondary slot', offset: slotBytes, bytes: slotBytes },
-    scratch: { name: 'scratch', offset: scratch, bytes: SCRATCH_BYTES },
-    settings: { name: 'settings', offset: scratch + SCRATCH_BYTES, bytes: SETTINGS_BYTES },
+    scratch: { name: 'scratch', offset: scratch, bytes: scratchBytes },
+    boot: { name: 'boot area', offset: scratch + scratchBytes, bytes: bootBytes },
   }
+}
+
+/** Largest image of a slot: its last block is the trailer's. */
+export function imageBytesOf(slot: FlashRegion): number {
+  return slot.bytes - TRAILER_BLOCK_BYTES
 }

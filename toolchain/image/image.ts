@@ -15,6 +15,8 @@
  * Source: MCUboot documentation, "Image format" (struct image_header, struct image_tlv).
  */
 import { createHash } from 'node:crypto'
+import { isErased } from './flash-access.ts'
+import { encodeHex } from './hex.ts'
 import { ImageError } from './image-error.ts'
 import {
   decodeTlvArea,
@@ -42,8 +44,6 @@ const HEADER_VERSION_MINOR = 21 // u8
 const HEADER_VERSION_REVISION = 22 // u16
 const HEADER_VERSION_BUILD = 24 // u32
 
-/** Byte that an erased flash cell reads as. */
-const ERASED = 0xff
 const SHA256_BYTES = 32
 
 export interface ImageOptions {
@@ -106,8 +106,9 @@ export function encodeImage(payload: Uint8Array, options: ImageOptions): Uint8Ar
  * @throws ImageError with the rule that was broken and the byte at which it shows.
  */
 export function decodeImage(bytes: Uint8Array): Image {
-  if (isErased(bytes)) throw new ImageError('ERASED', 'empty: every byte is erased (0xff)')
   requireBytes(bytes, 0, IMAGE_HEADER_BYTES, 'image header')
+  if (isErased(bytes.subarray(0, IMAGE_HEADER_BYTES)))
+    throw new ImageError('ERASED', 'empty: every byte of its header is erased (0xff)')
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const magic = view.getUint32(HEADER_MAGIC, true)
   if (magic !== IMAGE_MAGIC) {
@@ -182,15 +183,6 @@ function checkDigest(tlvs: readonly Tlv[], digest: Uint8Array): void {
   }
 }
 
-function isErased(bytes: Uint8Array): boolean {
-  return bytes.length > 0 && bytes.every((byte) => byte === ERASED)
-}
-
 function sha256(bytes: Uint8Array): Uint8Array {
   return new Uint8Array(createHash('sha256').update(bytes).digest())
-}
-
-/** Bytes as hexadecimal digits. */
-export function encodeHex(bytes: Uint8Array): string {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('hex')
 }

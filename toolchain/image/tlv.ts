@@ -16,6 +16,8 @@ export const TLV_HEADER_BYTES = 4
 
 /** SHA-256 of the public key that signed the image. */
 export const TLV_KEY_HASH = 0x01
+/** The public key itself, in its place: SubjectPublicKeyInfo, DER. */
+export const TLV_PUBLIC_KEY = 0x02
 /** SHA-256 over header, payload and protected area. */
 export const TLV_SHA256 = 0x10
 export const TLV_ED25519 = 0x24
@@ -24,6 +26,7 @@ export const TLV_SECURITY_COUNTER = 0x50
 
 const TLV_NAMES = new Map([
   [TLV_KEY_HASH, 'key hash'],
+  [TLV_PUBLIC_KEY, 'public key'],
   [TLV_SHA256, 'SHA-256'],
   [TLV_ED25519, 'Ed25519 signature'],
   [TLV_DEPENDENCY, 'dependency'],

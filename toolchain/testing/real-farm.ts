@@ -65,7 +65,16 @@ export class RealFarm {
     const gatewayImage = publish.length > 0 ? await loadImage(DEFAULT_IMAGE_PATH) : undefined
     const directory = await mkdtemp(join(tmpdir(), 'inic-farm-'))
     const state = FarmState.of(config, directory)
-    const session = new FarmSession({ config, state, images, gatewayImage, forceImage: false, cpu, captures: [] })
+    const session = new FarmSession({
+      config,
+      state,
+      images,
+      gatewayImage,
+      confirm: true,
+      forceImage: false,
+      cpu,
+      captures: [],
+    })
     const running = new RealFarm(session, directory)
     try {
       await session.start(new AbortController().signal)
