@@ -264,10 +264,10 @@ test.serial('firmware that takes no updates is confirmed from outside', async (t
 
 const REFUSED: Readonly<Record<string, { args: string[]; code: number; says: RegExp }>> = {
   'two places': { args: ['x', '--server', 'a', '--flash', 'b'], code: 2, says: /name two places/ },
-  'an option that goes with an image': {
-    args: ['--permanent', '--flash', 'b'],
+  'a look with an image': {
+    args: ['x', '--status', '--flash', 'b'],
     code: 2,
-    says: /--permanent goes with/,
+    says: /--status and --log go without/,
   },
   'a confirmation of what is not there yet': {
     args: ['x', '--confirm', '--flash', 'b'],
