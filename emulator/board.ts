@@ -248,6 +248,7 @@ export class Board implements DmaHost, Alarm {
     if (this.#cpu === null || cpu.memory !== this.#cpu.memory)
       throw new RangeError(`Board ${this.name}: a CPU with another memory cannot go on where this one is.`)
     this.#nextCpu = cpu
+    if (!this.busy) this.#cpu = cpu
   }
 
   /** What is running: from the boot loader, or the bytes given to `powerOn`. */

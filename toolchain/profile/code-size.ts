@@ -55,9 +55,10 @@ const SECTIONS = [
   ...['data count', 'tag'],
 ]
 
-/** @param source false: by functions of the module, as if nothing were known of its source */
-export function codeSize(program: Program, source = true): CodeSize {
+/** @param wantsSource false: by functions of the module, as if nothing were known of its source */
+export function codeSize(program: Program, wantsSource = true): CodeSize {
   const { wasm, module } = program
+  const source = wantsSource && program.files.length > 0
   const functions = new Map<string, { bytes: number; places: Set<string> } & Omit<FunctionSize, 'copies' | 'bytes'>>()
   let codeBytes = 0
   const count = (bytes: number, place: string, name: string, file: string | undefined, line: number | undefined) => {

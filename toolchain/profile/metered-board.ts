@@ -9,6 +9,7 @@ import {
   POLL_STOPPED,
   WasmtimeCpu,
 } from '../../emulator/cpu/index.ts'
+import { DebuggedCpu } from '../debug/session/debugged-cpu.ts'
 import type { Sites } from '../debug/session/walk.ts'
 import { usageError } from '../errors.ts'
 import { createMeter, type Measurement, type Meter, type MeterHow } from './meter.ts'
@@ -19,8 +20,13 @@ class MeteredCpu implements Cpu {
   readonly halted = false
   readonly #twin: DebugCpu
   readonly #meter: Meter
+  /** The board's own. */
+  readonly plain: WasmtimeCpu
+  /** The board has its own CPU back, from its next slice on. */
+  over = false
 
-  constructor(twin: DebugCpu, meter: Meter) {
+  constructor(plain: WasmtimeCpu, twin: DebugCpu, meter: Meter) {
+    this.plain = plain
     this.#twin = twin
     this.#meter = meter
   }
@@ -72,7 +78,8 @@ export class MeteredBoard {
 
   /** Begins with the board's next slice. @throws CommandError for a board that cannot be measured, or not now */
   constructor(board: Board, how: MeterHow, sites: (wasm: Uint8Array) => Sites) {
-    const { cpu, image } = board
+    const { image } = board
+    const cpu = board.cpu instanceof MeteredCpu && board.cpu.over ? board.cpu.plain : board.cpu
     if (cpu === null || image === null) throw usageError(`${board.name} is off: it executes nothing`)
     if (cpu.kind !== 'wasmtime')
       throw usageError(`${board.name} runs on ${cpu.kind}, which counts no instructions`, 'run the farm on Wasmtime')
@@ -86,16 +93,17 @@ export class MeteredBoard {
     this.#plain = cpu
     const twin = cpu.debugTwin()
     this.#meter = createMeter(twin, how, () => sites(image.wasm))
-    this.#metered = new MeteredCpu(twin, this.#meter)
+    this.#metered = new MeteredCpu(cpu, twin, this.#meter)
     board.changeCpu(this.#metered)
   }
 
   /** Gives the board its own CPU back, if it still runs on what is measured. */
   end(): Measurement {
     const { cpu } = this.board
+    this.#metered.over = true
+    if (cpu?.memory !== this.#metered.memory) this.#plain.dispose()
     // The twin stays with its CPU, and the board on it, if somebody has come to debug it meanwhile.
-    if (cpu === this.#metered || cpu === this.#plain) this.board.changeCpu(this.#plain)
-    else if (cpu?.memory !== this.#plain.memory) this.#plain.dispose()
+    else if (!(cpu instanceof DebuggedCpu)) this.board.changeCpu(this.#plain)
     return this.#meter.end()
   }
 }
