@@ -243,6 +243,7 @@ export class RealLoop implements Loop {
     do {
       if (this.#alarms.dueNs <= nowNs) {
         this.#ring(nowNs)
+        if (this.#halted) return
         nowNs = this.#readClock()
         this.#nowNs = nowNs
       }
