@@ -1,6 +1,7 @@
 import type { HostClock } from '../abi/bus.ts'
 import {
   CARVE_BASE,
+  CONSTANTS_BASE,
   DEFAULT_MEMORY_BYTES,
   NULL_GUARD_BASE,
   NULL_GUARD_BYTES,
@@ -26,6 +27,7 @@ import {
   type BootLoader,
   type BootSettings,
   type SourceResolver,
+  TakeoverError,
   writeBootInformation,
   writeUpdateInformation,
 } from './boot.ts'
@@ -67,6 +69,7 @@ export {
   type PlacementWeights,
   type SourceLocation,
   type SourceResolver,
+  TakeoverError,
 } from './boot.ts'
 export { type CrashReport, formatCrash } from './crash.ts'
 export type { AttachedProcess } from './process.ts'
@@ -74,6 +77,9 @@ export type { AttachedProcess } from './process.ts'
 /** Largest main-board RAM of one process, bytes. */
 const MAXIMUM_RAM_BYTES = 0x40000000
 const RAM_PAGE_BYTES = 4096
+/** Where firmware has its constants: what one that takes over from another writes. */
+const CONSTANTS_RANGE = { start: CONSTANTS_BASE, end: CARVE_BASE }
+
 /** The registers: a CPU says of each slice whether it stored there. */
 export const WATCHED_RANGE = { start: REGISTER_BASE, end: REGISTER_BASE + REGISTER_END }
 
@@ -193,6 +199,12 @@ export class Board implements DmaHost, Alarm {
   #nextCpu: Cpu | null = null
   #memory: InicMemory | null = null
   #image: BootImage | null = null
+  /** What `#nextCpu` runs. */
+  #nextImage: BootImage | null = null
+  /** CPUs whose firmware was replaced in the midst of the present slice. */
+  readonly #retired: Cpu[] = []
+  /** New firmware has taken over, and had no slice yet. */
+  #fresh = false
   /** First complaint of a device about what the firmware gave it. */
   #deviceFault: string | null = null
   #powerOns = 0
@@ -251,9 +263,46 @@ export class Board implements DmaHost, Alarm {
     if (!this.busy) this.#cpu = cpu
   }
 
-  /** What is running: from the boot loader, or the bytes given to `powerOn`. */
+  /** What is running, from the next slice on at the latest: from the boot loader, or the bytes given to `powerOn`. */
   get image(): BootImage | null {
-    return this.#image
+    return this.#nextImage
+  }
+
+  /**
+   * Update in service: from the next slice on `image` runs, over INIC memory as it is and without a reset. Only its constants are
+   * written. Connections, rings and timers go on; the flash is left alone.
+   *
+   * Compile the firmware beforehand (`precompile`): making a CPU of it holds up the whole farm otherwise.
+   *
+   * @throws TakeoverError, with everything as it was: the board does not run, is halted or supervised, the firmware is none, or its state
+   * layout is another one
+   */
+  replaceFirmware(image: BootImage): void {
+    const obstacle = this.whyNoTakeover(image)
+    if (obstacle !== undefined) throw new TakeoverError(`No firmware can take over on board ${this.name}: ${obstacle}.`)
+    const cpu = this.#nextCpu!
+    try {
+      this.#nextCpu = cpu.successor!(image.wasm, CONSTANTS_RANGE)
+    } catch (cause) {
+      if (!(cause instanceof CpuError)) throw cause
+      throw new TakeoverError(`No firmware can take over on board ${this.name}: ${cause.message}.`, { cause })
+    }
+    this.#retired.push(cpu)
+    this.#nextImage = image
+    this.#fresh = true
+    if (!this.busy) this.#retire()
+    // A slice now, whatever there is to do: what is wrong with it shows at once.
+    this.wake()
+  }
+
+  /** Why `replaceFirmware` would refuse `image`, as far as that shows before it is compiled; undefined if nothing does. */
+  whyNoTakeover(image: BootImage): string | undefined {
+    if (this.cardState !== CARD_RUNNING) return this.crash === null ? 'it is off' : 'it has stopped'
+    if (this.#deviceFault !== null) return 'it is about to stop'
+    if (this.halted) return 'it is halted in mid-slice'
+    if (this.#host.supervisor !== null) return 'a debugger or a recorder is attached, and counts on one firmware'
+    if (this.#nextCpu!.successor === undefined) return 'it runs under a debugger'
+    return whyOtherLayout(this.#nextImage!, image)
   }
 
   /** True once the firmware says that it serves (SYS_READY). */
@@ -265,9 +314,9 @@ export class Board implements DmaHost, Alarm {
    * Boots `wasm`, or what the boot loader finds in flash. Throws BootError if there is nothing to boot or the board is on;
    * firmware that stops in its reset leaves a crash report.
    */
-  powerOn(options: { wasm?: Uint8Array; boot?: BootSettings } = {}): void {
+  powerOn(options: { wasm?: Uint8Array; stateLayout?: string; boot?: BootSettings } = {}): void {
     if (this.cardState === CARD_RUNNING) throw new BootError(`Board ${this.name} is on already.`)
-    const image = this.#load(options.wasm)
+    const image = this.#load(options.wasm, options.stateLayout)
     const memoryBytes = this.#options.memoryBytes ?? DEFAULT_MEMORY_BYTES
     if (!(memoryBytes > CARVE_BASE))
       throw new BootError(
@@ -283,10 +332,10 @@ export class Board implements DmaHost, Alarm {
       throw error
     }
     this.#powerOns++
-    this.#cpu?.dispose()
+    this.#disposeCpus()
     this.#cpu = cpu
     this.#memory = memory
-    this.#image = image
+    this.#image = this.#nextImage = image
     this.crash = null
     this.#deviceFault = null
     this.#showAll = true
@@ -299,7 +348,7 @@ export class Board implements DmaHost, Alarm {
   powerOff(): void {
     if (this.cardState === CARD_RUNNING) this.#stop()
     if (this.#cpu !== null) this.#host.supervisor?.poweredOff(this)
-    this.#cpu?.dispose()
+    this.#disposeCpus()
     this.#cpu = this.#nextCpu = null
     this.#memory = null
   }
@@ -365,7 +414,8 @@ export class Board implements DmaHost, Alarm {
 
   /** True if a slice at `nowNs` would have something to do. */
   pending(nowNs: number): boolean {
-    return this.cardState === CARD_RUNNING && (this.#irq.active || nowNs >= this.wakeNs || this.#deviceFault !== null)
+    if (this.cardState !== CARD_RUNNING) return false
+    return this.#irq.active || nowNs >= this.wakeNs || this.#deviceFault !== null || this.#fresh
   }
 
   /** Something has come for the firmware. */
@@ -401,7 +451,7 @@ export class Board implements DmaHost, Alarm {
     const before = profile === null ? 0 : wallNs()
     this.busy = true
     this.#dma.fetch()
-    if (!this.#irq.active && nowNs < this.wakeNs) {
+    if (!this.#irq.active && nowNs < this.wakeNs && !this.#fresh) {
       this.busy = false
       return false
     }
@@ -411,6 +461,8 @@ export class Board implements DmaHost, Alarm {
     this.#startNs = nowNs
     const cpu = this.#nextCpu!
     this.#cpu = cpu
+    this.#fresh = false
+    if (this.#retired.length > 0) this.#retire()
     const { supervisor } = this.#host
     if (supervisor !== null) return this.#beginSupervised(supervisor, cpu, irqs, nowNs)
     if (profile === null) this.#delayUs = cpu.poll(irqs)
@@ -495,10 +547,25 @@ export class Board implements DmaHost, Alarm {
 
   // ── power ──
 
-  #load(wasm: Uint8Array | undefined): BootImage {
+  /** The firmware before has run for the last time. */
+  #retire(): void {
+    this.#cpu = this.#nextCpu
+    this.#image = this.#nextImage
+    for (const cpu of this.#retired) cpu.dispose()
+    this.#retired.length = 0
+  }
+
+  #disposeCpus(): void {
+    this.#cpu?.dispose()
+    if (this.#fresh) this.#nextCpu?.dispose()
+    this.#retire()
+    this.#fresh = false
+  }
+
+  #load(wasm: Uint8Array | undefined, stateLayout: string | undefined): BootImage {
     if (wasm !== undefined) {
       const { resolveSource } = this.#options
-      return resolveSource === undefined ? { wasm } : { wasm, resolveSource }
+      return { wasm, ...(stateLayout !== undefined && { stateLayout }), ...(resolveSource && { resolveSource }) }
     }
     const { bootLoader, flash } = this.#options
     if (bootLoader === undefined || flash === undefined)
@@ -633,6 +700,14 @@ export class Board implements DmaHost, Alarm {
     this.#deviceFault ??= message
     this.wake()
   }
+}
+
+/** Undefined where the memory of a firmware means the same to another one. */
+function whyOtherLayout({ stateLayout: has }: BootImage, { stateLayout: wants }: BootImage): string | undefined {
+  if (has === undefined) return 'the firmware that runs does not say what its state layout is'
+  if (wants === undefined) return 'the new firmware does not say what its state layout is'
+  if (has === wants) return undefined
+  return `its state layout is ${has.slice(0, 12)}…, and that of the new firmware ${wants.slice(0, 12)}…`
 }
 
 /** 02:49:4e, locally administered (IEEE 802 §8.4), then the board's number and the port's. */

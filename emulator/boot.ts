@@ -85,6 +85,8 @@ export interface BootImage {
   update?: UpdatePlaces
   /** What a person may want to know of this boot. */
   remark?: string
+  /** Names what the firmware's memory means: an update in service takes over memory of the same layout. Absent: it is not known. */
+  stateLayout?: string
   resolveSource?: SourceResolver
 }
 
@@ -98,6 +100,12 @@ export interface BootLoader {
 export class BootError extends Error {
   override name = 'BootError'
   readonly code = 'ERR_INIC_BOOT'
+}
+
+/** A firmware cannot take over from the one that runs. */
+export class TakeoverError extends Error {
+  override name = 'TakeoverError'
+  readonly code = 'ERR_INIC_TAKEOVER'
 }
 
 /** One interface's settings as the boot loader passes them on (abi/boot.ts). */

@@ -17,6 +17,7 @@ import { addRunCommand } from './commands/run.ts'
 import { addSizeCommand } from './commands/size.ts'
 import { addSoakCommand } from './commands/soak.ts'
 import { addTraceCommand } from './commands/trace.ts'
+import { addUpdateCommand } from './commands/update.ts'
 import { CommandError, EXIT_FAILED, EXIT_OK, EXIT_USAGE, errorCode } from './errors.ts'
 import { packageVersion } from './package-root.ts'
 import { note, paint } from './terminal.ts'
@@ -57,6 +58,7 @@ Exit codes: 0 done · 1 it failed · 2 wrong input · 3 the farm is, or is not, 
   addCoverageCommand(program)
   addSizeCommand(program)
   addDrainCommand(program)
+  addUpdateCommand(program)
   addBenchCommand(program)
   addSoakCommand(program)
   return program

@@ -46,6 +46,8 @@ export interface NativeCpu extends NativePages {
   fault(): CpuFault | null
   /** A debugged CPU over the same memory. */
   debugTwin(): NativeDebugCpu
+  /** A CPU with another firmware over the same memory, where its data segments are not yet. */
+  successor(module: Uint8Array): NativeCpu
   /** The buffer is detached. */
   dispose(memory?: ArrayBuffer): void
 }
@@ -204,6 +206,8 @@ type NativeCpuArguments = [
 export interface Addon {
   readonly PlainCpu: new (...args: NativeCpuArguments) => NativeCpu
   readonly DebugCpu: new (...args: NativeCpuArguments) => NativeDebugCpu
+  /** Compiles for CPUs to come, on another thread. */
+  precompile(module: Uint8Array): Promise<void>
   copyDirty(memory: Uint8Array, shadow: Uint8Array, pages: Uint32Array, bytes: Uint8Array): number
   /** Throws ERR_CPU_DWARF for a description that contradicts itself. */
   dwarfSections(info: DwarfInfo): { name: string; contents: Uint8Array }[]

@@ -1,6 +1,6 @@
 /** The firmware in Wasmtime, with a count of how often each instruction runs: for coverage. */
 
-import { type Cpu, type CpuFault, type CpuOptions, POLL_STOPPED } from './cpu.ts'
+import { type Cpu, CpuError, type CpuFault, type CpuOptions, POLL_STOPPED } from './cpu.ts'
 import type { DebugCpu, DebugOutcome } from './debug.ts'
 import { WasmtimeCpu } from './wasmtime.ts'
 
@@ -48,6 +48,10 @@ export class CountingCpu extends WasmtimeCpu implements Cpu {
   override clearFault(): void {
     super.clearFault()
     this.#twin().clearFault()
+  }
+
+  override successor(): never {
+    throw new CpuError('ERR_CPU_STATE', 'the instructions of the firmware are counted, and not those of another one')
   }
 
   override dispose(): void {

@@ -115,6 +115,16 @@ export interface Cpu {
    */
   usedPages(): Uint32Array
 
+  /**
+   * A CPU with another firmware that goes on where this one is: over the same INIC memory, into which the new firmware's
+   * constants are written, and with the same guard, watched range and fuel. `reset` has not been called, nor need it be. This
+   * one must not run any more, and is disposed of by itself. A debugged CPU cannot be succeeded.
+   *
+   * Throws, with memory as it was: ERR_CPU_STATE (the firmware is stopped, or in mid-call), ERR_CPU_MODULE (no firmware for this board, one with
+   * constants outside of `constants`, or with a start function), ERR_CPU_MEMORY, ERR_CPU_DISPOSED.
+   */
+  successor?(module: Uint8Array, constants: { readonly start: number; readonly end: number }): Cpu
+
   /** Lets go of memory and engine. Safe to call twice. Without it both go with the last reference to the CPU. */
   dispose(): void
 }
@@ -128,7 +138,7 @@ export type CpuErrorCode =
   /** No INIC memory of that size, or guarded like that. */
   | 'ERR_CPU_MEMORY'
   | 'ERR_CPU_DISPOSED'
-  /** A debugged CPU is, or is not, in mid-call. */
+  /** A debugged CPU is, or is not, in mid-call; or the firmware is stopped. */
   | 'ERR_CPU_STATE'
   /** No instruction to stop at. */
   | 'ERR_CPU_BREAKPOINT'

@@ -8,6 +8,8 @@ const SECTION_TYPE = 1
 const SECTION_IMPORT = 2
 const SECTION_FUNCTION = 3
 const SECTION_EXPORT = 7
+const SECTION_START = 8
+const SECTION_DATA = 11
 
 /** 5.5.5 and 5.5.10: what imports and exports name. */
 const EXTERNAL_KINDS = ['function', 'table', 'memory', 'global', 'tag'] as const
@@ -70,6 +72,17 @@ class Reader {
       const byte = this.byte()
       value += (byte & 0x7f) * 2 ** shift
       if (byte < 0x80) return value
+    }
+    throw malformed(this.offset)
+  }
+
+  /** A signed LEB128 of at most 32 bits, as an unsigned number. */
+  i32(): number {
+    let value = 0
+    for (let shift = 0; shift < 35; shift += 7) {
+      const byte = this.byte()
+      value |= (byte & 0x7f) << shift
+      if (byte < 0x80) return (shift < 28 && (byte & 0x40) !== 0 ? value | (-1 << (shift + 7)) : value) >>> 0
     }
     throw malformed(this.offset)
   }
@@ -207,6 +220,65 @@ function checkMemory({ kind, limits }: Import, memoryBytes: number): void {
     const allows = `allows at most ${max * WASM_PAGE_BYTES} bytes of memory`
     throw new CpuError('ERR_CPU_MODULE', `the firmware ${allows} and the board has ${memoryBytes}: set no maximum`)
   }
+}
+
+/** What a module puts into memory before it runs. */
+export interface DataSegment {
+  readonly address: number
+  readonly bytes: Uint8Array
+}
+
+/** Opcodes of the only expression that a firmware's segments have: i32.const n, end. */
+const OPCODE_I32_CONST = 0x41
+const OPCODE_END = 0x0b
+
+/**
+ * The data segments of a firmware that is to run where another one ran. For a module that `checkFirmware` has let pass.
+ *
+ * Throws ERR_CPU_MODULE for what would change memory besides: a start function, or a segment that is not within `constants`.
+ */
+export function readConstants(module: Uint8Array, constants: { start: number; end: number }): DataSegment[] {
+  const segments: DataSegment[] = []
+  for (const { id, reader } of sections(module)) {
+    if (id === SECTION_START)
+      throw new CpuError(
+        'ERR_CPU_MODULE',
+        'the firmware has a start function, which would run over state that is in use',
+      )
+    if (id !== SECTION_DATA) continue
+    for (let n = reader.u32(); n > 0; n--) {
+      const segment = readSegment(reader)
+      if (segment === undefined) continue
+      const { address, bytes } = segment
+      const end = address + bytes.length
+      if (bytes.length > 0 && (address < constants.start || end > constants.end)) {
+        const [from, to, first, last] = [address, end, constants.start, constants.end].map(
+          (at) => `0x${at.toString(16)}`,
+        )
+        throw new CpuError(
+          'ERR_CPU_MODULE',
+          `the firmware's constants at ${from} to ${to} are not within ${first} to ${last}`,
+        )
+      }
+      segments.push(segment)
+    }
+  }
+  return segments
+}
+
+/** Undefined for a passive segment, which is not in memory until the firmware copies it. */
+function readSegment(reader: Reader): DataSegment | undefined {
+  const flags = reader.u32()
+  if (flags === 2) reader.u32()
+  let address: number | undefined
+  if (flags !== 1) {
+    const opcode = reader.byte()
+    if (opcode === OPCODE_I32_CONST) address = reader.i32()
+    if (address === undefined || reader.byte() !== OPCODE_END)
+      throw new CpuError('ERR_CPU_MODULE', "the firmware's constants have addresses that are not constant")
+  }
+  const { bytes, offset, end } = reader.sub(reader.u32())
+  return address === undefined ? undefined : { address, bytes: bytes.subarray(offset, end) }
 }
 
 /** Function names by index, from the name section; empty if there is none. For a module that compiles. */

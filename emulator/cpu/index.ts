@@ -1,11 +1,11 @@
 /** The CPU of an INIC: one interface, run by Wasmtime or by the JavaScript engine itself. */
 
-import { hasAddon } from './addon.ts'
+import { hasAddon, loadAddon } from './addon.ts'
 import { CountingCpu, type CountSink } from './counting.ts'
-import type { Cpu, CpuKind, CpuOptions } from './cpu.ts'
+import { type Cpu, CpuError, type CpuKind, type CpuOptions } from './cpu.ts'
 import type { DebugCpu } from './debug.ts'
 import { checkOptions } from './options.ts'
-import { V8Cpu } from './v8.ts'
+import { precompileForV8, V8Cpu } from './v8.ts'
 import { WasmtimeCpu } from './wasmtime.ts'
 
 export { CountingCpu, type CountSink } from './counting.ts'
@@ -39,6 +39,20 @@ export function createReplayCpu(options: CpuOptions): { readonly plain: Wasmtime
   checkOptions(options)
   const plain = new WasmtimeCpu(options)
   return { plain, debug: plain.debugTwin() }
+}
+
+/**
+ * Compiles a firmware for CPUs to come, on other threads: the slices of boards that run are not held up, as they are when
+ * a CPU is made. Throws ERR_CPU_MODULE, ERR_CPU_ADDON_MISSING.
+ */
+export async function precompile(kind: CpuKind, module: Uint8Array): Promise<void> {
+  if (kind === 'v8') return precompileForV8(module)
+  try {
+    await loadAddon().precompile(module)
+  } catch (cause) {
+    if (cause instanceof CpuError) throw cause
+    throw new CpuError('ERR_CPU_MODULE', (cause as Error).message, { cause })
+  }
 }
 
 /** What `auto` stands for in this installation. */

@@ -15,7 +15,8 @@ import {
   POLL_STOPPED,
   WASM_PAGE_BYTES,
 } from './cpu.ts'
-import { functionNames } from './firmware.ts'
+import { functionNames, readConstants } from './firmware.ts'
+import { checkOptions } from './options.ts'
 import { SNAPSHOT_PAGE_BYTES } from './pages.ts'
 
 /** V8's words for a trap (`src/common/message-template.h`), by what they begin with or contain. */
@@ -38,38 +39,51 @@ function compile(bytes: Uint8Array): WebAssembly.Module {
   if (known) return known.module
   // A copy: what the caller passed may change.
   const copy = Buffer.from(bytes)
-  const module = new WebAssembly.Module(copy)
-  compiled.unshift({ bytes: copy, module })
+  return keep(copy, new WebAssembly.Module(copy))
+}
+
+function keep(bytes: Buffer, module: WebAssembly.Module): WebAssembly.Module {
+  compiled.unshift({ bytes, module })
   compiled.length = Math.min(compiled.length, COMPILED_KEPT)
   return module
 }
+
+/** Compiles for CPUs to come, while JavaScript goes on. Throws ERR_CPU_MODULE. */
+export async function precompileForV8(bytes: Uint8Array): Promise<void> {
+  const copy = Buffer.from(bytes)
+  try {
+    keep(copy, await WebAssembly.compile(copy))
+  } catch (cause) {
+    throw notCompiled(cause)
+  }
+}
+
+const notCompiled = (cause: unknown) =>
+  new CpuError('ERR_CPU_MODULE', `the firmware does not compile: ${cause}`, { cause })
 
 export class V8Cpu implements Cpu {
   readonly kind = 'v8'
   readonly halted = false
   readonly cycles = 0
   readonly stored = true
+  #instanceMemory: WebAssembly.Memory | null
   #memory: ArrayBuffer
   #fault: CpuFault | null = null
   #reset: () => void
   #poll: (irqs: number) => number
   #module: Uint8Array
 
-  /** Throws ERR_CPU_MODULE, ERR_CPU_MEMORY. Options are checked by `createCpu`. */
-  constructor({ module, memoryBytes }: CpuOptions) {
+  /**
+   * With a memory of its own, or over another CPU's. Throws ERR_CPU_MODULE, ERR_CPU_MEMORY. Options are checked by `createCpu`.
+   */
+  constructor({ module, memoryBytes }: CpuOptions, over?: WebAssembly.Memory) {
     this.#module = module
-    const pages = memoryBytes / WASM_PAGE_BYTES
-    let memory: WebAssembly.Memory
-    try {
-      memory = new WebAssembly.Memory({ initial: pages, maximum: pages })
-    } catch (cause) {
-      throw new CpuError('ERR_CPU_MEMORY', `no INIC memory of ${memoryBytes} bytes: ${cause}`, { cause })
-    }
+    const memory = over ?? createMemory(memoryBytes)
     let code: WebAssembly.Module
     try {
       code = compile(module)
     } catch (cause) {
-      throw new CpuError('ERR_CPU_MODULE', `the firmware does not compile: ${cause}`, { cause })
+      throw notCompiled(cause)
     }
     try {
       const { exports } = new WebAssembly.Instance(code, { env: { memory } })
@@ -79,6 +93,7 @@ export class V8Cpu implements Cpu {
     } catch (cause) {
       throw new CpuError('ERR_CPU_MODULE', `the firmware does not start: ${cause}`, { cause })
     }
+    this.#instanceMemory = memory
     this.#memory = memory.buffer
   }
 
@@ -115,6 +130,16 @@ export class V8Cpu implements Cpu {
     this.#fault = null
   }
 
+  successor(module: Uint8Array, constants: { readonly start: number; readonly end: number }): V8Cpu {
+    if (this.#instanceMemory === null) throw new CpuError('ERR_CPU_DISPOSED', 'the CPU was disposed of')
+    if (this.#fault !== null) throw new CpuError('ERR_CPU_STATE', 'the firmware is stopped')
+    const options = { module, memoryBytes: this.#memory.byteLength }
+    checkOptions(options)
+    // To see that there is nothing else in it: instantiating writes the segments.
+    readConstants(module, constants)
+    return new V8Cpu(options, this.#instanceMemory)
+  }
+
   usedPages(): Uint32Array {
     return Uint32Array.of(0, this.#memory.byteLength / SNAPSHOT_PAGE_BYTES)
   }
@@ -125,10 +150,20 @@ export class V8Cpu implements Cpu {
 
   dispose(): void {
     // A memory cannot be taken from its instance: what others still hold goes with them.
+    this.#instanceMemory = null
     this.#memory = new ArrayBuffer(0)
     this.#reset = () => {}
     this.#poll = () => POLL_STOPPED
     this.#module = new Uint8Array(0)
+  }
+}
+
+function createMemory(memoryBytes: number): WebAssembly.Memory {
+  const pages = memoryBytes / WASM_PAGE_BYTES
+  try {
+    return new WebAssembly.Memory({ initial: pages, maximum: pages })
+  } catch (cause) {
+    throw new CpuError('ERR_CPU_MEMORY', `no INIC memory of ${memoryBytes} bytes: ${cause}`, { cause })
   }
 }
 

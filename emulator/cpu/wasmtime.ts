@@ -3,6 +3,8 @@
 import { CpuIo, loadAddon, type NativeCpu } from './addon.ts'
 import { type Cpu, CpuError, type CpuFault, type CpuOptions, FUEL_PER_SLICE, WASM_PAGE_BYTES } from './cpu.ts'
 import { DebugCpu } from './debug.ts'
+import { readConstants } from './firmware.ts'
+import { checkOptions } from './options.ts'
 import { MemoryShare } from './share.ts'
 
 export class WasmtimeCpu implements Cpu {
@@ -18,21 +20,21 @@ export class WasmtimeCpu implements Cpu {
   #twin: DebugCpu | undefined
   #disposed = false
 
-  /** Throws ERR_CPU_ADDON_MISSING, ERR_CPU_MODULE, ERR_CPU_MEMORY. Options are checked by `createCpu`. */
-  constructor(options: CpuOptions) {
-    const { PlainCpu } = loadAddon()
-    const { module, memoryBytes, fuelPerSlice = FUEL_PER_SLICE, guard = [], watch } = options
-    const { start, end } = watch ?? { start: 0, end: 0 }
+  /**
+   * With a firmware and a memory of its own, or to go on where another one is. Throws ERR_CPU_ADDON_MISSING, ERR_CPU_MODULE, ERR_CPU_MEMORY.
+   * Options are checked by `createCpu`.
+   */
+  constructor(from: CpuOptions | { readonly native: NativeCpu; readonly share: MemoryShare }) {
     try {
-      this.#native = new PlainCpu(module, memoryBytes / WASM_PAGE_BYTES, fuelPerSlice, guard, start, end)
-      this.memory = this.#native.memory()
+      this.#native = 'native' in from ? from.native : nativeCpu(from)
+      this.#share = 'native' in from ? from.share : new MemoryShare(this.#native.memory())
+      this.memory = this.#share.memory
       this.#io = new Float64Array(this.#native.io())
       this.#poll = this.#native.pollFunction()
       this.#reset = this.#native.resetFunction()
     } catch (error) {
       throw CpuError.from(error)
     }
-    this.#share = new MemoryShare(this.memory)
     this.#share.join()
   }
 
@@ -87,6 +89,21 @@ export class WasmtimeCpu implements Cpu {
     return this.#twin
   }
 
+  successor(module: Uint8Array, constants: { readonly start: number; readonly end: number }): WasmtimeCpu {
+    if (this.#disposed) throw new CpuError('ERR_CPU_DISPOSED', 'the CPU was disposed of')
+    checkOptions({ module, memoryBytes: this.memory.byteLength })
+    const segments = readConstants(module, constants)
+    let successor: WasmtimeCpu
+    try {
+      successor = new WasmtimeCpu({ native: this.#native.successor(module), share: this.#share })
+    } catch (error) {
+      throw CpuError.from(error)
+    }
+    const memory = new Uint8Array(this.memory)
+    for (const { address, bytes } of segments) memory.set(bytes, address)
+    return successor
+  }
+
   usedPages(): Uint32Array {
     try {
       return this.#native.usedPages()
@@ -112,4 +129,10 @@ export class WasmtimeCpu implements Cpu {
     this.#disposed = true
     this.#native.dispose(this.#share.leave())
   }
+}
+
+function nativeCpu({ module, memoryBytes, fuelPerSlice = FUEL_PER_SLICE, guard = [], watch }: CpuOptions): NativeCpu {
+  const { PlainCpu } = loadAddon()
+  const { start, end } = watch ?? { start: 0, end: 0 }
+  return new PlainCpu(module, memoryBytes / WASM_PAGE_BYTES, fuelPerSlice, guard, start, end)
 }

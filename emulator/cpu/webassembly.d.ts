@@ -8,6 +8,7 @@ declare global {
     class Module {
       constructor(bytes: Uint8Array)
     }
+    function compile(bytes: Uint8Array): Promise<Module>
     class Instance {
       constructor(module: Module, imports: Record<string, Record<string, Memory>>)
       readonly exports: Record<string, unknown>

@@ -9,6 +9,7 @@ import { encodeHex } from '../image/hex.ts'
 import { decodeImage, encodeImage } from '../image/image.ts'
 import type { KeyPair } from '../image/keys.ts'
 import { isSigned, securityCounterTlv, signatureTlvs } from '../image/manifest.ts'
+import { stateLayoutOf } from '../image/state-layout.ts'
 import { formatVersion, type ImageVersion } from '../image/version.ts'
 import { projectOrOwn } from '../project.ts'
 import { note, print, printJson, startProgress, wantsColour } from '../terminal.ts'
@@ -95,7 +96,7 @@ function signed(result: BuildResult, key: KeyPair, securityCounter: number | 'au
   const counter = securityCounter === 'auto' ? counterOf(version) : securityCounter
   const imageBytes = encodeImage(payload, {
     version,
-    protectedTlvs: counter === undefined ? [] : [securityCounterTlv(counter)],
+    protectedTlvs: [...(counter === undefined ? [] : [securityCounterTlv(counter)]), ...result.image.protectedTlvs],
     sign: (digest) => signatureTlvs(key, digest),
   })
   return { ...result, imageBytes, image: decodeImage(imageBytes) }
@@ -123,6 +124,7 @@ function describe(
     version: formatVersion(image.version),
     bytes: image.totalBytes,
     sha256: encodeHex(image.digest),
+    stateLayout: stateLayoutOf(image),
     wasm: artifacts.wasm,
     sourceMap: artifacts.sourceMap,
     layouts: artifacts.layouts,

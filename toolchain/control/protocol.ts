@@ -111,6 +111,25 @@ export interface UpdateStatus {
   readonly error?: { readonly message: string; readonly hint?: string; readonly exitCode: number }
 }
 
+/** How an update in service would go, or how far it has got. */
+export interface ServiceUpdateStatus {
+  readonly server: string
+  /** Of the image. */
+  readonly version: string
+  /** `none`: it cannot be done. */
+  readonly way: 'in-place' | 'drain' | 'none'
+  /** Why this way, or why none; with what to do about it. */
+  readonly why: string
+  readonly hint?: string
+  readonly stage: 'draining' | 'writing' | 'taking over' | 'restarting' | 'done' | 'failed'
+  /** How much of it is written and verified, 0 to 1. */
+  readonly share: number
+  /** Connections that hang on the INIC, while it is drained. */
+  readonly left?: number
+  /** Why it failed. */
+  readonly error?: { readonly message: string; readonly hint?: string; readonly exitCode: number }
+}
+
 /** Methods with what they take and give. */
 export interface ControlMethods {
   status: { params: Record<string, never>; result: FarmStatus }
@@ -129,6 +148,12 @@ export interface ControlMethods {
   flashStatus: { params: { server: string }; result: UpdateStatus }
   flashReport: { params: { server: string }; result: FlashReport }
   flashConfirm: { params: { server: string }; result: { by: 'firmware' | 'outside' } }
+  /** `check` says which way it would go. Otherwise begins, and answers at once; `serviceUpdateStatus` tells how it goes. */
+  serviceUpdate: {
+    params: { server: string; image: string; drain?: boolean; check?: boolean; timeoutMs?: number }
+    result: ServiceUpdateStatus
+  }
+  serviceUpdateStatus: { params: { server: string }; result: ServiceUpdateStatus }
   /** `target`: a network or a link. */
   capture: { params: { target: string }; result: { readonly format: 'pcapng' } }
   /** After the answer: a `TraceLine` a line. */

@@ -45,6 +45,7 @@ import { Inspector } from './inspection.ts'
 import { plugOutside } from './outside.ts'
 import { describeFirmware, isOnTrial, Power } from './power.ts'
 import { beginProfile } from './profiles.ts'
+import { DEFAULT_DRAIN_TIMEOUT_MS, ServiceUpdates } from './service-updates.ts'
 import { traceToSocket } from './traces.ts'
 import { type UpdatedBoard, Updates } from './updates.ts'
 
@@ -107,6 +108,7 @@ export class FarmSession extends EventEmitter<SessionEvents> {
   readonly #drains: Drains
   readonly #power: Power
   readonly #updates: Updates
+  readonly #serviceUpdates: ServiceUpdates
   #lastProcessId = 0
   /** Servers whose programs are being ended, to be started again. */
   readonly #ending = new Set<string>()
@@ -149,6 +151,13 @@ export class FarmSession extends EventEmitter<SessionEvents> {
       (server) => this.#updatedBoard(server),
       (server) => this.#power.restart(server),
     )
+    this.#serviceUpdates = new ServiceUpdates({
+      assembly: this.assembly,
+      updates: this.#updates,
+      drains: this.#drains,
+      findSymbols: this.#findSymbols,
+      reader: (board) => this.inspector.reader(board),
+    })
     this.#captures = new Captures(farm, networks, (line) => this.emit('remark', line))
     farm.on('console', (board, line) => this.emit('console', board.name, line))
     farm.on('crash', (board, report) => {
@@ -387,6 +396,17 @@ export class FarmSession extends EventEmitter<SessionEvents> {
       ['flashStatus', ({ server }) => this.#updates.status(String(server))],
       ['flashReport', ({ server }) => this.#updates.report(String(server))],
       ['flashConfirm', ({ server }) => this.#updates.confirm(String(server)).then((by) => ({ by }))],
+      [
+        'serviceUpdate',
+        ({ server, image, drain, check, timeoutMs }) =>
+          this.#serviceUpdates.begin(String(server), {
+            image: String(image),
+            drain: drain === true,
+            check: check === true,
+            timeoutMs: timeoutMs === undefined ? DEFAULT_DRAIN_TIMEOUT_MS : Number(timeoutMs),
+          }),
+      ],
+      ['serviceUpdateStatus', ({ server }) => this.#serviceUpdates.status(String(server))],
       ['drainStatus', ({ server }) => this.#drains.status(String(server))],
       ['debug', (params) => this.debugging.handOver(params)],
       [

@@ -10,6 +10,7 @@ import { layoutTransform } from './layout-transform.ts'
 import type { Layouts } from './layouts.ts'
 import { filesOf, packageFile, sourceFile } from './package-sources.ts'
 import type { SourceSymbols } from './source-symbols.ts'
+import { stateLayoutTransform } from './state-layout.ts'
 import { symbolTransform } from './symbol-transform.ts'
 
 export interface AscRequest {
@@ -27,6 +28,8 @@ export interface AscOutcome {
   readonly layouts: Layouts | undefined
   /** As `layouts`. */
   readonly symbols: SourceSymbols | undefined
+  /** As `layouts`; 64 hexadecimal digits. */
+  readonly stateLayout: string | undefined
   /** Files that asc asked for, relative to the directory; null for one that was not there. */
   readonly inputs: ReadonlyMap<string, string | null>
   readonly version: string
@@ -40,6 +43,8 @@ interface TextStream {
 /** The part of asc's interface that is used; its own declarations would bring AssemblyScript's globals along. */
 interface Asc {
   readonly version: string
+  /** Files of the standard library, by name without extension. */
+  readonly libraryFiles: Readonly<Record<string, string>>
   main(
     argv: readonly string[],
     options: {
@@ -52,6 +57,8 @@ interface Asc {
   ): Promise<{ error: Error | null }>
 }
 
+/** Before the names of files that are not the project's own. */
+const LIBRARY_PREFIX = '~lib/'
 const ASC_MODULE: string = 'assemblyscript/asc'
 
 async function compile(request: AscRequest): Promise<AscOutcome> {
@@ -59,6 +66,7 @@ async function compile(request: AscRequest): Promise<AscOutcome> {
   const inputs = new Map<string, string | null>()
   let layouts: Layouts | undefined
   let symbols: SourceSymbols | undefined
+  let stateLayout: string | undefined
   let diagnostics = ''
   const stream: TextStream = {
     isTTY: request.colour,
@@ -85,9 +93,16 @@ async function compile(request: AscRequest): Promise<AscOutcome> {
       symbolTransform((functions) => {
         symbols = { ...functions, files: functions.files.map((file) => sourceFile(filesOf(inputs), file)) }
       }),
+      stateLayoutTransform(
+        (path) =>
+          path.startsWith(LIBRARY_PREFIX) && path.slice(LIBRARY_PREFIX.length, -'.ts'.length) in asc.libraryFiles,
+        (layout) => {
+          stateLayout = layout
+        },
+      ),
     ],
   })
-  return { ok: error === null, diagnostics, layouts, symbols, inputs, version: asc.version }
+  return { ok: error === null, diagnostics, layouts, symbols, stateLayout, inputs, version: asc.version }
 }
 
 parentPort?.postMessage(await compile(workerData as AscRequest))

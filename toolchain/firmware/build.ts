@@ -12,6 +12,7 @@ import { hasAddon } from '../../emulator/cpu/addon.ts'
 import { CommandError, errorMessage, usageError } from '../errors.ts'
 import { readIfPresent, replaceFile } from '../files.ts'
 import { decodeImage, encodeImage, type Image } from '../image/image.ts'
+import { stateLayoutTlv } from '../image/state-layout.ts'
 import { type ImageVersion, parseVersion } from '../image/version.ts'
 import { type Artifacts, artifacts, type BuildTarget } from './artifacts.ts'
 import type { AscOutcome, AscRequest } from './asc-worker.ts'
@@ -59,6 +60,8 @@ interface Manifest {
   readonly inputs: Readonly<Record<string, string | null>>
   /** SHA-256 of the module, so that a results folder that somebody touched is not trusted. */
   readonly wasm: string
+  /** Names what INIC memory means to it (state-layout.ts). */
+  readonly stateLayout: string
 }
 
 /** Builds the firmware. @throws CommandError with asc's diagnostics, or with what keeps the module from being firmware. */
@@ -73,12 +76,13 @@ export async function buildFirmware(options: BuildOptions): Promise<BuildResult>
   const files = artifacts(directory, options.target)
   const version = options.version ?? (await projectVersion(directory))
   let warnings = ''
-  const upToDate = await isUpToDate(directory, files)
-  if (!upToDate) {
+  let manifest = await upToDateManifest(directory, files)
+  const upToDate = manifest !== undefined
+  if (manifest === undefined) {
     options.onStage?.(`compiling firmware (${options.target})`)
-    warnings = await compile(directory, files, options)
+    ;({ manifest, warnings } = await compile(directory, files, options))
   }
-  const imageBytes = await writeImage(files, version)
+  const imageBytes = await writeImage(files, version, manifest)
   const { dwarf = true } = options
   if (dwarf && hasAddon()) await writeDebugModule(directory, files)
   else await rm(files.debugWasm, { force: true })
@@ -93,7 +97,11 @@ export async function buildFirmware(options: BuildOptions): Promise<BuildResult>
   }
 }
 
-async function compile(directory: string, files: Artifacts, options: BuildOptions): Promise<string> {
+async function compile(
+  directory: string,
+  files: Artifacts,
+  options: BuildOptions,
+): Promise<{ manifest: Manifest; warnings: string }> {
   const outcome = await runAsc({
     directory,
     arguments: [
@@ -129,14 +137,15 @@ async function compile(directory: string, files: Artifacts, options: BuildOption
         .map(([name, text]) => [name, text === null ? null : sha256(text)]),
     ),
     wasm: sha256(wasm),
+    stateLayout: String(outcome.stateLayout),
   }
   await replaceFile(files.manifest, `${JSON.stringify(manifest, undefined, 1)}\n`)
-  return outcome.diagnostics.trim()
+  return { manifest, warnings: outcome.diagnostics.trim() }
 }
 
 /** Puts the module into an image, unless the one that is there already is it. */
-async function writeImage(files: Artifacts, version: ImageVersion): Promise<Uint8Array> {
-  const bytes = encodeImage(await readFile(files.wasm), { version })
+async function writeImage(files: Artifacts, version: ImageVersion, { stateLayout }: Manifest): Promise<Uint8Array> {
+  const bytes = encodeImage(await readFile(files.wasm), { version, protectedTlvs: [stateLayoutTlv(stateLayout)] })
   const present = await readIfPresent(files.image)
   if (present === undefined || Buffer.compare(present, bytes) !== 0) await replaceFile(files.image, bytes)
   return bytes
@@ -153,19 +162,20 @@ async function writeDebugModule(directory: string, files: Artifacts): Promise<vo
   await replaceFile(files.debugWasm, appendDwarf({ wasm, sourceMap, layouts, symbols, directory }))
 }
 
-async function isUpToDate(directory: string, files: Artifacts): Promise<boolean> {
+/** What the results that are there were made from; undefined if they have to be made anew. */
+async function upToDateManifest(directory: string, files: Artifacts): Promise<Manifest | undefined> {
   const manifest = await readManifest(files.manifest)
-  if (manifest?.format !== MANIFEST_FORMAT || manifest.asc !== ascVersion()) return false
+  if (manifest?.format !== MANIFEST_FORMAT || manifest.asc !== ascVersion()) return undefined
   const wasm = await readIfPresent(files.wasm)
-  if (wasm === undefined || sha256(wasm) !== manifest.wasm) return false
-  if (![files.layouts, files.symbols, files.sourceMap].every((file) => existsSync(file))) return false
+  if (wasm === undefined || sha256(wasm) !== manifest.wasm) return undefined
+  if (![files.layouts, files.symbols, files.sourceMap].every((file) => existsSync(file))) return undefined
   const same = await Promise.all(
     Object.entries(manifest.inputs).map(async ([name, digest]) => {
       const contents = await readIfPresent(resolve(directory, name))
       return (contents === undefined ? null : sha256(contents)) === digest
     }),
   )
-  return same.every(Boolean)
+  return same.every(Boolean) ? manifest : undefined
 }
 
 async function readManifest(path: string): Promise<Manifest | undefined> {

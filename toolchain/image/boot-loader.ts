@@ -24,6 +24,7 @@ import { type FlashMap, flashMap, imageBytesOf, TRAILER_BLOCK_BYTES } from './fl
 import { decodeImage, type Image } from './image.ts'
 import { ImageError } from './image-error.ts'
 import { checkPolicy, type ImagePolicy, securityCounterOf } from './manifest.ts'
+import { stateLayoutOf } from './state-layout.ts'
 import { type Pending, Slots } from './swap.ts'
 import { imageOkWrite, type SwapType } from './trailer.ts'
 import { formatVersion } from './version.ts'
@@ -52,6 +53,7 @@ export function bootLoader(findSymbols: SymbolFinder): BootLoader {
       const { image, swap, trial } = result
       const remark = result.remark ?? (swap === 'none' ? undefined : 'as it was asked to')
       const symbols = findSymbols(image.payload)
+      const stateLayout = stateLayoutOf(image)
       const how = swap === 'none' || swap === 'test' ? '' : `, ${SWAP_TEXTS[swap]}`
       return {
         wasm: image.payload,
@@ -63,6 +65,7 @@ export function bootLoader(findSymbols: SymbolFinder): BootLoader {
           confirmOffset: map.primary.offset + imageOkWrite(map.primary.bytes).offset,
         },
         ...(remark !== undefined && { remark }),
+        ...(stateLayout !== undefined && { stateLayout }),
         ...(symbols && { resolveSource: sourceResolver(symbols) }),
       }
     },
@@ -220,7 +223,8 @@ function lockFlash(flash: Flash, map: FlashMap): void {
   ])
 }
 
-function sourceResolver(symbols: Symbols): SourceResolver {
+/** Finds the source of a place in a firmware with these symbols. */
+export function sourceResolver(symbols: Symbols): SourceResolver {
   return (pc) => {
     const position = symbols.resolveSource(pc)
     return position?.source ? { ...position.source, name: position.functionName } : null

@@ -23,6 +23,8 @@ export const TLV_SHA256 = 0x10
 export const TLV_ED25519 = 0x24
 export const TLV_DEPENDENCY = 0x40
 export const TLV_SECURITY_COUNTER = 0x50
+/** Ours, of MCUboot's range for vendors: what INIC memory means to the firmware. */
+export const TLV_STATE_LAYOUT = 0xa0
 
 const TLV_NAMES = new Map([
   [TLV_KEY_HASH, 'key hash'],
@@ -31,6 +33,7 @@ const TLV_NAMES = new Map([
   [TLV_ED25519, 'Ed25519 signature'],
   [TLV_DEPENDENCY, 'dependency'],
   [TLV_SECURITY_COUNTER, 'security counter'],
+  [TLV_STATE_LAYOUT, 'state layout'],
 ])
 
 export interface Tlv {

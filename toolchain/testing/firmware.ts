@@ -14,6 +14,8 @@ import { findProject } from '../project.ts'
 export interface FarmFirmware {
   readonly wasm: Uint8Array
   readonly layouts: Layouts
+  /** For updates in service (docs/updating.md). */
+  readonly stateLayout?: string
   /** From a place in `wasm` to its source line, for crash reports. */
   readonly resolveSource?: SourceResolver
 }

@@ -128,9 +128,9 @@ export class VirtualFarm extends VirtualLab {
     })
   }
 
-  #powerOn(node: VirtualNode, { wasm }: FarmFirmware, boot: BootSettings): void {
+  #powerOn(node: VirtualNode, { wasm, stateLayout }: FarmFirmware, boot: BootSettings): void {
     const { ramBytes, firstSpeakers } = this.#options
-    node.board.powerOn({ wasm, boot })
+    node.board.powerOn({ wasm, boot, ...(stateLayout !== undefined && { stateLayout }) })
     const names = new Map(this.servers.map(({ name, address }) => [name, address]))
     node.startProcess(ramBytes, names, firstSpeakers)
   }

@@ -14,6 +14,8 @@ pub enum Code {
     Memory,
     /// The CPU was disposed of.
     Disposed,
+    /// The firmware is stopped, or in mid-call.
+    State,
     /// No instruction is there to stop at.
     Breakpoint,
     /// An argument out of range.
@@ -30,6 +32,7 @@ impl Code {
             Self::Module => "ERR_CPU_MODULE",
             Self::Memory => "ERR_CPU_MEMORY",
             Self::Disposed => "ERR_CPU_DISPOSED",
+            Self::State => "ERR_CPU_STATE",
             Self::Breakpoint => "ERR_CPU_BREAKPOINT",
             Self::Option => "ERR_CPU_OPTION",
             Self::Dwarf => "ERR_CPU_DWARF",

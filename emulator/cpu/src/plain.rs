@@ -4,17 +4,17 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use napi::Env;
-use napi::bindgen_prelude::{ArrayBuffer, Uint8Array, Uint32Array, Unknown};
+use napi::bindgen_prelude::{ArrayBuffer, AsyncTask, Uint8Array, Uint32Array, Unknown};
+use napi::{Env, Task};
 use napi_derive::napi;
 
 use crate::debug::DebugCpu;
-use crate::engine::Mode;
+use crate::engine::{Mode, Shop};
 use crate::error::{Code, Error, Result};
 use crate::exports::{self, GuardRange};
 use crate::fault::Fault;
 use crate::machine::{Health, Machine, Plan, fuel_spent};
-use crate::memory::HostView;
+use crate::memory::{HostView, WASM_PAGE_BYTES};
 use crate::raw;
 
 /// The numbers that `poll` and `reset` share with JavaScript, so that a slice costs one call without arguments and
@@ -152,9 +152,12 @@ impl PlainCpu {
             watch: watch_start as usize..watch_end as usize,
             over: None,
         };
+        Self::of(plan, Rc::default())
+    }
+
+    fn of(plan: Plan<'_>, health: Rc<Health>) -> Result<Self> {
         let machine = Machine::boot(Mode::Plain, plan)?;
-        let core =
-            Core { io: Arc::new(IoBlock(Io::default())), machine: RefCell::new(Some(machine)), health: Rc::default() };
+        let core = Core { io: Arc::new(IoBlock(Io::default())), machine: RefCell::new(Some(machine)), health };
         Ok(Self { core: Rc::new(core) })
     }
 
@@ -213,6 +216,27 @@ impl PlainCpu {
         DebugCpu::twin_of(machine.as_ref().ok_or_else(disposed)?, &self.core.health)
     }
 
+    /// A CPU with another firmware over the same memory: guard, watched range, fuel and fault are the same. Nothing is
+    /// written to memory: the data segments are the caller's to write. Throws ERR_CPU_DISPOSED, ERR_CPU_STATE,
+    /// ERR_CPU_MODULE, ERR_CPU_MEMORY.
+    #[napi(catch_unwind)]
+    pub fn successor(&self, module: Uint8Array) -> Result<PlainCpu> {
+        let machine = self.core.machine.borrow();
+        let machine = machine.as_ref().ok_or_else(disposed)?;
+        if self.core.health.stopped.get() {
+            return Err(Code::State.error("the firmware is stopped, or in mid-call"));
+        }
+        let plan = Plan {
+            module: &module,
+            pages: (machine.view.bytes() as u64 / WASM_PAGE_BYTES) as u32,
+            guard: machine.guard.ranges().into(),
+            fuel_per_slice: machine.fuel_per_slice,
+            watch: machine.watch.range(),
+            over: Some(machine.view.clone()),
+        };
+        Self::of(plan, self.core.health.clone())
+    }
+
     /// See [`exports::used_pages`].
     #[napi(catch_unwind)]
     pub fn used_pages(&self) -> Result<Uint32Array> {
@@ -234,4 +258,27 @@ impl PlainCpu {
         self.core.machine.take();
         Ok(())
     }
+}
+
+/// Compiles a firmware on another thread.
+pub struct Compilation(Vec<u8>);
+
+impl Task for Compilation {
+    type Output = ();
+    type JsValue = ();
+
+    fn compute(&mut self) -> napi::Result<()> {
+        let compiled = Shop::of(Mode::Plain).and_then(|shop| shop.compile(&self.0));
+        compiled.map(drop).map_err(|cause| napi::Error::from_reason(cause.reason.clone()))
+    }
+
+    fn resolve(&mut self, _: Env, (): ()) -> napi::Result<()> {
+        Ok(())
+    }
+}
+
+/// Compiles `module` for CPUs to come, while JavaScript and the boards go on. Rejects for one that does not compile.
+#[napi]
+pub fn precompile(module: Uint8Array) -> AsyncTask<Compilation> {
+    AsyncTask::new(Compilation(module.to_vec()))
 }
