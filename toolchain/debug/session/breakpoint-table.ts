@@ -4,7 +4,7 @@ import type { BreakpointSpec } from './api.ts'
 import type { Arms } from './armed.ts'
 import { BreakpointEntry } from './breakpoints.ts'
 import type { LoadedFirmware } from './inic.ts'
-import { explain } from './looking.ts'
+import { enteringAt, explain } from './looking.ts'
 
 /** Code is where these are; the others are met between slices, or watch memory. */
 const CODE_KINDS: ReadonlySet<BreakpointSpec['kind']> = new Set(['source', 'function', 'instruction'])
@@ -61,11 +61,10 @@ export class BreakpointTable {
   locate(entry: BreakpointEntry, firmwares: readonly LoadedFirmware[]): void {
     if (!CODE_KINDS.has(entry.spec.kind)) return
     entry.places = firmwares.flatMap(({ program }) =>
-      entry.pcs(program).map((pc) => ({
-        pc,
-        source: program.positionAt(pc),
-        functionName: program.frames(pc)[0]?.name,
-      })),
+      entry.pcs(program).map((pc) => {
+        const frame = program.frames(pc)[enteringAt(entry, program, pc)]
+        return { pc, source: frame?.source ?? program.positionAt(pc), functionName: frame?.name }
+      }),
     )
     entry.verified = entry.places.length > 0
     if (entry.verified) delete entry.message

@@ -287,7 +287,7 @@ export class LiveFarm implements Supervisor, FrameWatcher, InicHost {
       case 'breakpoint': {
         const hit = this.#hit(inic, inic.arms.pcs.get(pc) ?? [], { pc })
         if (hit.length === 0) return false
-        const entering = enteringAt(hit[0]!, inic, pc)
+        const entering = enteringAt(hit[0]!, inic.firmware!.program, pc)
         host.halt('breakpoint', inic, { text: placeText(inic, pc, entering), breakpoints: ids(hit), entering })
         return true
       }

@@ -1,5 +1,6 @@
 /** Small things that a session shows values by. */
 import type { DebugFrame, DebugValue, WatchHit } from '../../../emulator/cpu/index.ts'
+import type { Program } from '../symbols/index.ts'
 import { decodeFrame, ExpressionError, type MemoryAccess, type Value } from '../values/index.ts'
 import { type BreakpointSpec, DebugError, type StepKind, type Stop, type StopReason } from './api.ts'
 import type { BreakpointEntry } from './breakpoints.ts'
@@ -94,9 +95,8 @@ export function enteringAfter(kind: StepKind, { firmware }: Inic, pc: number): n
 }
 
 /** Functions that begin at the instruction of a breakpoint, and are not what it means: it is on the line that calls them. */
-export function enteringAt(entry: BreakpointEntry, { firmware }: Inic, pc: number): number {
-  const frames = firmware?.program.frames(pc).slice(0, firmware.program.entering(pc) + 1) ?? []
-  const { spec } = entry
+export function enteringAt({ spec }: BreakpointEntry, program: Program, pc: number): number {
+  const frames = program.frames(pc).slice(0, program.entering(pc) + 1)
   const isMeant = ({ name, source }: (typeof frames)[number]) =>
     spec.kind === 'source' ? source?.line === spec.line : spec.kind === 'function' && name === spec.name
   return Math.max(0, frames.findIndex(isMeant))

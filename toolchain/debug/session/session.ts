@@ -329,7 +329,7 @@ export class DebugSession extends EventEmitter<DebugEvents> implements SessionAp
     } else {
       this.#views.clear()
       const pc = this.#viewOf(inic).physical[0]?.pc ?? 0
-      const entering = enteringAt(entry!, inic, pc)
+      const entering = enteringAt(entry!, this.#firmwareOf(inic)!.program, pc)
       this.halt('breakpoint', inic, { breakpoints, text: placeText(inic, pc, entering), entering })
     }
   }
