@@ -126,8 +126,8 @@ export interface DebugSource {
  * Several times slower than the plain CPU, and it spends the same fuel. A running board is taken over by
  * `WasmtimeCpu.debugTwin()`, between two polls, and given back by going on with the plain CPU.
  *
- * While instructions are counted, traced or profiled, or a call is run to one of them, each costs a fraction of a
- * microsecond in the addon, and no JavaScript runs.
+ * While instructions are counted, traced or profiled, or a call is run to one of them, each costs one or two
+ * microseconds in the addon, and no JavaScript runs.
  */
 export class DebugCpu {
   readonly kind = 'wasmtime'
@@ -350,7 +350,7 @@ export class DebugCpu {
 
   /**
    * Stops behind each load or store of the firmware that touches a range of INIC memory, and returns a number to remove
-   * it by. Can be called at a stop. Every load and store then costs a fraction of a microsecond.
+   * it by. Can be called at a stop. Every load and store then costs a microsecond or so.
    *
    * Throws ERR_CPU_OPTION for what is no range in INIC memory, or no field of a row.
    */
