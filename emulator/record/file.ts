@@ -25,6 +25,8 @@ const SECTION_CHUNK = 2
 const SECTION_END = 3
 const PAGE_BYTES = 4096
 const MAXIMUM_MEMORY_BYTES = 1 << 30
+/** Of all power-ons in a file together. */
+const MAXIMUM_TOTAL_BYTES = 64 * 2 ** 30
 
 /** What stands beside a life in the file, for the debugger: texts of the build. */
 export type LifeNotes = Readonly<Record<string, string>>
@@ -111,6 +113,8 @@ export function readRecording(path: string): ReadRecording {
         case SECTION_LIFE: {
           const [life, texts] = decodeLife(payload, lives.length)
           lives.push(life)
+          if (lives.reduce((sum, { memoryBytes }) => sum + memoryBytes, 0) > MAXIMUM_TOTAL_BYTES)
+            throw new RangeError('its boards have more memory than can be replayed')
           notes.set(life, texts)
           break
         }
@@ -171,12 +175,14 @@ function decodeLife(payload: Buffer, id: number): [Life, LifeNotes] {
   const module = new Uint8Array(take(number()))
   const checkpoints = new Checkpoints(memoryBytes as number)
   const memory = new Uint8Array(memoryBytes as number)
+  const used: number[] = []
   for (let pages = number(); pages > 0; pages--) {
     const page = number()
     if ((page + 1) * PAGE_BYTES > memory.length) throw new RangeError(`page ${page} is outside its memory`)
     memory.set(take(PAGE_BYTES), page * PAGE_BYTES)
+    used.push(page, page + 1)
   }
-  checkpoints.take(firstSlice as number, memory, Uint32Array.of(0, memory.length / PAGE_BYTES))
+  checkpoints.take(firstSlice as number, memory, Uint32Array.from(used))
   const life: Life = {
     ...{ id, board, module, memoryBytes: memory.length, checkpoints },
     ...{ fuelPerSlice: fuelPerSlice as number, firstSlice: firstSlice as number },

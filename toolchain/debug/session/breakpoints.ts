@@ -86,6 +86,8 @@ export class BreakpointEntry implements Breakpoint {
           : this.spec.access === undefined || this.spec.access === 'write'
             ? 'change'
             : this.spec.access
+      this.verified = true
+      delete this.message
       const rows = count > 1 ? { stride, offset: 0, bytes } : {}
       return {
         start: address,

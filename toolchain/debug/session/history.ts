@@ -3,7 +3,7 @@ import type { WatchHit } from '../../../emulator/cpu/index.ts'
 import { ENTRY_FRAME, FLAG_IN } from '../../../emulator/record/log.ts'
 import type { Life } from '../../../emulator/record/recorder.ts'
 import type { Recording } from '../../../emulator/record/recording.ts'
-import type { EvaluationContext, Scope } from '../values/index.ts'
+import { type EvaluationContext, ExpressionError, type Scope } from '../values/index.ts'
 import type { Arms } from './armed.ts'
 import { type BreakpointEntry, isWanted } from './breakpoints.ts'
 import { type Inic, type LoadedFirmware, memoryAccess } from './inic.ts'
@@ -240,8 +240,10 @@ export class History {
     const wanted = (entry: BreakpointEntry): boolean => {
       try {
         return entry.isOn(inic.thread) && entry.holds(firmware, scope, context)
-      } catch {
-        return false
+      } catch (error) {
+        // What the condition asks for may not have been there yet.
+        if (error instanceof ExpressionError) return false
+        throw error
       }
     }
     const touched = hits.filter(({ id, before, after }) => {
