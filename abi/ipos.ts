@@ -90,7 +90,9 @@ export const BLOCK_SOCKET_OPTIONS = 126 // u16, SOCKET_OPTION_* (abi/messages.ts
 export const BLOCK_STATE_BYTES = 128 // u32
 /** Incarnation of the receiver (STATE_INCARNATION): what was sent to it before it was switched off is late, and not for it. */
 export const BLOCK_RECEIVER = 132 // u32
-export const BLOCK_RESERVED = 136 // 4 bytes, 0
+export const BLOCK_REORDER_STEPS = 136 // u8, reordering window in quarters of a round trip, 0 = no reordering seen (RFC 8985 §6.2)
+export const BLOCK_ACK_DELAY = 137 // u8, milliseconds that the client may keep an ACK back for (RFC 8985 §7.2)
+export const BLOCK_RESERVED = 138 // 2 bytes, 0
 
 export const BLOCK_VERSION_VALUE = 1
 export const BLOCK_FLAG_SACK = 1
@@ -101,12 +103,14 @@ export const BLOCK_FLAG_FIN_SENT = 8
 export const BLOCK_FLAG_FIN_SEEN = 16
 /** The client's FIN is in order: RCV.NXT is past it. */
 export const BLOCK_FLAG_FIN_RECEIVED = 32
-/** Retransmission is going on: the scoreboard does not move, so the receiver starts again from SND.UNA (docs/protocol.md). */
+/** Retransmission after a timeout is going on: the receiver starts again from SND.UNA (docs/protocol.md). */
 export const BLOCK_FLAG_LOSS = 64
 /** An application hands the connection over: one that takes such connections must be there. Otherwise any listener serves. */
 export const BLOCK_FLAG_HANDED_OVER = 128
 /** Bytes beyond a gap in what was received move too, as many as IPOS_COMMIT says. Otherwise this block says what there is in all. */
 export const BLOCK_FLAG_OUT_OF_ORDER = 256
+/** Fast recovery is going on: the receiver repeats the segment at SND.UNA, and the answer says what else is missing. */
+export const BLOCK_FLAG_RECOVERY = 512
 
 /** Bytes of an IPOS_CONNECT for TCP, from the ipOS header on: 16 + 6 + 140. */
 export const IPOS_CONNECT_TCP_BYTES = 162

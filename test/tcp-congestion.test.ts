@@ -79,12 +79,16 @@ tcpTest('the initial window is ten segments, at most 14600 bytes (RFC 6928 §2)'
   }
 })
 
-tcpTest('slow start doubles the window in a round trip, ACKs by twos included (RFC 5681 §3.1, RFC 3465)', (net) => {
-  const bulk = new Bulk(net)
-  const windows = Array.from({ length: 5 }, () => bulk.round(50))
-  if (windows.join() !== '10,20,40,80,160') net.fail(`windows ${windows}`)
-  bulk.burst()
-})
+tcpTest(
+  'slow start doubles the window in a round trip, ACKs by twos included (RFC 5681 §3.1, RFC 3465)',
+  (net) => {
+    const bulk = new Bulk(net)
+    const windows = Array.from({ length: 5 }, () => bulk.round(50))
+    if (windows.join() !== '10,20,40,80,160') net.fail(`windows ${windows}`)
+    bulk.burst()
+  },
+  { flags: BOOT_FLAG_NO_TAIL_PROBES },
+)
 
 tcpTest('an application that sends little does not grow the window (RFC 7661)', (net) => {
   const c = established(net, WIDE)
@@ -114,7 +118,7 @@ for (const [name, congestionControl] of [
       const after = bulk.burst()
       if (before !== 80 || Math.abs(after - before * beta) > 2) net.fail(`${before} became ${after}`)
     },
-    { congestionControl },
+    { congestionControl, flags: BOOT_FLAG_NO_TAIL_PROBES },
   )
 }
 
@@ -129,7 +133,7 @@ tcpTest(
     if (growth < 8 || growth > 10) net.fail(`windows ${windows}`)
     bulk.burst()
   },
-  { congestionControl: CONGESTION_NEWRENO },
+  { congestionControl: CONGESTION_NEWRENO, flags: BOOT_FLAG_NO_TAIL_PROBES },
 )
 
 tcpTest(
@@ -151,7 +155,12 @@ tcpTest(
     }
     bulk.burst()
   },
-  { congestionControl: CONGESTION_CUBIC, memoryBytes: 0x4000000, sendCredit: 0x100000 },
+  {
+    congestionControl: CONGESTION_CUBIC,
+    flags: BOOT_FLAG_NO_TAIL_PROBES,
+    memoryBytes: 0x4000000,
+    sendCredit: 0x100000,
+  },
 )
 
 tcpTest(
@@ -167,7 +176,7 @@ tcpTest(
     if (growth > 120) net.fail(`windows ${windows}`)
     bulk.burst()
   },
-  { congestionControl: CONGESTION_CUBIC },
+  { congestionControl: CONGESTION_CUBIC, flags: BOOT_FLAG_NO_TAIL_PROBES },
 )
 
 tcpTest(
@@ -179,7 +188,7 @@ tcpTest(
     const left = bulk.burst()
     if (left < 2 || left > 6) net.fail(`${left} segments after 20 losses`)
   },
-  { congestionControl: CONGESTION_CUBIC },
+  { congestionControl: CONGESTION_CUBIC, flags: BOOT_FLAG_NO_TAIL_PROBES },
 )
 
 tcpTest(
@@ -203,34 +212,42 @@ tcpTest(
   { flags: BOOT_FLAG_NO_TAIL_PROBES },
 )
 
-tcpTest('after an idle time of more than an RTO the window starts again at the initial one (RFC 5681 §4.1)', (net) => {
-  const bulk = new Bulk(net)
-  for (let i = 0; i < 3; i++) bulk.round(50)
-  const segments = bulk.burst()
-  const { c } = bulk
-  if (segments !== 80) net.fail(`${segments} on their way`)
-  // The writer stops: everything is acknowledged, and nothing is sent for a while.
-  for (;;) {
-    c.send({ flags: 'A', ack: bulk.next })
-    if (bulk.burst() === 0) break
-  }
-  net.wait(5000)
-  bulk.fill()
-  const burst = bulk.burst()
-  if (burst !== 10) net.fail(`a burst of ${burst} after idling`)
-})
+tcpTest(
+  'after an idle time of more than an RTO the window starts again at the initial one (RFC 5681 §4.1)',
+  (net) => {
+    const bulk = new Bulk(net)
+    for (let i = 0; i < 3; i++) bulk.round(50)
+    const segments = bulk.burst()
+    const { c } = bulk
+    if (segments !== 80) net.fail(`${segments} on their way`)
+    // The writer stops: everything is acknowledged, and nothing is sent for a while.
+    for (;;) {
+      c.send({ flags: 'A', ack: bulk.next })
+      if (bulk.burst() === 0) break
+    }
+    net.wait(5000)
+    bulk.fill()
+    const burst = bulk.burst()
+    if (burst !== 10) net.fail(`a burst of ${burst} after idling`)
+  },
+  { flags: BOOT_FLAG_NO_TAIL_PROBES },
+)
 
-tcpTest('short of an RTO the window is kept', (net) => {
-  const bulk = new Bulk(net)
-  for (let i = 0; i < 3; i++) bulk.round(50)
-  bulk.burst()
-  const { c } = bulk
-  for (;;) {
-    c.send({ flags: 'A', ack: bulk.next })
-    if (bulk.burst() === 0) break
-  }
-  net.wait(100)
-  bulk.fill()
-  const burst = bulk.burst()
-  if (burst < 40) net.fail(`a burst of ${burst}`)
-})
+tcpTest(
+  'short of an RTO the window is kept',
+  (net) => {
+    const bulk = new Bulk(net)
+    for (let i = 0; i < 3; i++) bulk.round(50)
+    bulk.burst()
+    const { c } = bulk
+    for (;;) {
+      c.send({ flags: 'A', ack: bulk.next })
+      if (bulk.burst() === 0) break
+    }
+    net.wait(100)
+    bulk.fill()
+    const burst = bulk.burst()
+    if (burst < 40) net.fail(`a burst of ${burst}`)
+  },
+  { flags: BOOT_FLAG_NO_TAIL_PROBES },
+)

@@ -188,9 +188,11 @@ tcpTest(
     const c = established(net, { sack: true })
     c.write(14_600)
     c.data()
-    // Two blocks, too little for a fast retransmit... and then the ACKs stop.
     c.send({ flags: 'A', ack: 1, sack: [[2921, 4381]] })
     c.data()
+    // The reordering window passes, and the ACKs stop.
+    c.expect({ seq: 1, length: 1460, after: 1 })
+    c.drain()
     c.expect({ seq: 1, length: 1460, after: 200 })
     c.send({ flags: 'A', ack: 1461, sack: [[2921, 4381]] })
     const sent = c.data()
@@ -224,11 +226,12 @@ tcpTest('a probe that shows a hole starts the recovery at once (RFC 8985 §7.4)'
   c.expectNothing(1000)
 })
 
-tcpTest('a probe is sent once; then the timer waits for RTO (RFC 8985 §7.3)', (net) => {
+tcpTest('two probes are sent; then the timer waits for RTO (RFC 8985 §7.3)', (net) => {
   const c = established(net, { sack: true })
   sample(c, 10)
   c.write(4380)
   c.data()
+  c.expect({ seq: 2931, length: 1460, after: 4 })
   c.expect({ seq: 2931, length: 1460, after: 4 })
   c.expect({ seq: 11, length: 1460, after: 200 })
   c.send({ flags: 'A', ack: 4391 })
@@ -236,11 +239,43 @@ tcpTest('a probe is sent once; then the timer waits for RTO (RFC 8985 §7.3)', (
 
 tcpTest('a lone segment is not probed before its ACK may have been delayed (RFC 8985 §7.2)', (net) => {
   const c = established(net, { sack: true })
-  sample(c, 10)
-  c.write(100)
-  c.expect({ seq: 11, length: 100 })
-  c.expect({ seq: 11, length: 100, after: 200 })
-  c.send({ flags: 'A', ack: 111 })
+  c.write(10)
+  c.drain()
+  c.expectNothing(190)
+  c.send({ flags: 'A', ack: 11 })
+})
+
+tcpTest('the sooner a peer answers lone segments, the sooner one is probed', (net) => {
+  const c = established(net, { sack: true })
+  const probed: number[] = []
+  for (let i = 0; i < 8; i++) {
+    sample(c, 1)
+    c.write(10, { from: c.rcvNxt })
+    c.drain()
+    const before = net.nowMs
+    if (!net.waitUntil(210, () => c.inbox.length > 0)) net.fail('no probe')
+    probed.push(net.nowMs - before)
+    c.drain()
+    c.send({ flags: 'A' })
+  }
+  // Half of 200 ms after one quick answer, and so on; twice the SRTT, on a clock of milliseconds.
+  if (probed.join() !== '102,52,27,14,8,6,4,4') net.fail(`after ${probed} ms`)
+})
+
+tcpTest('a peer that answers late after all is given the time again (RFC 8985 §7.4)', (net) => {
+  const c = established(net, { sack: true })
+  for (let i = 0; i < 8; i++) sample(c, 1)
+  const start = c.rcvNxt
+  c.write(10, { from: start })
+  c.expect({ seq: start, length: 10 })
+  c.expect({ seq: start, length: 10, after: 4 })
+  // Both arrive: the ACK that was delayed, and one that says so.
+  c.send({ flags: 'A' })
+  c.send({ flags: 'A', sack: [[start, start + 10]] })
+  c.write(10, { from: c.rcvNxt })
+  c.drain()
+  c.expectNothing(190)
+  c.send({ flags: 'A' })
 })
 
 tcpTest('a peer that discards what it has SACKed gets it again (RFC 2018 §8)', (net) => {

@@ -1,4 +1,5 @@
 import {
+  BLOCK_ACK_DELAY,
   BLOCK_BACKOFF,
   BLOCK_CUBIC_WMAX,
   BLOCK_CWND,
@@ -10,6 +11,7 @@ import {
   BLOCK_FLAG_HANDED_OVER,
   BLOCK_FLAG_LOSS,
   BLOCK_FLAG_OUT_OF_ORDER,
+  BLOCK_FLAG_RECOVERY,
   BLOCK_FLAG_SACK,
   BLOCK_FLAG_TIMESTAMPS,
   BLOCK_FLAGS,
@@ -28,6 +30,7 @@ import {
   BLOCK_RCV_READ,
   BLOCK_RCV_SCALE,
   BLOCK_RECEIVER,
+  BLOCK_REORDER_STEPS,
   BLOCK_RESERVED,
   BLOCK_RTO,
   BLOCK_RTTVAR,
@@ -69,6 +72,7 @@ import {
   F_LOSS,
   F_NO_DELAY,
   F_RECOVERY,
+  F_REPEAT_FIRST,
   F_SACK,
   F_TIMESTAMPS,
   Tcb,
@@ -82,9 +86,8 @@ import { serverAt } from './server.ts'
 
 /**
  * The TCP control block of a connection packet (abi/ipos.ts BLOCK_*): everything that a connection needs to go on, but its
- * bytes. What does not move: the SACK scoreboard and the round-trip measurement in progress. A connection in recovery goes on at
- * SND.MAX with the window that its recovery aims at, and the client's next SACK blocks tell again what is missing; one that
- * repeats after a timeout starts again at SND.UNA.
+ * bytes. What does not move: the SACK scoreboard and the round-trip measurement in progress. A connection in recovery repeats the segment
+ * at SND.UNA, and the SACK blocks of the answer tell again what is missing; one that repeats after a timeout starts again there.
  */
 
 /** True in the states in which an endpoint may move. */
@@ -158,7 +161,8 @@ export function blockWrite(block: u32, tcb: Tcb, m: Migration): void {
   let flags = bit(f, F_SACK, BLOCK_FLAG_SACK) | bit(f, F_TIMESTAMPS, BLOCK_FLAG_TIMESTAMPS)
   flags |= bit(f, F_FIN_QUEUED, BLOCK_FLAG_FIN_QUEUED) | bit(f, F_FIN_SENT, BLOCK_FLAG_FIN_SENT)
   flags |= bit(f, F_FIN_SEEN, BLOCK_FLAG_FIN_SEEN) | bit(f, F_FIN_RECEIVED, BLOCK_FLAG_FIN_RECEIVED)
-  flags |= bit(f, F_LOSS, BLOCK_FLAG_LOSS) | bit(m.flags, MOVE_HANDED_OVER, BLOCK_FLAG_HANDED_OVER)
+  flags |= bit(f, F_LOSS, BLOCK_FLAG_LOSS) | bit(f, F_RECOVERY, BLOCK_FLAG_RECOVERY)
+  flags |= bit(m.flags, MOVE_HANDED_OVER, BLOCK_FLAG_HANDED_OVER)
   if (tcb.oooHead) flags |= BLOCK_FLAG_OUT_OF_ORDER
   store8(block, BLOCK_VERSION, BLOCK_VERSION_VALUE)
   store8(block, BLOCK_STATE, tcb.state)
@@ -201,7 +205,9 @@ export function blockWrite(block: u32, tcb: Tcb, m: Migration): void {
   store16(block, BLOCK_SOCKET_OPTIONS, options)
   store32(block, BLOCK_STATE_BYTES, m.stateBytes)
   store32(block, BLOCK_RECEIVER, m.peerIncarnation)
-  store32(block, BLOCK_RESERVED, 0)
+  store8(block, BLOCK_REORDER_STEPS, tcb.reorderSteps)
+  store8(block, BLOCK_ACK_DELAY, tcb.ackDelayMs)
+  store16(block, BLOCK_RESERVED, 0)
   copyWords(block, block, ORDERED_BYTES)
 }
 
@@ -254,6 +260,7 @@ export function blockRead(block: u32, tcb: Tcb, m: Migration): void {
   if ((flags & BLOCK_FLAG_OUT_OF_ORDER) == 0) m.flags |= <u16>MOVE_ENDS_KNOWN
   const options = block16(block, BLOCK_SOCKET_OPTIONS)
   f |= bit(options, SOCKET_OPTION_NO_DELAY, F_NO_DELAY) | bit(options, SOCKET_OPTION_KEEP_ALIVE, F_KEEP_ALIVE)
+  if (flags & BLOCK_FLAG_RECOVERY) f |= F_RECOVERY | F_REPEAT_FIRST
   tcb.flags |= f
   tcb.iss = block32(block, BLOCK_ISS)
   tcb.sndUna = block32(block, BLOCK_SND_UNA)
@@ -261,7 +268,8 @@ export function blockRead(block: u32, tcb: Tcb, m: Migration): void {
   // Grows as the bytes come; of a stream whose FIN is acknowledged it stands before SND.UNA.
   tcb.sndEnd = seqLt(m.sendEnd, tcb.sndUna) ? m.sendEnd : tcb.sndUna
   tcb.sndNxt = flags & BLOCK_FLAG_LOSS ? tcb.sndUna : tcb.sndMax
-  tcb.recover = flags & BLOCK_FLAG_LOSS ? tcb.sndMax : tcb.sndUna
+  tcb.recover = flags & (BLOCK_FLAG_LOSS | BLOCK_FLAG_RECOVERY) ? tcb.sndMax : tcb.sndUna
+  tcb.recoverFlight = tcb.sndMax - tcb.sndUna
   tcb.sndWnd = block32(block, BLOCK_SND_WND)
   tcb.maxSndWnd = block32(block, BLOCK_SND_WND_MAXIMUM)
   tcb.sndWl1 = block32(block, BLOCK_SND_WL1)
@@ -278,7 +286,7 @@ export function blockRead(block: u32, tcb: Tcb, m: Migration): void {
   tcb.tsRecentMs = st.nowMs - block32(block, BLOCK_TS_RECENT_AGE)
   tcb.tsOffset = block32(block, BLOCK_TS_CLOCK) - st.nowMs
   tcb.lastAckSent = block32(block, BLOCK_LAST_ACK_SENT)
-  tcb.srttUs = block32(block, BLOCK_SRTT)
+  tcb.srttUs = tcb.minRttUs = block32(block, BLOCK_SRTT)
   tcb.rttvarUs = block32(block, BLOCK_RTTVAR)
   const rto = block32(block, BLOCK_RTO)
   tcb.rtoMs = min<u32>(rto ? rto : RTO_INITIAL_MS, RTO_MAXIMUM_MS)
@@ -292,6 +300,8 @@ export function blockRead(block: u32, tcb: Tcb, m: Migration): void {
   tcb.stalledMs = st.nowMs - block32(block, BLOCK_STALLED_AGE)
   tcb.backoff = block8(block, BLOCK_BACKOFF)
   tcb.keepAliveProbes = block8(block, BLOCK_KEEP_ALIVE_PROBES)
+  tcb.reorderSteps = block8(block, BLOCK_REORDER_STEPS)
+  tcb.ackDelayMs = block8(block, BLOCK_ACK_DELAY)
   // Deadlines hold from now; timers are armed once the endpoint may speak, and the retransmission timer then begins anew.
   const persist = block32(block, BLOCK_PERSIST_LEFT)
   if (persist) {

@@ -3,8 +3,9 @@ import { state } from '../state.ts'
 import { TCP_FIN, TCP_SYN, tcpAcknowledgement, tcpFlags, tcpSequence, tcpWindow } from '../wire/tcp.ts'
 import { congestionAcked } from './congestion.ts'
 import { options } from './options.ts'
-import { recoveryAcked, recoveryDelivered, recoveryDuplicate } from './recovery.ts'
-import { sackedBytes, scoreboardAdd, scoreboardAdvance } from './scoreboard.ts'
+import { reorderWindowWiden } from './rack.ts'
+import { probeAnswered, recoveryAcked, recoveryDelivered, recoveryDuplicate, recoveryJudge } from './recovery.ts'
+import { heldBytes, scoreboardAdvance, scoreboardHold, scoreboardSettle } from './scoreboard.ts'
 import { sendQueueAdvance } from './sendqueue.ts'
 import { seqLeq, seqLt, seqMax } from './sequence.ts'
 import {
@@ -12,9 +13,9 @@ import {
   F_FIN_SENT,
   F_HOST,
   F_LOSS,
+  F_PROBE_REPEATED,
   F_RECOVERY,
   F_SACK,
-  F_TAIL_PROBED,
   F_TIMING,
   Tcb,
   TIMER_PERSIST,
@@ -29,18 +30,26 @@ import { lossTimerStart, rttSample, timerStop } from './timer.ts'
  * @param bytes of payload in the segment: with any, it is no duplicate ACK
  */
 export function acknowledged(tcb: Tcb, segment: u32, bytes: u32): void {
-  const held = tcb.sndUna + sackedBytes(tcb)
-  takeAcknowledgement(tcb, segment, bytes)
-  if ((tcb.flags & (F_RECOVERY | F_SACK)) == (F_RECOVERY | F_SACK)) {
-    recoveryDelivered(tcb, tcb.sndUna + sackedBytes(tcb) - held)
+  const una = tcb.sndUna
+  const held = una + heldBytes(tcb)
+  const twice = takeAcknowledgement(tcb, segment, bytes)
+  if (tcb.flags & F_PROBE_REPEATED) probeAnswered(tcb, twice, bytes == 0 && tcb.sndUna == una)
+  const delivered = tcb.sndUna + heldBytes(tcb) - held
+  if (tcb.scoreboard != 0 && delivered != 0) {
+    scoreboardSettle(tcb)
+    recoveryJudge(tcb)
+    // The time for the reordering window or the next probe begins anew.
+    if (seqLt(tcb.sndUna, tcb.sndMax)) lossTimerStart(tcb)
   }
+  if ((tcb.flags & (F_RECOVERY | F_SACK)) == (F_RECOVERY | F_SACK)) recoveryDelivered(tcb, delivered)
 }
 
-function takeAcknowledgement(tcb: Tcb, segment: u32, bytes: u32): void {
+/** Returns true if the peer says that bytes came twice. */
+function takeAcknowledgement(tcb: Tcb, segment: u32, bytes: u32): bool {
   const ack = tcpAcknowledgement(segment)
   const sequence = tcpSequence(segment)
   const window = tcpWindow(segment) << tcb.sndScale
-  const news = (tcb.flags & F_SACK) != 0 && options().sackBlocks != 0 ? takeSackBlocks(tcb, ack) : 0
+  const twice = (tcb.flags & F_SACK) != 0 && options().sackBlocks != 0 && takeSackBlocks(tcb, ack)
   const outstanding = seqLt(tcb.sndUna, tcb.sndMax)
   const sameWindow = window == tcb.sndWnd
 
@@ -62,26 +71,41 @@ function takeAcknowledgement(tcb: Tcb, segment: u32, bytes: u32): void {
 
   if (seqLt(tcb.sndUna, ack)) {
     advance(tcb, ack)
-    return
+    return twice
   }
-  // With the window closed, what is answered so is a probe.
-  if (ack != tcb.sndUna || !outstanding || tcb.sndWnd == 0) return
-  const duplicate = bytes == 0 && sameWindow && (tcpFlags(segment) & (TCP_SYN | TCP_FIN)) == 0
-  if (tcb.flags & F_SACK ? news != 0 : duplicate) recoveryDuplicate(tcb)
+  // With the window closed, what is answered so is a probe. With SACK the blocks tell more than the ACK (RFC 8985 §3).
+  if (ack != tcb.sndUna || !outstanding || tcb.sndWnd == 0 || (tcb.flags & F_SACK) != 0) return twice
+  if (bytes == 0 && sameWindow && (tcpFlags(segment) & (TCP_SYN | TCP_FIN)) == 0) recoveryDuplicate(tcb)
+  return false
 }
 
-/** Notes the SACK blocks that are possible (RFC 2018 §5); returns the bytes that are news. */
-function takeSackBlocks(tcb: Tcb, ack: u32): u32 {
+/** Notes the SACK blocks that are possible (RFC 2018 §5). Returns true if the first one tells of bytes that came twice (RFC 2883 §4). */
+function takeSackBlocks(tcb: Tcb, ack: u32): bool {
   const o = options()
+  const una = seqMax(tcb.sndUna, ack)
   let news: u32 = 0
+  let twice = false
+  let firstStart: u32 = 0
+  let firstEnd: u32 = 0
   for (let i: u32 = 0; i < o.sackBlocks; i++) {
     const start = bswap<u32>(load<u32>(o.sackAddress + i * 8))
     const end = bswap<u32>(load<u32>(o.sackAddress + i * 8 + 4))
-    // Above what is acknowledged and within what was sent; a D-SACK block (RFC 2883) lies below and is passed over.
-    if (!seqLt(start, end) || !seqLt(seqMax(tcb.sndUna, ack), start) || seqLt(tcb.sndMax, end)) continue
-    news += scoreboardAdd(tcb, start, end)
+    if (!seqLt(start, end)) continue
+    if (i == 0) {
+      firstStart = start
+      firstEnd = end
+      // Acknowledged already, and not long ago.
+      twice = seqLeq(end, una) && una - start <= tcb.maxSndWnd
+    } else if (i == 1 && seqLeq(start, firstStart) && seqLeq(firstEnd, end) && seqLt(firstStart, firstEnd)) twice = true
+    // Above what is acknowledged and within what was sent, by distances: three pairs of numbers may each be in order and all of it nonsense.
+    const from = start - una
+    const to = end - una
+    if (from != 0 && from < to && to <= tcb.sndMax - una) news += scoreboardHold(tcb, start, end)
   }
-  return news
+  if (news != 0) wantOutput(tcb)
+  // Of what a recovery has repeated, not a probe or the network.
+  if (twice && (tcb.flags & F_PROBE_REPEATED) == 0 && seqLeq(firstEnd, tcb.recover)) reorderWindowWiden(tcb)
+  return twice
 }
 
 function advance(tcb: Tcb, ack: u32): void {
@@ -91,22 +115,22 @@ function advance(tcb: Tcb, ack: u32): void {
   const dataAfter = seqLt(tcb.sndEnd, ack) ? tcb.sndEnd : ack
   if ((tcb.flags & F_TIMING) != 0 && seqLeq(tcb.rttSequence, ack)) {
     tcb.flags &= ~F_TIMING
-    rttSample(tcb, state().nowUs - tcb.rttStartUs)
+    rttSample(tcb, state().nowUs - tcb.rttStartUs, flight <= <u32>tcb.mss)
   }
+  scoreboardAdvance(tcb, ack)
   tcb.sndUna = ack
   tcb.sndNxt = seqMax(tcb.sndNxt, ack)
   tcb.stalledMs = state().nowMs
   tcb.backoff = 0
   sendQueueAdvance(tcb, dataAfter)
-  scoreboardAdvance(tcb, ack)
   if (tcb.flags & F_RECOVERY) recoveryAcked(tcb, bytes)
   else {
     tcb.dupAcks = 0
     congestionAcked(tcb, bytes, flight)
     if ((tcb.flags & F_LOSS) != 0 && !seqLt(ack, tcb.recover)) tcb.flags &= ~F_LOSS
   }
+  tcb.probes = 0
   // RFC 6298 (5.2), (5.3)
-  tcb.flags &= ~F_TAIL_PROBED
   if (seqLt(ack, tcb.sndMax)) lossTimerStart(tcb)
   else timerStop(tcb, TIMER_RETRANSMIT)
   if (tcb.sndHead != 0 || ((tcb.flags & F_FIN_QUEUED) != 0 && (tcb.flags & F_FIN_SENT) == 0)) wantOutput(tcb)

@@ -4,7 +4,7 @@ import { chunkReleaseList } from '../mem/chunk.ts'
 import { timerCancel } from '../mem/wheel.ts'
 import { TCP_ACK } from '../wire/tcp.ts'
 import { sendReset, sendSegment } from './output.ts'
-import { scoreboardClear } from './scoreboard.ts'
+import { scoreboardClose } from './scoreboard.ts'
 import { tableRemoveTcb } from './table.ts'
 import {
   F_ACK_NOW,
@@ -88,7 +88,7 @@ export function tcpFail(tcb: Tcb, status: u32): void {
   chunkReleaseList(tcb.unreadHead)
   chunkReleaseList(tcb.oooHead)
   tcb.sndHead = tcb.sndTail = tcb.sndCursor = tcb.unreadHead = tcb.unreadTail = tcb.oooHead = 0
-  scoreboardClear(tcb)
+  scoreboardClose(tcb)
   tcb.stateMs = status
   tcb.flags |= opening || (tcb.flags & F_CONNECTED_OWED) != 0 ? F_FAILED_OWED : F_RESET_OWED
   tcb.flags &= ~F_CONNECTED_OWED

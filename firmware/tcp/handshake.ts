@@ -69,7 +69,7 @@ import {
   wantHost,
   wantOutput,
 } from './tcb.ts'
-import { RTO_INITIAL_MS, rttSample, timerStart, timerStop } from './timer.ts'
+import { RTO_INITIAL_MS, rttSample, timerStart, timerStop, WORST_ACK_DELAY_MS } from './timer.ts'
 import { timeWaitAt, timeWaitRemove, timeWaitRestart } from './timewait.ts'
 
 /** Largest MSS when the peer does not say (RFC 9293 §3.7.1, MUST-15). */
@@ -198,6 +198,7 @@ export function openPath(tcb: Tcb): bool {
 export function openWindows(tcb: Tcb, window: u32): void {
   const st = state()
   tcb.rtoMs = RTO_INITIAL_MS
+  tcb.ackDelayMs = WORST_ACK_DELAY_MS
   tcb.rcvEdge = tcb.rcvNxt + window
   tcb.rcvAdvertised = tcb.rcvNxt
   tcb.creditGranted = st.sendCredit
@@ -244,7 +245,7 @@ export function established(tcb: Tcb, segment: u32): void {
 function synAcknowledged(tcb: Tcb): void {
   if (tcb.flags & F_TIMING) {
     tcb.flags &= ~F_TIMING
-    rttSample(tcb, state().nowUs - tcb.rttStartUs)
+    rttSample(tcb, state().nowUs - tcb.rttStartUs, false)
   } else if (tcb.backoff != 0) tcb.rtoMs = RTO_AFTER_SYN_LOSS_MS
   // RFC 5681 §3.1, and RFC 6928 §2 for the one retransmission that may be spurious.
   if (tcb.backoff > 1) tcb.cwnd = tcb.mss

@@ -36,7 +36,7 @@ import { acknowledged } from './ack.ts'
 import { enterTimeWait, fullyClosed, tcpAbandon, tcpFail } from './close.ts'
 import { established, handshakeInput, synSentInput, timeWaitInput } from './handshake.ts'
 import { options, parseOptions } from './options.ts'
-import { receiveSegment } from './rcv.ts'
+import { receivedTwice, receiveSegment } from './rcv.ts'
 import { challengeAck, replyReset } from './reset.ts'
 import { inWindow, seqLeq, seqLt } from './sequence.ts'
 import { tableFind } from './table.ts'
@@ -154,6 +154,7 @@ export function segmentArrives(tcb: Tcb, packet: u32, segment: u32, payload: u32
     counters().tcpDuplicates++
     drop(DROP_TCP_WINDOW, tcb.handle, sequence)
     if (window != 0 || sequence != tcb.rcvNxt) {
+      if (bytes != 0 && seqLeq(sequence + bytes, tcb.rcvNxt)) receivedTwice(tcb, sequence, sequence + bytes)
       answerUnacceptable(tcb, bytes, flags)
       return
     }
@@ -194,7 +195,7 @@ export function segmentArrives(tcb: Tcb, packet: u32, segment: u32, payload: u32
   if (seqLt(sequence, tcb.rcvNxt)) {
     const skip = tcb.rcvNxt - sequence
     counters().tcpDuplicates++
-    tcb.flags |= F_ACK_NOW
+    receivedTwice(tcb, sequence, sequence + min<u32>(skip, bytes))
     if (skip >= bytes) {
       payload += bytes
       bytes = 0

@@ -42,7 +42,7 @@ import {
 import { congestionIdle } from './congestion.ts'
 import { neighborWait } from './neighbor.ts'
 import { recoveryOutput } from './recovery.ts'
-import { holeEnd, sackedBelow, skipSacked } from './scoreboard.ts'
+import { heldBelow, nextHeld, skipHeld } from './scoreboard.ts'
 import { sendQueueCopy } from './sendqueue.ts'
 import { seqLeq, seqLt, seqMax } from './sequence.ts'
 import {
@@ -155,17 +155,17 @@ function sendNew(tcb: Tcb): bool {
   if (tcb.sndNxt == tcb.sndUna && tcb.sndMax == tcb.sndUna && idleLong(tcb)) congestionIdle(tcb)
   while (sent < BURST_SEGMENTS) {
     const repeating = (tcb.flags & F_LOSS) != 0 && seqLt(tcb.sndNxt, tcb.recover)
-    if (repeating) tcb.sndNxt = skipSacked(tcb, tcb.sndNxt)
+    if (repeating) tcb.sndNxt = skipHeld(tcb, tcb.sndNxt)
     const queued = seqLt(tcb.sndNxt, tcb.sndEnd) ? tcb.sndEnd - tcb.sndNxt : 0
     const fin = mayFin && !seqLt(tcb.sndEnd, tcb.sndNxt)
     if (queued == 0 && !fin) break
     const flight = tcb.sndNxt - tcb.sndUna
-    // Limited transmit (RFC 3042): one segment beyond cwnd for each of the first two duplicate ACKs.
+    // Limited transmit (RFC 3042): one segment beyond cwnd for each of the first two duplicate ACKs, or what the peer holds.
     const allowed = tcb.cwnd + min<u32>(tcb.dupAcks, 2) * tcb.mss
-    const pipe = repeating ? flight - sackedBelow(tcb, tcb.sndNxt) : flight
+    const pipe = flight - heldBelow(tcb, tcb.sndNxt)
     const usable = min<u32>(pipe < allowed ? allowed - pipe : 0, flight < tcb.sndWnd ? tcb.sndWnd - flight : 0)
     let bytes = min<u32>(min<u32>(queued, usable), limit)
-    if (repeating) bytes = min<u32>(bytes, holeEnd(tcb, tcb.sndNxt, tcb.sndNxt + bytes) - tcb.sndNxt)
+    if (repeating) bytes = min<u32>(bytes, nextHeld(tcb, tcb.sndNxt, tcb.sndNxt + bytes) - tcb.sndNxt)
     const last = bytes == queued
     if (queued != 0 && bytes == 0) break
     if (!worthSending(tcb, bytes, limit, last && (fin || mayFin), last, flight)) break
@@ -213,8 +213,12 @@ export function noteSent(tcb: Tcb, sequence: u32, bytes: u32, flags: u32): void 
   }
   if (seqLt(sequence, tcb.sndMax)) {
     counters().tcpRetransmits++
-    tcb.flags &= ~F_TIMING // Karn's rule (RFC 6298 §3)
-  } else if ((tcb.flags & F_TIMING) == 0) startTiming(tcb, end)
+    // Karn's rule (RFC 6298 §3), also for what the ACK of the segment being timed has to wait for.
+    if (seqLt(sequence, tcb.rttSequence)) tcb.flags &= ~F_TIMING
+  } else {
+    tcb.lastSentMs = state().nowMs
+    if ((tcb.flags & F_TIMING) == 0) startTiming(tcb, end)
+  }
   tcb.prrOut += bytes
   tcb.sndNxt = seqMax(tcb.sndNxt, end)
   tcb.sndMax = seqMax(tcb.sndMax, end)
@@ -257,7 +261,7 @@ function armRetransmit(tcb: Tcb): void {
 function acknowledge(tcb: Tcb): bool {
   if ((tcb.flags & (F_ACK_NOW | F_PROBE)) == 0) {
     if (tcb.unackedSegments == 0) return true
-    if (tcb.unackedSegments < 2) {
+    if (tcb.unackedSegments < 2 && tcb.quickAcks == 0) {
       if ((tcb.timers & TIMER_DELAYED_ACK) == 0) timerStart(tcb, TIMER_DELAYED_ACK, DELAYED_ACK_MS)
       return true
     }
@@ -334,6 +338,7 @@ export function sendSegment(tcb: Tcb, sequence: u32, bytes: u32, flags: u32): bo
   counters().tcpOut++
   if (flags & TCP_ACK) {
     tcb.lastAckSent = tcb.rcvNxt
+    if (tcb.quickAcks != 0) tcb.quickAcks -= <u8>min<u32>(tcb.quickAcks, tcb.unackedSegments)
     tcb.unackedSegments = 0
     tcb.flags &= ~F_ACK_NOW
     timerStop(tcb, TIMER_DELAYED_ACK)
@@ -371,15 +376,22 @@ function writeOptions(tcb: Tcb, at: u32, bytes: u32): u32 {
     length = TIMESTAMPS_BYTES
   }
   // SACK blocks ride on bare ACKs alone, so a full segment stays within the MSS.
-  if (tcb.oooHead != 0 && bytes == 0 && (tcb.flags & F_SACK) != 0)
+  if (bytes == 0 && (tcb.flags & F_SACK) != 0 && (tcb.oooHead != 0 || tcb.twiceStart != tcb.twiceEnd))
     length += writeSackBlocks(tcb, at + length, tcb.flags & F_TIMESTAMPS ? 3 : 4)
   return length
 }
 
-/** Up to `limit` blocks, the one with the newest segment first (RFC 2018 §4). Returns the bytes written. */
+/** Up to `limit` blocks: what came twice (RFC 2883 §4), then the one with the newest segment (RFC 2018 §4). Returns the bytes written. */
 function writeSackBlocks(tcb: Tcb, at: u32, limit: u32): u32 {
   let blocks: u32 = 0
   let out = at + 4
+  if (tcb.twiceStart != tcb.twiceEnd) {
+    store<u32>(out, bswap<u32>(tcb.twiceStart))
+    store<u32>(out + 4, bswap<u32>(tcb.twiceEnd))
+    tcb.twiceStart = tcb.twiceEnd
+    out += 8
+    blocks++
+  }
   // First pass writes the block with the newest segment, the second the others in order.
   for (let pass = 0; pass < 2; pass++) {
     let chunk = tcb.oooHead

@@ -36,6 +36,8 @@ import {
 /** Chunks that an endpoint may hold out of order: unattached, and one for so many bytes of window if attached. */
 const OUT_OF_ORDER_UNATTACHED: u32 = 8
 const OUT_OF_ORDER_SHARE: u32 = 1024
+/** Segments acknowledged at once after one out of order. */
+const QUICK_ACKS: u8 = 16
 
 /**
  * Takes the acceptable part of a segment: [sequence, sequence + bytes) lies within the receive window.
@@ -154,7 +156,7 @@ export function deliverUnread(tcb: Tcb): bool {
 /** Inserts a segment in the sorted list; one that is wholly there already is dropped, overlaps are kept and trimmed on the way out. */
 export function keepOutOfOrder(tcb: Tcb, sequence: u32, payload: u32, bytes: u32): void {
   // A gap: the peer learns of it at once (RFC 5681 §4.2).
-  tcb.flags |= F_ACK_NOW
+  acknowledgeLoss(tcb)
   counters().tcpOutOfOrder++
   const end = sequence + bytes
   let previous: u32 = 0
@@ -162,7 +164,11 @@ export function keepOutOfOrder(tcb: Tcb, sequence: u32, payload: u32, bytes: u32
   let count: u32 = 0
   while (chunk != 0 && seqLeq(chunkMeta(chunk).sequence, sequence)) {
     const meta = chunkMeta(chunk)
-    if (seqLeq(end, meta.sequence + meta.length)) return
+    if (seqLeq(end, meta.sequence + meta.length)) {
+      receivedTwice(tcb, sequence, end)
+      tcb.oooNewest = sequence // the block around it goes next
+      return
+    }
     previous = chunk
     chunk = meta.next
     count++
@@ -192,6 +198,19 @@ export function keepOutOfOrder(tcb: Tcb, sequence: u32, payload: u32, bytes: u32
   meta.next = chunk
   if (previous) chunkMeta(previous).next = fresh
   else tcb.oooHead = fresh
+}
+
+/** The peer repairs a loss, or believes to: it hears of each segment at once (RFC 5681 §4.2), and of those that follow, as its window is small. */
+function acknowledgeLoss(tcb: Tcb): void {
+  tcb.flags |= F_ACK_NOW
+  tcb.quickAcks = QUICK_ACKS
+}
+
+/** [start, end) was here already: the next bare ACK says so (RFC 2883). */
+export function receivedTwice(tcb: Tcb, start: u32, end: u32): void {
+  acknowledgeLoss(tcb)
+  tcb.twiceStart = start
+  tcb.twiceEnd = end
 }
 
 /** Small segments in a row share a chunk: appends to `chunk` if the bytes follow its own and fit. */

@@ -1,177 +1,351 @@
 import { CHUNK_BYTES, chunkAddress, chunkAllocate, chunkMeta, chunkRelease } from '../mem/chunk.ts'
-import { seqLeq, seqLt } from './sequence.ts'
-import { Tcb } from './tcb.ts'
+import { state } from '../state.ts'
+import { seqLeq, seqLt, seqMax } from './sequence.ts'
+import { F_LOSS, Tcb } from './tcb.ts'
 
 /**
- * SACK scoreboard of the sender (RFC 6675): what the peer holds above sndUna, as sorted, disjoint ranges of sequence
- * numbers in one chunk that exists only while there is such a range. chunkMeta.length counts the ranges, chunkMeta.word the
- * bytes in them. A range that does not fit any more is forgotten, which costs a needless retransmission and no more.
+ * What the sender knows of the bytes between sndUna and sndMax, in one chunk that exists only while there is something to know:
+ *
+ *      chunk ├─Scoreboard─┬─Run─┬─Run─┬─...─┬─free─┤
+ *
+ * Runs are sorted and disjoint. Those with `sentUs` = 0 are held by the peer (SACK, RFC 2018), the others were repeated; what lies in no run was
+ * sent once. chunkMeta.length counts the runs, chunkMeta.word the bytes held.
+ *
+ * RACK (RFC 8985 §6.2) asks which of two transmissions left later. No time is kept for each segment: bytes that were sent once left in the
+ * order of their numbers; a repetition left after every byte below its `mark`, which was sndMax then, and before every byte from it on; and
+ * of two repetitions the one with the greater `sentUs` left later.
  */
-const RANGE_BYTES: u32 = 8
-const MAXIMUM_RANGES: u32 = CHUNK_BYTES / RANGE_BYTES - 1
-/** RFC 6675 §2: DupThresh. */
-export const DUP_THRESHOLD: u32 = 3
+@unmanaged
+export class Scoreboard {
+  /** The latest transmission known to have arrived: all bytes below `rackEnd` left before it, and all repetitions before `rackUs`. */
+  rackEnd: u32
+  rackUs: u32
+  /** As `rackEnd` and `rackUs`: what left before that and has not arrived is lost. */
+  lostEnd: u32
+  lostUs: u32
+  /** What will be lost at `waitUs` + the reordering window: it left before what has arrived, but may just be late. */
+  waitEnd: u32
+  waitSentUs: u32
+  waitUs: u32
+  /** When the last repetition left, microseconds; no two have one time. */
+  repeatedUs: u32
+  /** Highest sequence number known to have arrived before this ACK (RFC 8985: RACK.fack). */
+  highest: u32
+}
 
-export function rangeCount(tcb: Tcb): u32 {
+@unmanaged
+class Run {
+  start: u32
+  end: u32
+  mark: u32
+  sentUs: u32
+}
+
+const RUN_BYTES: u32 = 16
+const RUNS_OFFSET: u32 = 48
+const MAXIMUM_RUNS: u32 = (CHUNK_BYTES - RUNS_OFFSET) / RUN_BYTES
+/** Room that SACK blocks leave for repetitions. */
+const KEPT_RUNS: u32 = 16
+
+export function scoreboardOf(tcb: Tcb): Scoreboard {
+  return changetype<Scoreboard>(chunkAddress(tcb.scoreboard))
+}
+
+function runAt(tcb: Tcb, i: u32): Run {
+  return changetype<Run>(chunkAddress(tcb.scoreboard) + RUNS_OFFSET + i * RUN_BYTES)
+}
+
+function runCount(tcb: Tcb): u32 {
   return tcb.scoreboard ? <u32>chunkMeta(tcb.scoreboard).length : 0
 }
 
-function rangeAt(tcb: Tcb, i: u32): u32 {
-  return chunkAddress(tcb.scoreboard) + i * RANGE_BYTES
-}
-
-export function rangeStart(tcb: Tcb, i: u32): u32 {
-  return load<u32>(rangeAt(tcb, i))
-}
-
-export function rangeEnd(tcb: Tcb, i: u32): u32 {
-  return load<u32>(rangeAt(tcb, i) + 4)
-}
-
 /** Bytes that the peer holds above sndUna. */
-export function sackedBytes(tcb: Tcb): u32 {
+export function heldBytes(tcb: Tcb): u32 {
   return tcb.scoreboard ? chunkMeta(tcb.scoreboard).word : 0
 }
 
-/** Notes that the peer holds [start, end), which lies within what was sent. Returns the bytes that are news. */
-export function scoreboardAdd(tcb: Tcb, start: u32, end: u32): u32 {
-  if (!tcb.scoreboard) {
-    tcb.scoreboard = chunkAllocate()
-    if (!tcb.scoreboard) return 0
-    chunkMeta(tcb.scoreboard).word = 0
-  }
-  const meta = chunkMeta(tcb.scoreboard)
-  const count: u32 = meta.length
-  let first: u32 = 0
-  while (first < count && seqLt(rangeEnd(tcb, first), start)) first++
-  // Ranges first..last-1 touch the new one and melt into it.
-  let last = first
-  let covered: u32 = 0
-  let from = start
-  let to = end
-  while (last < count && seqLeq(rangeStart(tcb, last), end)) {
-    const s = rangeStart(tcb, last)
-    const e = rangeEnd(tcb, last)
-    covered += e - s
-    if (seqLt(s, from)) from = s
-    if (seqLt(to, e)) to = e
-    last++
-  }
-  if (last == first) {
-    if (count == MAXIMUM_RANGES) return 0
-    memory.copy(rangeAt(tcb, first + 1), rangeAt(tcb, first), (count - first) * RANGE_BYTES)
-    meta.length = <u16>(count + 1)
-  } else if (last > first + 1) {
-    memory.copy(rangeAt(tcb, first + 1), rangeAt(tcb, last), (count - last) * RANGE_BYTES)
-    meta.length = <u16>(count - (last - first - 1))
-  }
-  store<u32>(rangeAt(tcb, first), from)
-  store<u32>(rangeAt(tcb, first) + 4, to)
-  const news = to - from - covered
-  meta.word += news
-  return news
+/** True if `a` is before `b` on the wrapping microsecond clock. */
+function earlier(a: u32, b: u32): bool {
+  return <i32>(a - b) < 0
 }
 
-/** Forgets what lies below the new sndUna, and the chunk once nothing is left. */
-export function scoreboardAdvance(tcb: Tcb, una: u32): void {
-  if (!tcb.scoreboard) return
-  const meta = chunkMeta(tcb.scoreboard)
-  const count: u32 = meta.length
-  let gone: u32 = 0
-  while (gone < count && seqLeq(rangeEnd(tcb, gone), una)) {
-    meta.word -= rangeEnd(tcb, gone) - rangeStart(tcb, gone)
-    gone++
-  }
-  if (gone == count) {
-    scoreboardClear(tcb)
-    return
-  }
-  if (gone) {
-    memory.copy(rangeAt(tcb, 0), rangeAt(tcb, gone), (count - gone) * RANGE_BYTES)
-    meta.length = <u16>(count - gone)
-  }
-  if (seqLt(rangeStart(tcb, 0), una)) {
-    meta.word -= una - rangeStart(tcb, 0)
-    store<u32>(rangeAt(tcb, 0), una)
-  }
+/** Opens the scoreboard. False if there is no chunk for it. */
+export function scoreboardOpen(tcb: Tcb): bool {
+  if (tcb.scoreboard) return true
+  tcb.scoreboard = chunkAllocate()
+  if (!tcb.scoreboard) return false
+  chunkMeta(tcb.scoreboard).word = 0
+  const board = scoreboardOf(tcb)
+  board.rackEnd = board.lostEnd = board.waitEnd = board.highest = tcb.sndUna
+  board.rackUs = board.lostUs = board.waitSentUs = board.repeatedUs = state().nowUs
+  board.waitUs = state().nowUs
+  return true
 }
 
-export function scoreboardClear(tcb: Tcb): void {
+export function scoreboardClose(tcb: Tcb): void {
   if (!tcb.scoreboard) return
   chunkRelease(tcb.scoreboard)
   tcb.scoreboard = 0
 }
 
-/** Bytes below `sequence` that the peer holds; `sequence` lies in none of its ranges. */
-export function sackedBelow(tcb: Tcb, sequence: u32): u32 {
-  const count = rangeCount(tcb)
+/** Notes that the peer holds [start, end), which lies within what was sent. Returns the bytes that are news. */
+export function scoreboardHold(tcb: Tcb, start: u32, end: u32): u32 {
+  if (!scoreboardOpen(tcb)) return 0
+  let news = end - start
+  let from = start
+  let to = end
+  const count = runCount(tcb)
+  for (let i: u32 = 0; i < count; i++) {
+    const run = runAt(tcb, i)
+    if (run.sentUs != 0 || seqLt(run.end, start) || seqLt(end, run.start)) continue
+    news -= (seqLt(end, run.end) ? end : run.end) - seqMax(start, run.start)
+    if (seqLt(run.start, from)) from = run.start
+    to = seqMax(to, run.end)
+  }
+  if (news == 0 || (count >= MAXIMUM_RUNS - KEPT_RUNS && from == start && to == end)) return 0
+  arrived(tcb, start, end)
+  if (!paint(tcb, from, to, 0, 0)) return 0
+  chunkMeta(tcb.scoreboard).word += news
+  return news
+}
+
+/** Notes that [start, end) has just been sent once more. False if there is no room for that. */
+export function scoreboardRepeat(tcb: Tcb, start: u32, end: u32): bool {
+  if (!scoreboardOpen(tcb)) return false
+  const board = scoreboardOf(tcb)
+  const now = state().nowUs
+  let time = earlier(board.repeatedUs, now) ? now : board.repeatedUs + 1
+  if (time == 0) time = 1
+  if (!paint(tcb, start, end, tcb.sndMax, time)) return false
+  board.repeatedUs = time
+  return true
+}
+
+/** [sndUna, una) has arrived: forgets it, before sndUna moves there. */
+export function scoreboardAdvance(tcb: Tcb, una: u32): void {
+  if (!tcb.scoreboard) return
+  arrived(tcb, tcb.sndUna, una)
+  const meta = chunkMeta(tcb.scoreboard)
+  const count: u32 = meta.length
+  let gone: u32 = 0
+  while (gone < count && seqLt(runAt(tcb, gone).start, una)) {
+    const run = runAt(tcb, gone)
+    const whole = seqLeq(run.end, una)
+    if (run.sentUs == 0) meta.word -= (whole ? run.end : una) - run.start
+    if (!whole) {
+      run.start = una
+      break
+    }
+    gone++
+  }
+  if (gone) {
+    memory.copy(changetype<usize>(runAt(tcb, 0)), changetype<usize>(runAt(tcb, gone)), (count - gone) * RUN_BYTES)
+    meta.length = <u16>(count - gone)
+  }
+  const board = scoreboardOf(tcb)
+  board.highest = seqMax(board.highest, una)
+  if (gone == count && seqLeq(board.rackEnd, una)) scoreboardClose(tcb)
+}
+
+/** True if a repetition might find no room. */
+export function scoreboardFull(tcb: Tcb): bool {
+  return runCount(tcb) + 2 > MAXIMUM_RUNS
+}
+
+/** After a timeout: repetitions are forgotten, what the peer holds stays. */
+export function scoreboardForgetRepeated(tcb: Tcb): void {
+  const count = runCount(tcb)
+  if (count == 0) return
+  let kept: u32 = 0
+  for (let i: u32 = 0; i < count; i++) {
+    if (runAt(tcb, i).sentUs != 0) continue
+    if (kept != i) {
+      memory.copy(changetype<usize>(runAt(tcb, kept)), changetype<usize>(runAt(tcb, i)), RUN_BYTES)
+    }
+    kept++
+  }
+  chunkMeta(tcb.scoreboard).length = <u16>kept
+  if (kept == 0) scoreboardClose(tcb)
+}
+
+/** Takes note of the ACK whose blocks were all added. */
+export function scoreboardSettle(tcb: Tcb): void {
+  const count = runCount(tcb)
+  if (count == 0) return
+  const board = scoreboardOf(tcb)
+  for (let i = count; i > 0; i--) {
+    const run = runAt(tcb, i - 1)
+    if (run.sentUs != 0) continue
+    board.highest = seqMax(board.highest, run.end)
+    return
+  }
+}
+
+/** [start, end) has arrived, at least in part for the first time: moves the marks of RACK, and tells reordering (RFC 8985 §6.2, steps 2 and 3). */
+function arrived(tcb: Tcb, start: u32, end: u32): void {
+  const board = scoreboardOf(tcb)
+  const count = runCount(tcb)
+  let at = start
+  for (let i: u32 = 0; i < count; i++) {
+    const run = runAt(tcb, i)
+    if (seqLeq(run.end, at)) continue
+    if (!seqLt(run.start, end)) break
+    if (seqLt(at, run.start) && seqLt(at, board.highest)) reordered(tcb)
+    at = run.end
+    // Sooner than ever an answer came, it is the one to the first transmission.
+    if (run.sentUs == 0 || state().nowUs - run.sentUs < tcb.minRttUs) continue
+    board.rackEnd = seqMax(board.rackEnd, run.mark)
+    if (earlier(board.rackUs, run.sentUs)) board.rackUs = run.sentUs
+  }
+  if (seqLt(at, end) && seqLt(at, board.highest)) reordered(tcb)
+  board.rackEnd = seqMax(board.rackEnd, end)
+}
+
+/** Bytes arrived below others that had arrived, though they were sent once: the network reorders. */
+function reordered(tcb: Tcb): void {
+  // What is repeated after a timeout is not noted.
+  if (tcb.reorderSteps == 0 && (tcb.flags & F_LOSS) == 0) tcb.reorderSteps = 1
+}
+
+/** Makes [start, end) one run, over whatever was there. False, with nothing changed, if there is no room. */
+function paint(tcb: Tcb, start: u32, end: u32, mark: u32, sentUs: u32): bool {
+  const count = runCount(tcb)
+  let first: u32 = 0
+  while (first < count && seqLeq(runAt(tcb, first).end, start)) first++
+  let last = first
+  while (last < count && seqLt(runAt(tcb, last).start, end)) last++
+  // Runs first..last-1 lie under the new one; what stands out on either side stays.
+  const left: u32 = first < last && seqLt(runAt(tcb, first).start, start) ? 1 : 0
+  let right: u32 = 0
+  let rightEnd: u32 = 0
+  let rightMark: u32 = 0
+  let rightUs: u32 = 0
+  if (first < last) {
+    const run = runAt(tcb, last - 1)
+    if (seqLt(end, run.end)) {
+      right = 1
+      rightEnd = run.end
+      rightMark = run.mark
+      rightUs = run.sentUs
+    }
+  }
+  const next = first + left + 1 + right
+  if (next + (count - last) > MAXIMUM_RUNS) return false
+  if (next != last) {
+    memory.copy(changetype<usize>(runAt(tcb, next)), changetype<usize>(runAt(tcb, last)), (count - last) * RUN_BYTES)
+  }
+  chunkMeta(tcb.scoreboard).length = <u16>(next + (count - last))
+  if (left) runAt(tcb, first).end = start
+  write(tcb, first + left, start, end, mark, sentUs)
+  if (right) write(tcb, first + left + 1, end, rightEnd, rightMark, rightUs)
+  return true
+}
+
+function write(tcb: Tcb, i: u32, start: u32, end: u32, mark: u32, sentUs: u32): void {
+  const run = runAt(tcb, i)
+  run.start = start
+  run.end = end
+  run.mark = mark
+  run.sentUs = sentUs
+}
+
+/** True if the run was repeated before the transmission that the two marks stand for. */
+function repeatedBefore(run: Run, markEnd: u32, markUs: u32): bool {
+  return run.sentUs != 0 && (seqLt(run.mark, markEnd) || earlier(run.sentUs, markUs))
+}
+
+/** Bytes that left before the marks and have not arrived. */
+function missingBefore(tcb: Tcb, markEnd: u32, markUs: u32): u32 {
+  const count = runCount(tcb)
   let bytes: u32 = 0
-  for (let i: u32 = 0; i < count && seqLt(rangeStart(tcb, i), sequence); i++)
-    bytes += rangeEnd(tcb, i) - rangeStart(tcb, i)
+  let at = tcb.sndUna
+  for (let i: u32 = 0; i < count; i++) {
+    const run = runAt(tcb, i)
+    if (seqLt(at, markEnd)) bytes += (seqLt(run.start, markEnd) ? run.start : markEnd) - at
+    if (repeatedBefore(run, markEnd, markUs)) bytes += run.end - run.start
+    at = run.end
+  }
+  return seqLt(at, markEnd) ? bytes + (markEnd - at) : bytes
+}
+
+/** Bytes that count as lost and were not repeated since. */
+export function lostBytes(tcb: Tcb): u32 {
+  if (!tcb.scoreboard) return 0
+  const board = scoreboardOf(tcb)
+  return missingBefore(tcb, board.lostEnd, board.lostUs)
+}
+
+/** Bytes that may be late or lost: the reordering window decides. */
+export function doubtfulBytes(tcb: Tcb): u32 {
+  if (!tcb.scoreboard) return 0
+  const board = scoreboardOf(tcb)
+  return missingBefore(tcb, board.waitEnd, board.waitSentUs)
+}
+
+/** First byte that counts as lost and was not repeated since; sndMax if there is none. */
+export function firstLost(tcb: Tcb): u32 {
+  if (!tcb.scoreboard) return tcb.sndMax
+  const board = scoreboardOf(tcb)
+  const count = runCount(tcb)
+  let at = tcb.sndUna
+  for (let i: u32 = 0; i < count; i++) {
+    const run = runAt(tcb, i)
+    if (seqLt(at, run.start) && seqLt(at, board.lostEnd)) return at
+    if (repeatedBefore(run, board.lostEnd, board.lostUs)) return run.start
+    at = run.end
+  }
+  return seqLt(at, board.lostEnd) ? at : tcb.sndMax
+}
+
+/** End of the lost bytes that begin at `from`, which left together. */
+export function lostEndFrom(tcb: Tcb, from: u32): u32 {
+  const end = scoreboardOf(tcb).lostEnd
+  const count = runCount(tcb)
+  for (let i: u32 = 0; i < count; i++) {
+    const run = runAt(tcb, i)
+    if (seqLt(from, run.start)) return seqLt(run.start, end) ? run.start : end
+    if (seqLt(from, run.end)) return run.end
+  }
+  return end
+}
+
+/** True if the peer holds three segments, or pieces in three places, beyond something that is missing (RFC 5681: DupThresh). */
+export function threeHeld(tcb: Tcb): bool {
+  if (heldBytes(tcb) > 2 * <u32>tcb.mss) return true
+  let places = 0
+  for (let i: u32 = 0; i < runCount(tcb); i++) {
+    if (runAt(tcb, i).sentUs == 0) places++
+  }
+  return places >= 3
+}
+
+/** Bytes held below `sequence`, which lies in no held run. */
+export function heldBelow(tcb: Tcb, sequence: u32): u32 {
+  const count = runCount(tcb)
+  let bytes: u32 = 0
+  for (let i: u32 = 0; i < count && seqLt(runAt(tcb, i).start, sequence); i++) {
+    const run = runAt(tcb, i)
+    if (run.sentUs == 0) bytes += run.end - run.start
+  }
   return bytes
 }
 
 /** First sequence number at or after `from` that the peer does not hold. */
-export function skipSacked(tcb: Tcb, from: u32): u32 {
-  const count = rangeCount(tcb)
+export function skipHeld(tcb: Tcb, from: u32): u32 {
+  const count = runCount(tcb)
   for (let i: u32 = 0; i < count; i++) {
-    if (seqLt(from, rangeStart(tcb, i))) return from
-    if (seqLt(from, rangeEnd(tcb, i))) return rangeEnd(tcb, i)
+    const run = runAt(tcb, i)
+    if (run.sentUs == 0 && seqLeq(run.start, from) && seqLt(from, run.end)) return run.end
   }
   return from
 }
 
-/** Start of the first range above `from`, or `otherwise`. */
-export function holeEnd(tcb: Tcb, from: u32, otherwise: u32): u32 {
-  const count = rangeCount(tcb)
+/** Start of the first held run above `from`, or `otherwise`. */
+export function nextHeld(tcb: Tcb, from: u32, otherwise: u32): u32 {
+  const count = runCount(tcb)
   for (let i: u32 = 0; i < count; i++) {
-    if (seqLt(from, rangeStart(tcb, i))) return rangeStart(tcb, i)
+    const run = runAt(tcb, i)
+    if (run.sentUs == 0 && seqLt(from, run.start)) return run.start
   }
   return otherwise
-}
-
-/** RFC 6675 §4 IsLost: more than (DupThresh - 1) segments' worth above `sequence` is SACKed. */
-export function isLost(tcb: Tcb, sequence: u32): bool {
-  const count = rangeCount(tcb)
-  let above: u32 = 0
-  for (let i: u32 = count; i > 0; i--) {
-    if (seqLt(rangeStart(tcb, i - 1), sequence)) break
-    above += rangeEnd(tcb, i - 1) - rangeStart(tcb, i - 1)
-  }
-  return (
-    above > (DUP_THRESHOLD - 1) * <u32>tcb.mss ||
-    (count >= DUP_THRESHOLD && seqLeq(sequence, rangeStart(tcb, count - DUP_THRESHOLD)))
-  )
-}
-
-/** Bytes at or above `sequence` that the peer holds. */
-export function sackedAbove(tcb: Tcb, sequence: u32): u32 {
-  let above: u32 = 0
-  for (let i = rangeCount(tcb); i > 0 && seqLt(sequence, rangeEnd(tcb, i - 1)); i--) {
-    const start = rangeStart(tcb, i - 1)
-    above += rangeEnd(tcb, i - 1) - (seqLt(start, sequence) ? sequence : start)
-  }
-  return above
-}
-
-/** RFC 6675 §4 SetPipe: bytes that are thought to be in the network. */
-export function pipeBytes(tcb: Tcb): u32 {
-  const count = rangeCount(tcb)
-  let pipe: u32 = 0
-  let from = tcb.sndUna
-  let above = sackedBytes(tcb)
-  const limit = (DUP_THRESHOLD - 1) * <u32>tcb.mss
-  for (let i: u32 = 0; i <= count; i++) {
-    const end = i < count ? rangeStart(tcb, i) : tcb.sndMax
-    if (seqLt(from, end)) {
-      const lost = above > limit || count - i >= DUP_THRESHOLD
-      if (!lost) pipe += end - from
-      if (seqLt(from, tcb.highRxt)) pipe += (seqLt(tcb.highRxt, end) ? tcb.highRxt : end) - from
-    }
-    if (i < count) {
-      above -= rangeEnd(tcb, i) - rangeStart(tcb, i)
-      from = rangeEnd(tcb, i)
-    }
-  }
-  return pipe
 }

@@ -92,22 +92,20 @@ export class Tcb {
   /** Send credit granted so far, bytes. */
   creditGranted: u32
 
-  // Congestion control (RFC 5681, RFC 9438) and loss recovery (RFC 6675).
+  // Congestion control (RFC 5681, RFC 9438) and loss recovery (RFC 8985).
   cwnd: u32
   ssthresh: u32
   /** Bytes acknowledged towards the next growth of cwnd in congestion avoidance. */
   cwndAcked: u32
-  /** RecoveryPoint: recovery ends when this is acknowledged. */
+  /** RecoveryPoint: recovery ends when this is acknowledged; later, what the last one may have repeated ends here. */
   recover: u32
-  /** HighRxt: highest sequence retransmitted in this recovery. */
-  highRxt: u32
-  /** sndMax when the segment at sndUna was last repeated: what is SACKed above it was sent later. */
-  rxtMark: u32
+  /** End of the segment that a tail loss probe repeated; counts while F_PROBE_REPEATED (RFC 8985 §7.4: TLP.end_seq). */
+  probeEnd: u32
   /** Proportional rate reduction (RFC 6937): bytes out when this recovery began, delivered and sent since. */
   recoverFlight: u32
   prrDelivered: u32
   prrOut: u32
-  /** Chunk with the SACK scoreboard, 0 = nothing is SACKed (tcp/scoreboard.ts). */
+  /** Chunk with the SACK scoreboard, 0 = nothing is SACKed or repeated (tcp/scoreboard.ts). */
   scoreboard: u32
   cubicWMax: f32
   cubicK: f32
@@ -118,6 +116,10 @@ export class Tcb {
   srttUs: u32
   rttvarUs: u32
   rtoMs: u32
+  /** Shortest round trip measured, 0 = none yet. */
+  minRttUs: u32
+  /** When a segment with new bytes last left. */
+  lastSentMs: u32
   /** Segment being timed: its acknowledgement is at least this; counts while F_TIMING. */
   rttSequence: u32
   rttStartUs: u32
@@ -146,13 +148,28 @@ export class Tcb {
   oooHead: u32
   /** Sequence number of the newest out-of-order segment: its block is reported first (RFC 2018 §4). */
   oooNewest: u32
+  /** Bytes that came twice, to be reported by the next ACK (RFC 2883); empty = none. */
+  twiceStart: u32
+  twiceEnd: u32
 
   /** Row of the ipOS layer while it moves, or serves for another INIC (ipos/migration.ts); 0 = none. */
   migration: u32
   /** Sender maximum segment size: the peer's option and our MTU, without options. */
   mss: u16
-  keepAliveProbes: u16
+  keepAliveProbes: u8
+  /** Tail loss probes since something was last acknowledged. */
+  probes: u8
   keepAliveIdleMs: u32
+  /** Reordering window in quarters of the shortest round trip; 0 = no reordering seen (RFC 8985 §6.2: RACK.reo_wnd_mult). */
+  reorderSteps: u8
+  /** Recoveries until the window is narrow again (RACK.reo_wnd_persist). */
+  reorderKept: u8
+  /** Segments that are acknowledged without delay, as the peer is repairing a loss. */
+  quickAcks: u8
+  /** Longest time that the peer is believed to keep an ACK back for, milliseconds (RFC 8985 §7.2: TLP.max_ack_delay). */
+  ackDelayMs: u8
+  /** SND.NXT when the window was last widened: once a round trip (RACK.dsack_round). */
+  reorderRound: u32
 }
 
 export const TCB_BYTES: u32 = 320
@@ -198,12 +215,12 @@ export const F_FAILED_OWED: u32 = 1 << 24
 export const F_CREDIT_OWED: u32 = 1 << 25
 /** It moves: nothing is sent, no timer but the move's own, the client's packets are kept (ipos/). */
 export const F_FROZEN: u32 = 1 << 26
-/** The last segment was sent once more in this recovery (RFC 6675 §4). */
-export const F_RESCUED: u32 = 1 << 27
-/** What TIMER_RETRANSMIT waits for is the probe timeout, not the RTO (RFC 8985 §7.2). */
+/** The segment at sndUna goes once more, whatever the window says. */
+export const F_REPEAT_FIRST: u32 = 1 << 27
+/** What TIMER_RETRANSMIT waits for is the reordering window or the probe timeout, not the RTO (RFC 8985 §6.3, §7.2). */
 export const F_PROBE_TIMER: u32 = 1 << 28
-/** A tail loss probe was sent and nothing was acknowledged since. */
-export const F_TAIL_PROBED: u32 = 1 << 29
+/** A tail loss probe repeated bytes, and it is not known yet whether they were lost. */
+export const F_PROBE_REPEATED: u32 = 1 << 29
 /** It serves for another INIC, whose address the client uses (FIG. 12: Forward-Connect). */
 export const F_GUEST: u32 = 1 << 30
 /** Received bytes stay in the card: an application's state goes before them, or a move takes them along. */

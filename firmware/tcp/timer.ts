@@ -14,8 +14,9 @@ import { tcpAbandon, tcpFail } from './close.ts'
 import { congestionTimeout } from './congestion.ts'
 import { openPath } from './handshake.ts'
 import { payloadLimit, sendSegment } from './output.ts'
-import { tailProbe } from './recovery.ts'
-import { rangeCount, rangeStart, scoreboardClear } from './scoreboard.ts'
+import { rackWaits, reorderWindowUs } from './rack.ts'
+import { recoveryJudge, tailProbe } from './recovery.ts'
+import { scoreboardClose, scoreboardForgetRepeated, skipHeld } from './scoreboard.ts'
 import { seqLt, seqMax } from './sequence.ts'
 import {
   F_ACK_NOW,
@@ -24,10 +25,11 @@ import {
   F_FROZEN,
   F_LOSS,
   F_PROBE,
+  F_PROBE_REPEATED,
   F_PROBE_TIMER,
   F_RECOVERY,
+  F_REPEAT_FIRST,
   F_SACK,
-  F_TAIL_PROBED,
   F_TIMING,
   Tcb,
   TIMER_DELAYED_ACK,
@@ -43,8 +45,10 @@ export const RTO_INITIAL_MS: u32 = 1000
 export const RTO_MAXIMUM_MS: u32 = 60000
 /** How long FIN-WAIT-2 lasts once the application has let go, milliseconds. */
 export const FIN_WAIT_2_MS: u32 = 60000
-/** RFC 8985 §7.2: WCDelAckT, milliseconds. */
-const WORST_DELAYED_ACK_MS: u32 = 200
+/** How long a peer may keep an ACK back for, until it has shown that it does not, milliseconds (RFC 8985 §7.2: TLP.max_ack_delay). */
+export const WORST_ACK_DELAY_MS: u8 = 200
+/** Tail loss probes before the RTO: the second is for the loss of the first. */
+const MAXIMUM_PROBES: u8 = 2
 /** Repetitions of SYN, over 3 minutes at least (RFC 9293 §3.8.3, MUST-23), and of SYN-ACK. */
 const SYN_RETRIES: u32 = 8
 const SYN_ACK_RETRIES: u32 = 5
@@ -64,23 +68,35 @@ export function timerStart(tcb: Tcb, timer: u32, delayMs: u32): void {
 }
 
 /**
- * Starts the retransmission timer anew, or the shorter probe timeout (RFC 8985 §7.2) where a tail loss probe may be sent: the peer
- * speaks SACK, nothing is known to be lost, and no probe is out.
+ * Starts the retransmission timer anew, or a shorter time: the reordering window while something is late (RFC 8985 §6.3), else the probe timeout
+ * (§7.2) where a tail loss probe may be sent, as the peer speaks SACK and no timeout has passed.
  */
 export function lossTimerStart(tcb: Tcb): void {
   let delayMs = tcb.rtoMs
   tcb.flags &= ~F_PROBE_TIMER
-  const mayProbe = (tcb.flags & (F_SACK | F_RECOVERY | F_LOSS | F_TAIL_PROBED)) == F_SACK && tcb.backoff == 0
-  if (mayProbe && tcb.srttUs != 0 && tcb.sndWnd != 0 && (state().flags & BOOT_FLAG_NO_TAIL_PROBES) == 0) {
-    let probeMs: u32 = (2 * tcb.srttUs + 999) / 1000 + 1
-    // A lone segment's ACK may be delayed.
-    if (tcb.sndMax - tcb.sndUna <= <u32>tcb.mss) probeMs += WORST_DELAYED_ACK_MS
-    if (probeMs < delayMs) {
-      delayMs = probeMs
+  if ((tcb.flags & (F_SACK | F_LOSS)) == F_SACK && tcb.backoff == 0) {
+    let soonMs: u32 = RTO_MAXIMUM_MS
+    if (rackWaits(tcb)) soonMs = reorderWindowUs(tcb) / 1000 + 1
+    else if (mayProbe(tcb)) soonMs = probeTimeoutMs(tcb)
+    if (soonMs < delayMs) {
+      delayMs = soonMs
       tcb.flags |= F_PROBE_TIMER
     }
   }
   timerStart(tcb, TIMER_RETRANSMIT, delayMs)
+}
+
+function mayProbe(tcb: Tcb): bool {
+  return (
+    tcb.probes < MAXIMUM_PROBES && tcb.srttUs != 0 && tcb.sndWnd != 0 && (state().flags & BOOT_FLAG_NO_TAIL_PROBES) == 0
+  )
+}
+
+/** RFC 8985 §7.2, rounded up. */
+function probeTimeoutMs(tcb: Tcb): u32 {
+  const timeoutMs: u32 = (2 * tcb.srttUs + 999) / 1000 + 1
+  // A lone segment's ACK may be delayed.
+  return tcb.sndMax - tcb.sndUna <= <u32>tcb.mss ? timeoutMs + tcb.ackDelayMs : timeoutMs
 }
 
 /** The wheel may still look at the TCB; it finds nothing due. */
@@ -88,8 +104,13 @@ export function timerStop(tcb: Tcb, timer: u32): void {
   tcb.timers &= ~timer
 }
 
-/** A round trip was measured (RFC 6298 §2). @param sampleUs microseconds */
-export function rttSample(tcb: Tcb, sampleUs: u32): void {
+/**
+ * A round trip was measured (RFC 6298 §2).
+ *
+ * @param sampleUs microseconds
+ * @param lone nothing but the segment measured was outstanding, so that the peer may have waited with its ACK
+ */
+export function rttSample(tcb: Tcb, sampleUs: u32, lone: bool): void {
   if (tcb.srttUs == 0) {
     tcb.srttUs = max<u32>(sampleUs, 1)
     tcb.rttvarUs = sampleUs >>> 1
@@ -98,6 +119,12 @@ export function rttSample(tcb: Tcb, sampleUs: u32): void {
     const magnitude = <u32>(error < 0 ? -error : error)
     tcb.rttvarUs += <u32>((<i32>magnitude - <i32>tcb.rttvarUs) >> 2)
     tcb.srttUs = max<u32>(tcb.srttUs - <u32>(error >> 3), 1)
+  }
+  if (tcb.minRttUs == 0 || sampleUs < tcb.minRttUs) tcb.minRttUs = max<u32>(sampleUs, 1)
+  // One quick answer does not make a quick peer.
+  if (lone) {
+    const waitedMs = min<u32>((sampleUs - tcb.minRttUs + 999) / 1000, WORST_ACK_DELAY_MS)
+    tcb.ackDelayMs = <u8>max<u32>(waitedMs, tcb.ackDelayMs >>> 1)
   }
   const rto = (tcb.srttUs + max<u32>(4 * tcb.rttvarUs, 1000) + 999) / 1000
   tcb.rtoMs = min<u32>(max<u32>(rto, state().rtoMinimumMs), RTO_MAXIMUM_MS)
@@ -176,8 +203,10 @@ function retransmitTimeout(tcb: Tcb): void {
   if (!seqLt(tcb.sndUna, tcb.sndMax)) return
   if (tcb.flags & F_PROBE_TIMER) {
     tcb.flags &= ~F_PROBE_TIMER
-    tailProbe(tcb)
-    timerStart(tcb, TIMER_RETRANSMIT, tcb.rtoMs)
+    if (rackWaits(tcb)) recoveryJudge(tcb)
+    else if (probeIsEarly(tcb)) return
+    else tailProbe(tcb)
+    lossTimerStart(tcb)
     return
   }
   if (st.nowMs - tcb.stalledMs >= st.userTimeoutMs) {
@@ -197,8 +226,10 @@ function retransmitTimeout(tcb: Tcb): void {
   else tcb.cwnd = tcb.mss
   if (tcb.backoff < 255) tcb.backoff++
   // The peer holds sndUna and does not acknowledge it: it has discarded what it SACKed (RFC 2018 §8).
-  if (rangeCount(tcb) != 0 && rangeStart(tcb, 0) == tcb.sndUna) scoreboardClear(tcb)
-  tcb.flags = (tcb.flags & ~(F_RECOVERY | F_TIMING)) | F_LOSS
+  if (skipHeld(tcb, tcb.sndUna) != tcb.sndUna) scoreboardClose(tcb)
+  else scoreboardForgetRepeated(tcb)
+  tcb.flags = (tcb.flags & ~(F_RECOVERY | F_REPEAT_FIRST | F_PROBE_REPEATED | F_TIMING)) | F_LOSS
+  tcb.probes = 0
   tcb.dupAcks = 0
   tcb.recover = tcb.sndMax
   tcb.sndNxt = tcb.sndUna
@@ -206,6 +237,15 @@ function retransmitTimeout(tcb: Tcb): void {
   tcb.rtoMs = min<u32>(tcb.rtoMs << 1, RTO_MAXIMUM_MS)
   timerStart(tcb, TIMER_RETRANSMIT, tcb.rtoMs)
   wantOutput(tcb)
+}
+
+/** The probe timeout counts from the last segment with new bytes (RFC 8985 §7.2): if one left since the timer was started, waits for the rest. */
+function probeIsEarly(tcb: Tcb): bool {
+  const leftMs = <i32>(tcb.lastSentMs + probeTimeoutMs(tcb) - state().nowMs)
+  if (leftMs <= 0) return false
+  tcb.flags |= F_PROBE_TIMER
+  timerStart(tcb, TIMER_RETRANSMIT, leftMs)
+  return true
 }
 
 /** The window stays closed, or too small to be worth a segment: one byte, or as much as fits (RFC 9293 §3.8.6.1, §3.8.6.2.1). */

@@ -6,6 +6,8 @@ import { Conn, type PeerOptions, type TcpNet } from './tcp-script.ts'
 export interface StateOptions extends PeerOptions {
   /** SOCKET_OPTION_* for the connection. */
   socketOptions?: number
+  /** What the first round trip takes, milliseconds. Default 0. */
+  rttMs?: number
 }
 
 const SERVER_SPEAKS = 7001
@@ -57,6 +59,7 @@ export function unattached(net: TcpNet, options: StateOptions = {}): Conn {
 /** ESTABLISHED by passive open and attached to a socket; no byte was sent either way. */
 export function established(net: TcpNet, options: StateOptions = {}): Conn {
   const c = synReceived(net, options)
+  net.wait(options.rttMs ?? 0)
   c.send({ flags: 'A' })
   c.expectEvent(M.EVENT_ACCEPTED)
   c.expectNothing()

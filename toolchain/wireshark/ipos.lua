@@ -7,6 +7,7 @@ local ABI = {
   APPLICATION_BYTES = 26,
   APPLICATION_DATA = 28,
   APPLICATION_OFFSET = 22,
+  BLOCK_ACK_DELAY = 137,
   BLOCK_BACKOFF = 124,
   BLOCK_CUBIC_WMAX = 104,
   BLOCK_CWND = 96,
@@ -19,6 +20,7 @@ local ABI = {
   BLOCK_FLAG_HANDED_OVER = 128,
   BLOCK_FLAG_LOSS = 64,
   BLOCK_FLAG_OUT_OF_ORDER = 256,
+  BLOCK_FLAG_RECOVERY = 512,
   BLOCK_FLAG_SACK = 1,
   BLOCK_FLAG_TIMESTAMPS = 2,
   BLOCK_IRS = 44,
@@ -36,7 +38,8 @@ local ABI = {
   BLOCK_RCV_READ = 52,
   BLOCK_RCV_SCALE = 67,
   BLOCK_RECEIVER = 132,
-  BLOCK_RESERVED = 136,
+  BLOCK_REORDER_STEPS = 136,
+  BLOCK_RESERVED = 138,
   BLOCK_RTO = 92,
   BLOCK_RTTVAR = 88,
   BLOCK_SND_END = 24,
@@ -328,6 +331,7 @@ local BLOCK = piece('BLOCK', {
         { 'loss', 'Retransmission going on', ABI.BLOCK_FLAG_LOSS },
         { 'handed_over', 'Handed over by an application', ABI.BLOCK_FLAG_HANDED_OVER },
         { 'out_of_order', 'Bytes beyond a gap move too', ABI.BLOCK_FLAG_OUT_OF_ORDER },
+        { 'recovery', 'Fast recovery going on', ABI.BLOCK_FLAG_RECOVERY },
       },
     },
   },
@@ -380,6 +384,8 @@ local BLOCK = piece('BLOCK', {
   },
   { 'BLOCK_STATE_BYTES', 'u32', 'Application state to follow', { unit = 'bytes' } },
   { 'BLOCK_RECEIVER', 'u32', 'Incarnation of the receiver' },
+  { 'BLOCK_REORDER_STEPS', 'u8', 'Reordering window, quarters of a round trip' },
+  { 'BLOCK_ACK_DELAY', 'u8', 'ACK delay', { unit = 'ms' } },
 })
 
 local STATE = piece('STATE', {

@@ -103,6 +103,8 @@ const BLOCK = {
   socketOptions: u16(I.BLOCK_SOCKET_OPTIONS),
   stateBytes: u32(I.BLOCK_STATE_BYTES),
   receiver: u32(I.BLOCK_RECEIVER),
+  reorderSteps: u8(I.BLOCK_REORDER_STEPS),
+  ackDelay: u8(I.BLOCK_ACK_DELAY),
 }
 
 const STATE = {
