@@ -71,7 +71,7 @@ import { namesOf, roundAnswered, roundsSend, roundsStart, sendCommit, stateSendA
  */
 
 /** Connection packets that are sent in vain before another server is asked. */
-const OFFER_TRIES: u32 = 5
+const OFFER_TRIES: u32 = 7
 
 /** Moves an endpoint whose request has come to server `row`. False if it must stay here: a table is full, or the server does not answer. */
 export function giveByRequest(tcb: Tcb, row: u32): bool {

@@ -121,8 +121,8 @@ export const MOVE_UNHEARD: u32 = 256
 /** Taking, until it is committed: the entry INIC has said already that it forwards to us. */
 export const MOVE_HEARD: u32 = 1024
 
-/** First wait for an answer, milliseconds; it doubles. */
-const REPEAT_MS: u32 = 3
+/** First and second wait for an answer, milliseconds, as a hub may lose one packet; then it doubles. The first of them may be over at once. */
+const REPEAT_MS: u32 = 2
 const REPEAT_MAXIMUM_MS: u32 = 250
 
 export function migrationInitialize(): void {
@@ -210,7 +210,8 @@ export function returnAppend(m: Migration, chunk: u32): void {
 
 /** Sees to it that the timer of the endpoint's move looks again, later each time. */
 export function repeatIn(tcb: Tcb, m: Migration): void {
-  m.dueMs = state().nowMs + min<u32>(REPEAT_MS << min<u32>(m.tries - 1, 8), REPEAT_MAXIMUM_MS)
+  const doublings = min<u32>(max<u32>(m.tries, 2) - 2, 8)
+  m.dueMs = state().nowMs + min<u32>(REPEAT_MS << doublings, REPEAT_MAXIMUM_MS)
   timerArm(tcb, m.dueMs)
 }
 

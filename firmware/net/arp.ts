@@ -53,9 +53,12 @@ const BUCKETS: u32 = 256
 
 /** How long an answer is trusted, milliseconds (RFC 1122 §2.3.2.1 suggests a minute). */
 const REACHABLE_MS: u32 = 60000
-/** Between two requests for one address (RFC 1122 §2.3.2.1: at most one a second). */
+/** Between two requests for one address (RFC 1122 §2.3.2.1: at most one a second)... */
 const RETRY_MS: u32 = 1000
 const TRIES: u32 = 3
+/** ...but for these ahead of them, by broadcast: a connection that moves here, and its client, do not wait a second for one lost frame. */
+const QUICK_RETRY_MS: u32 = 2
+const QUICK_TRIES: u32 = 2
 /** An entry that nobody asked for during this time goes. */
 const IDLE_MS: u32 = 600000
 /** Unresolved entries beyond this number are the first to go, so that a sweep of addresses cannot empty the cache. */
@@ -183,9 +186,14 @@ function ask(entry: ArpEntry): void {
   const unicast = <u32>entry.state == PROBE
   entry.tries++
   entry.sinceMs = now
-  netTimerAt(now + RETRY_MS)
+  netTimerAt(now + retryMs(entry))
   sendArp(index, ARP_REQUEST, unicast ? entry.mac : MAC_BROADCAST, ni.address, unicast ? entry.mac : 0, entry.address)
   counters().arpRequests++
+}
+
+/** How long the last request may go without an answer. */
+function retryMs(entry: ArpEntry): u32 {
+  return <u32>entry.state == INCOMPLETE && <u32>entry.tries <= QUICK_TRIES ? QUICK_RETRY_MS : RETRY_MS
 }
 
 function sendArp(index: u32, operation: u32, destination: u64, sender: u32, targetMac: u64, target: u32): void {
@@ -297,8 +305,10 @@ export function arpTimers(): void {
     const entry = arpEntry(i)
     const current: u32 = entry.state
     if (current == INCOMPLETE || current == PROBE) {
-      if (st.nowMs - entry.sinceMs < RETRY_MS) netTimerAt(entry.sinceMs + RETRY_MS)
-      else if (<u32>entry.tries < TRIES) ask(entry)
+      const tries = current == INCOMPLETE ? QUICK_TRIES + TRIES : TRIES
+      const wait = retryMs(entry)
+      if (st.nowMs - entry.sinceMs < wait) netTimerAt(entry.sinceMs + wait)
+      else if (<u32>entry.tries < tries) ask(entry)
       else unanswered(i)
     } else if (sweep && current != ARP_FREE && st.nowMs - entry.usedMs >= IDLE_MS) release(i)
   }

@@ -1,7 +1,7 @@
 import { CHUNK_BYTES, chunkAddress, chunkAllocate, chunkMeta, chunkRelease } from '../mem/chunk.ts'
 import { state } from '../state.ts'
 import { seqLeq, seqLt, seqMax } from './sequence.ts'
-import { F_LOSS, Tcb } from './tcb.ts'
+import { Tcb } from './tcb.ts'
 
 /**
  * What the sender knows of the bytes between sndUna and sndMax, in one chunk that exists only while there is something to know:
@@ -190,21 +190,21 @@ function arrived(tcb: Tcb, start: u32, end: u32): void {
     const run = runAt(tcb, i)
     if (seqLeq(run.end, at)) continue
     if (!seqLt(run.start, end)) break
-    if (seqLt(at, run.start) && seqLt(at, board.highest)) reordered(tcb)
+    if (seqLt(at, run.start) && seqLt(at, board.highest)) reordered(tcb, at)
     at = run.end
     // Sooner than ever an answer came, it is the one to the first transmission.
     if (run.sentUs == 0 || state().nowUs - run.sentUs < tcb.minRttUs) continue
     board.rackEnd = seqMax(board.rackEnd, run.mark)
     if (earlier(board.rackUs, run.sentUs)) board.rackUs = run.sentUs
   }
-  if (seqLt(at, end) && seqLt(at, board.highest)) reordered(tcb)
+  if (seqLt(at, end) && seqLt(at, board.highest)) reordered(tcb, at)
   board.rackEnd = seqMax(board.rackEnd, end)
 }
 
-/** Bytes arrived below others that had arrived, though they were sent once: the network reorders. */
-function reordered(tcb: Tcb): void {
-  // What is repeated after a timeout is not noted.
-  if (tcb.reorderSteps == 0 && (tcb.flags & F_LOSS) == 0) tcb.reorderSteps = 1
+/** The byte at `sequence` arrived after later ones, though it was sent once: the network reorders. */
+function reordered(tcb: Tcb, sequence: u32): void {
+  // Of what a timeout or a server before this one has repeated there is no note: it lies below `recover`.
+  if (tcb.reorderSteps == 0 && !seqLt(sequence, tcb.recover)) tcb.reorderSteps = 1
 }
 
 /** Makes [start, end) one run, over whatever was there. False, with nothing changed, if there is no room. */
