@@ -157,6 +157,8 @@ export class State extends Hal {
   stateSentBase: u32
   /** When the next message leaves, and when anything has to be looked at. */
   stateSendMs: u32
+  /** The next state message is told once more soon after, as it has news and may be lost. */
+  stateNews: u32
   stateNextMs: u32
   /** BOARD_STATE_CONNECTIONS */
   connectionsPinned: u32

@@ -20,7 +20,7 @@ import { UDP_ENDPOINTS, udpService } from '../socket/udp.ts'
 import { state } from '../state.ts'
 import { iposLoad16, iposStore16 } from '../wire/ipos.ts'
 import { inFarm, SELF, serverAt, takesNew } from './server.ts'
-import { stateSoon } from './state.ts'
+import { stateNews } from './state.ts'
 
 /**
  * Who serves which port, as state messages say it. Each server's list is kept as it came, and every entry of it is a bit in a row
@@ -207,7 +207,7 @@ function serviceLink(index: u32): u32 {
 /** A listening socket or a UDP endpoint has come, gone or changed. */
 export function servicesChanged(): void {
   state().servicesChanged = 1
-  stateSoon()
+  stateNews()
 }
 
 /**

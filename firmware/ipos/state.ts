@@ -75,6 +75,12 @@ export function stateSoon(): void {
   sendAt(<i32>(earliest - st.nowMs) > 0 ? earliest : st.nowMs)
 }
 
+/** As `stateSoon`, and once more: a message lost on the hub does not keep others from a service until the next one, an interval later. */
+export function stateNews(): void {
+  state().stateNews = 1
+  stateSoon()
+}
+
 /** The next message leaves at `deadlineMs`, unless one leaves before. */
 function sendAt(deadlineMs: u32): void {
   const st = state()
@@ -99,7 +105,10 @@ export function stateTimers(): u32 {
     st.newcomerEndMs = st.nowMs + st.leaseMs
   } else if (<i32>(st.newcomerEndMs - st.nowMs) <= 0) st.newcomer = 0
   const due = first || <i32>(st.stateSendMs - st.nowMs) <= 0
-  if (due) st.stateSendMs = st.nowMs + st.stateIntervalMs
+  if (due) {
+    st.stateSendMs = st.nowMs + (st.stateNews ? min<u32>(SOON_MS, st.stateIntervalMs) : st.stateIntervalMs)
+    st.stateNews = 0
+  }
   st.stateNextMs = st.stateSendMs
   for (let row: u32 = 1; row < st.serverCount; row++) age(row)
   if (due && !send()) sendAt(st.nowMs + 1)
@@ -332,7 +341,7 @@ export function drainCommand(record: u32): void {
   }
   if ((draining != 0) == isDraining()) return
   serverAt(SELF).flags ^= <u16>STATE_FLAG_DRAINING
-  stateSoon()
+  stateNews()
 }
 
 /** True while this server takes nothing new that another one can take. */

@@ -63,7 +63,7 @@ import {
   TIMER_PERSIST,
   TIMER_RETRANSMIT,
 } from './tcb.ts'
-import { lossTimerStart, timerStart, timerStop } from './timer.ts'
+import { lossTimerHasten, lossTimerStart, probesAlone, timerStart, timerStop } from './timer.ts'
 
 /** Longest time that an ACK waits for data to ride on (RFC 9293 §3.8.6.3 allows 500 ms), milliseconds. */
 const DELAYED_ACK_MS: u32 = 40
@@ -151,6 +151,7 @@ function sendNew(tcb: Tcb): bool {
   if (tcb.sndHead == 0 && (tcb.flags & F_FIN_QUEUED) == 0) return true
   const limit = payloadLimit(tcb)
   const mayFin = canFin(tcb)
+  const outstanding = tcb.sndMax - tcb.sndUna
   let sent: u32 = 0
   if (tcb.sndNxt == tcb.sndUna && tcb.sndMax == tcb.sndUna && idleLong(tcb)) congestionIdle(tcb)
   while (sent < BURST_SEGMENTS) {
@@ -174,15 +175,14 @@ function sendNew(tcb: Tcb): bool {
     if (last && bytes != 0) flags |= TCP_PSH
     if (!sendSegment(tcb, tcb.sndNxt, bytes, flags)) {
       if (neighborMissing(tcb)) break
-      armRetransmit(tcb)
+      armRetransmit(tcb, outstanding)
       return false
     }
     noteSent(tcb, tcb.sndNxt, bytes, flags)
     sent++
   }
-  armRetransmit(tcb)
-  if (sent == BURST_SEGMENTS) return false
-  return true
+  armRetransmit(tcb, outstanding)
+  return sent < BURST_SEGMENTS
 }
 
 /** True in the states in which our FIN may be sent or repeated. */
@@ -237,15 +237,19 @@ function idleLong(tcb: Tcb): bool {
   )
 }
 
-/** Keeps the retransmission timer on while something is outstanding, or the persist timer while a closed window holds data back. */
-function armRetransmit(tcb: Tcb): void {
+/**
+ * Keeps the retransmission timer on while something is outstanding, or the persist timer while a closed window holds data back.
+ *
+ * @param before bytes that were outstanding before this output
+ */
+function armRetransmit(tcb: Tcb, before: u32): void {
   const windowClosed = tcb.sndWnd == 0 && tcb.sndNxt == tcb.sndUna
   if (seqLt(tcb.sndUna, tcb.sndMax) && !windowClosed) {
     if ((tcb.timers & TIMER_RETRANSMIT) == 0) {
       timerStop(tcb, TIMER_PERSIST)
       lossTimerStart(tcb)
       tcb.stalledMs = state().nowMs
-    }
+    } else if (before <= <u32>tcb.mss && !probesAlone(tcb)) lossTimerHasten(tcb)
     return
   }
   timerStop(tcb, TIMER_RETRANSMIT)

@@ -74,7 +74,7 @@ export function timerStart(tcb: Tcb, timer: u32, delayMs: u32): void {
 export function lossTimerStart(tcb: Tcb): void {
   let delayMs = tcb.rtoMs
   tcb.flags &= ~F_PROBE_TIMER
-  if ((tcb.flags & (F_SACK | F_LOSS)) == F_SACK && tcb.backoff == 0) {
+  if (mayHurry(tcb)) {
     let soonMs: u32 = RTO_MAXIMUM_MS
     if (rackWaits(tcb)) soonMs = reorderWindowUs(tcb) / 1000 + 1
     else if (mayProbe(tcb)) soonMs = probeTimeoutMs(tcb)
@@ -86,6 +86,11 @@ export function lossTimerStart(tcb: Tcb): void {
   timerStart(tcb, TIMER_RETRANSMIT, delayMs)
 }
 
+/** The peer speaks SACK, and no timeout has passed. */
+function mayHurry(tcb: Tcb): bool {
+  return (tcb.flags & (F_SACK | F_LOSS)) == F_SACK && tcb.backoff == 0
+}
+
 function mayProbe(tcb: Tcb): bool {
   return (
     tcb.probes < MAXIMUM_PROBES && tcb.srttUs != 0 && tcb.sndWnd != 0 && (state().flags & BOOT_FLAG_NO_TAIL_PROBES) == 0
@@ -95,8 +100,22 @@ function mayProbe(tcb: Tcb): bool {
 /** RFC 8985 §7.2, rounded up. */
 function probeTimeoutMs(tcb: Tcb): u32 {
   const timeoutMs: u32 = (2 * tcb.srttUs + 999) / 1000 + 1
-  // A lone segment's ACK may be delayed.
-  return tcb.sndMax - tcb.sndUna <= <u32>tcb.mss ? timeoutMs + tcb.ackDelayMs : timeoutMs
+  return probesAlone(tcb) ? timeoutMs + tcb.ackDelayMs : timeoutMs
+}
+
+/**
+ * True if a probe could only repeat a lone segment, whose ACK may just be delayed. With bytes that wait for it the probe sends these, which
+ * costs nothing, and the peer answers two segments at once.
+ */
+export function probesAlone(tcb: Tcb): bool {
+  const alone = tcb.sndMax - tcb.sndUna <= <u32>tcb.mss
+  return alone && (!seqLt(tcb.sndNxt, tcb.sndEnd) || tcb.sndNxt - tcb.sndUna >= tcb.sndWnd)
+}
+
+/** There is more to send than the lone segment that the timer was started for: the time for its delayed ACK need not pass. */
+export function lossTimerHasten(tcb: Tcb): void {
+  const soonMs = state().nowMs + probeTimeoutMs(tcb)
+  if (mayHurry(tcb) && mayProbe(tcb) && <i32>(tcb.retransmitMs - soonMs) > 0) lossTimerStart(tcb)
 }
 
 /** The wheel may still look at the TCB; it finds nothing due. */
