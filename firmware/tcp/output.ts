@@ -166,6 +166,8 @@ function sendNew(tcb: Tcb): bool {
     const pipe = flight - heldBelow(tcb, tcb.sndNxt)
     const usable = min<u32>(pipe < allowed ? allowed - pipe : 0, flight < tcb.sndWnd ? tcb.sndWnd - flight : 0)
     let bytes = min<u32>(min<u32>(queued, usable), limit)
+    // The few bytes that cwnd = SMSS leaves behind a segment with options are no segment of their own.
+    if (repeating && flight != 0 && bytes < min<u32>(queued, limit)) break
     if (repeating) bytes = min<u32>(bytes, nextHeld(tcb, tcb.sndNxt, tcb.sndNxt + bytes) - tcb.sndNxt)
     const last = bytes == queued
     if (queued != 0 && bytes == 0) break
