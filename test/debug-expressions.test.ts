@@ -223,7 +223,7 @@ test('places for watchpoints', async (t) => {
   t.deepEqual([stride, count, bytes], [320, 257, 1])
   const third = values.compile('tcb[3].state').place(context)
   t.deepEqual(third, { address: address + 3 * 320, bytes: 1, stride: 1, count: 1 })
-  t.is(values.compile('tcb[3]').place(context).bytes, 300)
+  t.is(values.compile('tcb[3]').place(context).bytes, 320)
   t.is(values.compile('tcb').place(context).bytes, 320 * 257)
   t.deepEqual(values.compile('MAC0_TX_BASE').place(context), { address: 0x1214, bytes: 4, stride: 4, count: 1 })
   t.deepEqual(values.compile('u16[0x20000, 8]').place(context), { address: 0x20000, bytes: 16, stride: 16, count: 1 })
