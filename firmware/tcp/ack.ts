@@ -84,7 +84,7 @@ function takeSackBlocks(tcb: Tcb, ack: u32): bool {
   const o = options()
   const una = seqMax(tcb.sndUna, ack)
   let news: u32 = 0
-  let twice = false
+  let twice: bool = false
   let firstStart: u32 = 0
   let firstEnd: u32 = 0
   for (let i: u32 = 0; i < o.sackBlocks; i++) {
