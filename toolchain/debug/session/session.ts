@@ -1,6 +1,5 @@
 /** The debug engine: one session over the INICs of a farm, in the present and the past. */
 import { EventEmitter } from 'node:events'
-import { CARD_OFF } from '../../../abi/virtio.ts'
 import type { Board } from '../../../emulator/board.ts'
 import type { Farm } from '../../../emulator/farm.ts'
 import { Recorder } from '../../../emulator/record/recorder.ts'
@@ -517,9 +516,9 @@ export class DebugSession extends EventEmitter<DebugEvents> implements SessionAp
   #thread(inic: Inic): DebugThread {
     const { thread, name } = inic
     if (!(inic instanceof LiveInic)) return { id: thread, name, state: 'halted' }
-    const { board } = inic
+    const { board, firmware } = inic
     const running = this.#state === 'running' ? 'running' : 'halted'
-    const state = board.cardState === CARD_OFF ? 'off' : board.crash !== null ? 'crashed' : running
+    const state = firmware === null ? 'off' : board.crash !== null ? 'crashed' : running
     return { id: thread, name, state }
   }
 
