@@ -110,8 +110,8 @@ export interface Cpu {
   clearFault(): void
 
   /**
-   * The pages of INIC memory that were ever used, as pairs of first page and page behind the last, in units of 4096
-   * bytes: all others read as zero. On v8 all of them: it does not know. Throws ERR_CPU_DISPOSED.
+   * The pages of INIC memory that were ever used, as pairs of first page and page behind the last, in units of
+   * {@link USED_PAGE_BYTES}: all others read as zero. On v8 all of them: it does not know. Throws ERR_CPU_DISPOSED.
    */
   usedPages(): Uint32Array
 
@@ -166,6 +166,9 @@ export class CpuError extends Error {
 
 /** Bytes of a WebAssembly page. */
 export const WASM_PAGE_BYTES = 65536
+
+/** The unit of {@link Cpu.usedPages}. */
+export const USED_PAGE_BYTES = 4096
 
 /** Default of {@link CpuOptions.fuelPerSlice}. */
 export const FUEL_PER_SLICE = 100_000_000

@@ -1,6 +1,6 @@
 /** A card whose firmware runs under the debugger: it stops at breakpoints, where a test looks at frames, locals and memory. */
 import { join } from 'node:path'
-import { DebugCpu, type DebugFrame } from '../../emulator/cpu/debug.ts'
+import { type DebugCpu, type DebugFrame, WasmtimeCpu } from '../../emulator/cpu/index.ts'
 import { loadProgram, type Program } from '../../toolchain/debug/symbols/index.ts'
 import { type EvaluationContext, memoryOf, type Scope } from '../../toolchain/debug/values/index.ts'
 import type { Artifacts, BuildTarget } from '../../toolchain/firmware/artifacts.ts'
@@ -43,7 +43,7 @@ export function debugCard(
   pcs: Iterable<number>,
   onStop: (stop: Stop) => void,
 ): DebugCpu {
-  const cpu = new DebugCpu({ module: program.wasm, memoryBytes: card.memory.length })
+  const cpu = new WasmtimeCpu({ module: program.wasm, memoryBytes: card.memory.length }).debugTwin()
   for (const pc of pcs) cpu.addBreakpoint(pc)
   const memory = new Uint8Array(cpu.memory)
   card.replaceCpu((irqs) => {

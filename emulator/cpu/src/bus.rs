@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crate::engine::Firmware;
+use crate::error::{Code, Result};
 use crate::fault::Frame;
 use crate::memory::{self, GuardedRange};
 
@@ -84,7 +85,7 @@ impl BusGuard {
     ///
     /// # Safety
     /// The memory is alive and not in use.
-    pub unsafe fn arm(&self) -> rustix::io::Result<()> {
+    pub unsafe fn arm(&self) -> Result<()> {
         self.address.store(NO_ADDRESS, Ordering::Relaxed);
         self.in_host.store(false, Ordering::Relaxed);
         for word in &self.words {
@@ -92,7 +93,8 @@ impl BusGuard {
         }
         if cfg!(target_os = "linux") {
             // SAFETY: as promised by the caller.
-            unsafe { memory::protect(self.view.start, &self.ranges) }?;
+            unsafe { memory::protect(self.view.start, &self.ranges) }
+                .map_err(|cause| Code::Memory.error(format!("pages cannot be guarded: {cause}")))?;
         }
         Ok(())
     }

@@ -30,6 +30,20 @@ pub struct Plan<'a> {
     pub over: Option<Arc<HostView>>,
 }
 
+impl<'a> Plan<'a> {
+    /// Another CPU with `module` over the memory of `machine`: guard, watched range and fuel are the same.
+    pub fn over(machine: &Machine, module: &'a [u8]) -> Self {
+        Self {
+            module,
+            pages: (machine.view.bytes() as u64 / WASM_PAGE_BYTES) as u32,
+            guard: machine.guard.ranges().into(),
+            fuel_per_slice: machine.fuel_per_slice,
+            watch: machine.watch.range(),
+            over: Some(machine.view.clone()),
+        }
+    }
+}
+
 /// How the firmware in one INIC memory fares, whichever CPU runs it. All on the JavaScript thread.
 #[derive(Default)]
 pub struct Health {
@@ -160,7 +174,7 @@ impl Machine {
     /// Forgets the last bus fault and guards the pages again.
     pub fn arm(&self) -> Result<()> {
         // SAFETY: the Store holds the memory, and the firmware does not run while `self` can be borrowed.
-        unsafe { self.guard.arm() }.map_err(|cause| Code::Memory.error(format!("pages cannot be guarded: {cause}")))
+        unsafe { self.guard.arm() }
     }
 }
 
