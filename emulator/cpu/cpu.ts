@@ -12,8 +12,6 @@ export type CpuKind = 'wasmtime' | 'v8'
 export interface MemoryGuard {
   readonly start: number
   readonly end: number
-  /** Loads are allowed and only stores fault. Default false. */
-  readonly readable?: boolean
 }
 
 export interface CpuOptions {

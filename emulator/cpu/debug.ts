@@ -115,7 +115,6 @@ export const SAMPLE_WORDS = 1 << 20
  * microseconds in the addon, and no JavaScript runs.
  */
 export class DebugCpu {
-  readonly kind = 'wasmtime'
   /** INIC memory itself. To be read and written at stops too. Its length is 0 once its CPUs are disposed of. */
   readonly memory: ArrayBuffer
   readonly #native: NativeDebugCpu

@@ -1,9 +1,10 @@
 /** A card whose firmware runs under the debugger: it stops at breakpoints, where a test looks at frames, locals and memory. */
+import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type DebugCpu, type DebugFrame, WasmtimeCpu } from '../../emulator/cpu/index.ts'
-import { loadProgram, type Program } from '../../toolchain/debug/symbols/index.ts'
-import { type EvaluationContext, memoryOf, type Scope } from '../../toolchain/debug/values/index.ts'
-import type { Artifacts, BuildTarget } from '../../toolchain/firmware/artifacts.ts'
+import { createProgram, type Program } from '../../toolchain/debug/symbols/index.ts'
+import { type EvaluationContext, type MemoryAccess, memoryOf, type Scope } from '../../toolchain/debug/values/index.ts'
+import type { BuildTarget } from '../../toolchain/firmware/artifacts.ts'
 import { buildFirmware } from '../../toolchain/firmware/build.ts'
 import { type BareCard, projectRoot } from './bare-card.ts'
 
@@ -13,14 +14,25 @@ const programs = new Map<BuildTarget, Promise<Program>>()
 export function ipos(target: BuildTarget): Promise<Program> {
   let program = programs.get(target)
   if (program === undefined) {
-    program = build(target).then((files) => loadProgram(files, projectRoot()))
+    program = build(target)
     programs.set(target, program)
   }
   return program
 }
 
-async function build(target: BuildTarget): Promise<Artifacts> {
-  return (await buildFirmware({ directory: projectRoot(), target })).artifacts
+async function build(target: BuildTarget): Promise<Program> {
+  const { artifacts } = await buildFirmware({ directory: projectRoot(), target })
+  const { wasm, ...texts } = artifacts
+  const [sourceMap, layouts, symbols] = await Promise.all(
+    [texts.sourceMap, texts.layouts, texts.symbols].map((file) => readFile(file, 'utf8')),
+  )
+  return createProgram({ wasm: await readFile(wasm), sourceMap, layouts, symbols, directory: projectRoot() })
+}
+
+/** INIC memory that may be written. */
+export function inicMemory(buffer: ArrayBufferLike): MemoryAccess {
+  const bytes = new Uint8Array(buffer)
+  return memoryOf(bytes, (address, data) => bytes.set(data, address))
 }
 
 export function firmwareFile(target: BuildTarget): string {
@@ -54,7 +66,7 @@ export function debugCard(
       onStop({
         pc: frames[0].pc,
         frames,
-        context: (frame = 0) => ({ memory: memoryOf(cpu.memory), frame: { locals: () => frames[frame].locals } }),
+        context: (frame = 0) => ({ memory: inicMemory(cpu.memory), frame: { locals: () => frames[frame].locals } }),
         scope: (frame = 0, inline = 0) => ({ pc: frames[frame].pc, caller: frame > 0, inline }),
       })
       outcome = cpu.resume()

@@ -110,10 +110,6 @@ export class InicMemoryReader {
     this.entries = readDirectory(memory)
   }
 
-  get bytes(): number {
-    return this.#memory.byteLength
-  }
-
   /** True if rows can be read: the firmware has a directory, and its layouts are known. */
   get knowsRows(): boolean {
     return this.#layouts !== undefined && this.entries.length > 0

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::engine::Firmware;
 use crate::error::{Code, Result};
 use crate::fault::Frame;
-use crate::memory::{self, GuardedRange};
+use crate::memory;
 
 /// Return addresses of generated code that are kept from the stack of a faulting host function.
 const KEPT_WORDS: usize = 64;
@@ -42,7 +42,7 @@ struct StackWord {
 pub struct BusGuard {
     /// Start of the firmware's view of INIC memory, and the address space that belongs to it.
     view: Range<usize>,
-    ranges: Box<[GuardedRange]>,
+    ranges: Box<[Range<usize>]>,
     /// Machine code of the firmware; empty when its place is not known (debugged CPUs run a private copy).
     text: Range<usize>,
     /// INIC address of the first faulting access since [`BusGuard::arm`].
@@ -67,7 +67,7 @@ pub struct Access {
 
 impl BusGuard {
     /// A guard for the memory that starts at `base`, with `text` the machine code that works on it.
-    pub fn new(base: usize, ranges: Box<[GuardedRange]>, text: Range<usize>) -> Self {
+    pub fn new(base: usize, ranges: Box<[Range<usize>]>, text: Range<usize>) -> Self {
         // A 32-bit address plus a 32-bit offset plus the width of the access.
         let reach = (8 << 30) + 16;
         Self {
@@ -107,7 +107,7 @@ impl BusGuard {
     }
 
     /// The addresses it guards.
-    pub fn ranges(&self) -> &[GuardedRange] {
+    pub fn ranges(&self) -> &[Range<usize>] {
         &self.ranges
     }
 
@@ -164,8 +164,8 @@ impl BusGuard {
         frames
     }
 
-    fn range_of(&self, address: u64) -> Option<&GuardedRange> {
-        self.ranges.iter().find(|range| range.addresses.contains(&usize::try_from(address).unwrap_or(usize::MAX)))
+    fn range_of(&self, address: u64) -> Option<&Range<usize>> {
+        self.ranges.iter().find(|range| range.contains(&usize::try_from(address).unwrap_or(usize::MAX)))
     }
 }
 

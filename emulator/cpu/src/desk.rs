@@ -279,15 +279,10 @@ impl Session {
         };
         let is_bulk = matches!(access.form, Form::Copy | Form::Fill);
         if is_bulk && self.bulk_frames.is_empty() {
-            let reaches = |touched: Option<(u64, u64)>, write: bool| {
-                touched.is_some_and(|(at, bytes)| {
-                    self.guard.ranges().iter().any(|range| {
-                        let guarded = &range.addresses;
-                        (write || !range.readable) && at < guarded.end as u64 && at + bytes > guarded.start as u64
-                    })
-                })
+            let reaches = |(at, bytes): (u64, u64)| {
+                self.guard.ranges().iter().any(|range| at < range.end as u64 && at + bytes > range.start as u64)
             };
-            if reaches(read, false) || reaches(written, true) {
+            if read.is_some_and(reaches) || written.is_some_and(reaches) {
                 self.bulk_frames = self.fault_frames(store);
             }
         }

@@ -1,5 +1,6 @@
 //! Conversions between what the crate works with and what JavaScript passes.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use napi::Env;
@@ -7,7 +8,7 @@ use napi::bindgen_prelude::{ArrayBuffer, Uint32Array};
 use napi_derive::napi;
 
 use crate::error::{Code, Result};
-use crate::memory::{GuardedRange, HostView};
+use crate::memory::HostView;
 
 /// The unit of [`used_pages`]; `USED_PAGE_BYTES` of cpu.ts.
 const PAGE_BYTES: usize = 4096;
@@ -25,17 +26,11 @@ pub struct GuardRange {
     pub start: f64,
     /// First address behind it.
     pub end: f64,
-    /// Loads are allowed.
-    pub readable: Option<bool>,
 }
 
 /// Guarded ranges from JavaScript.
-pub fn ranges(guard: Vec<GuardRange>) -> Box<[GuardedRange]> {
-    let ranges = guard.into_iter().map(|range| GuardedRange {
-        addresses: range.start as usize..range.end as usize,
-        readable: range.readable.unwrap_or(false),
-    });
-    ranges.collect()
+pub fn ranges(guard: Vec<GuardRange>) -> Box<[Range<usize>]> {
+    guard.into_iter().map(|range| range.start as usize..range.end as usize).collect()
 }
 
 /// Interrupt lines are 32 bits, and JavaScript may have set the topmost by a signed operation.

@@ -12,7 +12,7 @@ use crate::bus::BusGuard;
 use crate::engine::{Firmware, Mode, Shop};
 use crate::error::{Code, Result};
 use crate::fault::Fault;
-use crate::memory::{self, GuardedRange, HostView, WASM_PAGE_BYTES};
+use crate::memory::{self, HostView, WASM_PAGE_BYTES};
 
 /// What a CPU is made from.
 pub struct Plan<'a> {
@@ -20,8 +20,8 @@ pub struct Plan<'a> {
     pub module: &'a [u8],
     /// INIC memory in units of 64 KiB.
     pub pages: u32,
-    /// Ranges that the firmware must not touch.
-    pub guard: Box<[GuardedRange]>,
+    /// Addresses that the firmware must not touch, multiples of 4096.
+    pub guard: Box<[Range<usize>]>,
     /// Watchdog allowance of a slice, in units of fuel.
     pub fuel_per_slice: u64,
     /// Addresses whose contents are compared before and after a slice.
@@ -196,7 +196,7 @@ fn check_ranges(plan: &Plan<'_>) -> Result<()> {
     if plan.watch.start > plan.watch.end || plan.watch.end as u64 > bytes {
         return Err(Code::Memory.error("the watched range is not in memory"));
     }
-    for GuardedRange { addresses, .. } in &plan.guard {
+    for addresses in &plan.guard {
         let aligned = addresses.start % 4096 == 0 && addresses.end % 4096 == 0;
         if !aligned || addresses.start >= addresses.end || addresses.end as u64 > bytes {
             return Err(Code::Memory.error(format!(

@@ -7,8 +7,7 @@
  *     values.compile('tcb[*].state').place({ memory })                // → { address, bytes, stride, count }
  *     values.locals({ pc }, { memory, frame })                        // → Value[]
  *     values.complete('tcb[3].snd', 10)                               // → Completions
- *     values.registers(memory), values.tables(memory), values.rings(memory), values.constants('TCP_')
- *     virtqueueValue('rx', ram, place)                                // a virtqueue in main-board RAM
+ *     values.registers(memory), values.tables(memory)
  *     decodeFrame(bytes), frameValue(bytes, address)                  // Ethernet, ARP, IPv4, ICMP, UDP, TCP, ipOS
  *     compileFrameFilter('tcp.flags.syn && tcp.dstport == 80')        // → (memory, offset, length) => boolean
  *
@@ -35,4 +34,3 @@ export type {
 } from './types.ts'
 export { ExpressionError } from './types.ts'
 export { Values } from './values.ts'
-export { type VirtqueuePlace, virtqueueValue } from './virtqueue.ts'

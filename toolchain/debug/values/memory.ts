@@ -1,13 +1,12 @@
 import type { MemoryAccess } from './types.ts'
 
-/** INIC memory that lies in this process, to be read and written. */
-export function memoryOf(memory: ArrayBuffer): MemoryAccess {
-  const bytes = new Uint8Array(memory)
+/** INIC memory that lies in this process; `store` where it may be written. */
+export function memoryOf(bytes: Uint8Array, store?: (address: number, data: Uint8Array) => void): MemoryAccess {
   return {
-    size: memory.byteLength,
-    view: new DataView(memory),
+    size: bytes.length,
+    view: new DataView(bytes.buffer, bytes.byteOffset, bytes.length),
     read: (address, count) =>
       address < 0 || count < 0 || address + count > bytes.length ? undefined : bytes.subarray(address, address + count),
-    write: (address, data) => bytes.set(data, address),
+    ...(store !== undefined && { write: store }),
   }
 }

@@ -158,9 +158,4 @@ export function registerAddress(name: string): number | undefined {
   return REGISTER_ADDRESSES.get(name)
 }
 
-/** Name of the register at an address. */
-export function registerAt(address: number): string | undefined {
-  return REGISTERS.find(({ offset }) => REGISTER_BASE + offset === address)?.name
-}
-
 export const REGISTER_NAMES: readonly string[] = REGISTERS.map(({ name }) => name)
