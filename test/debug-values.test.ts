@@ -1,5 +1,6 @@
-/** Frames decoded and filtered; tables, rings and virtqueues as trees. */
+/** Frames decoded and filtered; tables and rings as trees. */
 import test from 'ava'
+import { CARVE_BASE, DIRECTORY_BASE, DIRECTORY_COUNT, DIRECTORY_ENTRIES, DIRECTORY_ENTRY_BYTES } from '../abi/memory.ts'
 import { DESCRIPTOR_LENGTH, DESCRIPTOR_OWNER, OWNER_FIRMWARE } from '../abi/rings.ts'
 import {
   compileFrameFilter,
@@ -283,6 +284,26 @@ test('tables of the firmware directory as trees, rows in windows', async (t) => 
   t.is(values.evaluate(local.path ?? '', { memory }).address, local.address, 'its path means it')
   t.is(child(child(tables[0], 'nowMs') && tables[0], 'memoryBytes').scalar, 0x1000000)
   t.is(values.tables(inicMemory(new ArrayBuffer(0x20000))).length, 0, 'before the firmware has made them')
+})
+
+test("a table of the firmware's own has the name of its class, in the small", async (t) => {
+  const values = new Values(await iposProgram('release'))
+  const card = new BareCard({ memoryBytes: 0x1000000, maximumConnections: 256 })
+  const memory = inicMemory(card.memory.buffer)
+  t.throws(() => values.evaluate('ends[1].newest', { memory }), { message: /there is no ends yet/ })
+  const name = Buffer.from('Ends', 'utf16le')
+  const kind = CARVE_BASE - name.length
+  card.view.setUint32(kind - 4, name.length, true)
+  card.memory.set(name, kind)
+  const count = card.view.getUint32(DIRECTORY_BASE + DIRECTORY_COUNT, true)
+  const entry = DIRECTORY_BASE + DIRECTORY_ENTRIES + count * DIRECTORY_ENTRY_BYTES
+  for (const [field, value] of [kind, 0x800000, 16, 4].entries()) card.view.setUint32(entry + field * 4, value, true)
+  card.view.setUint32(DIRECTORY_BASE + DIRECTORY_COUNT, count + 1, true)
+  card.view.setUint32(values.compile('ends[1].newest').place({ memory }).address, 77, true)
+  t.is(values.evaluate('ends[1].newest', { memory }).scalar, 77)
+  t.like(values.tables(memory).at(-1), { name: 'ends', type: 'Ends[4]', address: 0x800000 })
+  t.throws(() => values.evaluate('hal[0]', { memory }), { message: /there is no hal yet/ })
+  t.throws(() => values.evaluate('nothing[0]', { memory }), { message: /nothing is called nothing/ })
 })
 
 test('every path of the tree means the value that shows it', async (t) => {

@@ -13,9 +13,9 @@
  *
  * The language is C's expressions with AssemblyScript's types; docs are in `expression.ts`.
  */
+export { type MemoryAccess, memoryOf } from '../../inspect/memory-access.ts'
 export { decodeFrame, frameValue } from './frame.ts'
 export { compileFrameFilter, frameFilterNames } from './frame-filter.ts'
-export { memoryOf } from './memory.ts'
 export type {
   Completion,
   Completions,
@@ -25,7 +25,6 @@ export type {
   FrameAccess,
   FrameField,
   FrameFilter,
-  MemoryAccess,
   Place,
   PlacePattern,
   Scalar,

@@ -1,16 +1,18 @@
 /** Values and expressions of one program, for front ends. */
 import { REGISTER_BASE } from '../../../abi/memory.ts'
 import { REGISTERS } from '../../../emulator/devices/registers.ts'
+import { fitsRows } from '../../inspect/directory.ts'
+import type { MemoryAccess } from '../../inspect/memory-access.ts'
 import type { Program } from '../symbols/index.ts'
 import type { Names } from './binder.ts'
 import { completeExpression } from './completion.ts'
 import { compileExpression, evaluateStatement } from './expression.ts'
 import { nameMeaning } from './meanings.ts'
 import { Evaluation } from './nodes.ts'
-import { DIRECTORY_TABLES, fitsRows } from './tables.ts'
+import { directoryTables } from './tables.ts'
 import { cell, tableValue, type World } from './tree.ts'
 import { readerOf, type Type, typeNamed, U32 } from './type-model.ts'
-import type { Completions, EvaluationContext, Expression, MemoryAccess, Scope, Value } from './types.ts'
+import type { Completions, EvaluationContext, Expression, Scope, Value } from './types.ts'
 
 const NO_CONSTANTS: ReadonlyMap<string, number> = new Map()
 
@@ -74,7 +76,7 @@ export class Values {
 
   /** What the firmware directory holds: `state`, `counters`, tables. Empty before the firmware has made one. */
   tables(memory: MemoryAccess): readonly Value[] {
-    return DIRECTORY_TABLES.flatMap((table) => {
+    return directoryTables(memory).flatMap((table) => {
       const extent = table.finder()(memory)
       if (extent === undefined) return []
       const type = table.className === undefined ? undefined : typeNamed(table.className, this.#world.layouts)
