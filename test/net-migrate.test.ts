@@ -1,30 +1,13 @@
 import { once } from 'node:events'
 import type net from 'node:net'
-import test, { type ExecutionContext } from 'ava'
+import test from 'ava'
 import fc from 'fast-check'
 import * as M from '../abi/messages.ts'
 import { STATUS_EHOSTUNREACH } from '../abi/status.ts'
-import type { FakeNetworkOptions } from './support/fake-network.ts'
 import { pattern, record, sleep } from './support/sockets.ts'
-import { handedOver, readBytes, ThreeBoards } from './support/three-boards.ts'
+import { handedOver, readBytes, serialBoardsTest, ThreeBoards } from './support/three-boards.ts'
 
 /** `socket.migrate` and what it brings to the other server, over cards without firmware: the card's side is in ipos-*.test.ts. */
-
-function boardsTest(
-  name: string,
-  run: (t: ExecutionContext, boards: ThreeBoards) => Promise<void>,
-  options?: FakeNetworkOptions,
-): void {
-  // One after the other: some look at what nobody catches.
-  test.serial(name, async (t) => {
-    const boards = new ThreeBoards(options)
-    try {
-      await run(t, boards)
-    } finally {
-      boards.close()
-    }
-  })
-}
 
 const EVENTS = ['end', 'error', 'close', 'timeout', 'finish'] as const
 
@@ -41,7 +24,7 @@ async function refuse(boards: ThreeBoards, server: net.Server): Promise<void> {
 
 // ── a move that succeeds ──
 
-boardsTest('a connection moves in mid-conversation, and the client sees one', async (t, boards) => {
+serialBoardsTest('a connection moves in mid-conversation, and the client sees one', async (t, boards) => {
   const { second, client, peer } = await boards.pair()
   const clientEvents = record(client, ['end', 'error', 'close'])
   const events = record(peer, EVENTS)
@@ -84,7 +67,7 @@ const TARGETS: Record<string, string | undefined> = {
   'nobody: the card chooses': undefined,
 }
 for (const [name, target] of Object.entries(TARGETS)) {
-  boardsTest(`the target is ${name}`, async (t, boards) => {
+  serialBoardsTest(`the target is ${name}`, async (t, boards) => {
     const { second, peer } = await boards.pair()
     const arrived = handedOver(second)
     await peer.migrate(target)
@@ -105,7 +88,7 @@ const STATES: Record<string, unknown> = {
   'as many bytes as there may be': pattern(M.MAXIMUM_STATE_BYTES - 1),
 }
 for (const [name, given] of Object.entries(STATES)) {
-  boardsTest(`state: ${name}`, async (t, boards) => {
+  serialBoardsTest(`state: ${name}`, async (t, boards) => {
     const { second, peer } = await boards.pair()
     const arrived = handedOver(second)
     await peer.migrate('server2', given)
@@ -115,7 +98,7 @@ for (const [name, given] of Object.entries(STATES)) {
   })
 }
 
-boardsTest('what is unread goes along, however much, and before what comes later', async (t, boards) => {
+serialBoardsTest('what is unread goes along, however much, and before what comes later', async (t, boards) => {
   const { second, client, peer } = await boards.pair()
   const bytes = pattern(600_000)
   client.write(bytes)
@@ -135,7 +118,7 @@ boardsTest('what is unread goes along, however much, and before what comes later
   t.is(at, bytes.length)
 })
 
-boardsTest('writes before the call go along, beyond all credit; writes after it do not', async (t, boards) => {
+serialBoardsTest('writes before the call go along, beyond all credit; writes after it do not', async (t, boards) => {
   const { second, client, peer } = await boards.pair()
   const bytes = pattern(1_200_000)
   const calls: string[] = []
@@ -161,7 +144,7 @@ boardsTest('writes before the call go along, beyond all credit; writes after it 
   t.is(String(await readBytes(client, 6)), 'and on')
 })
 
-boardsTest('all of it is one burst, with one doorbell', async (t, boards) => {
+serialBoardsTest('all of it is one burst, with one doorbell', async (t, boards) => {
   const { client, peer } = await boards.pair()
   client.write(pattern(100_000))
   await boards.settle()
@@ -175,7 +158,7 @@ boardsTest('all of it is one burst, with one doorbell', async (t, boards) => {
   await moving
 })
 
-boardsTest('the end that was asked for before goes along', async (t, boards) => {
+serialBoardsTest('the end that was asked for before goes along', async (t, boards) => {
   const { second, client, peer } = await boards.pair({ allowHalfOpen: true })
   peer.write(pattern(300_000))
   peer.end('.')
@@ -190,7 +173,7 @@ boardsTest('the end that was asked for before goes along', async (t, boards) => 
   t.is(String(await readBytes(socket, 5)), 'still')
 })
 
-boardsTest('the end that the client has sent goes along behind what is unread', async (t, boards) => {
+serialBoardsTest('the end that the client has sent goes along behind what is unread', async (t, boards) => {
   const { second, client, peer } = await boards.pair({ allowHalfOpen: true })
   client.end('last')
   await boards.settle()
@@ -207,7 +190,7 @@ boardsTest('the end that the client has sent goes along behind what is unread', 
   t.is(String(await readBytes(client, 6)), 'answer')
 })
 
-boardsTest('a connection moves on, and back', async (t, boards) => {
+serialBoardsTest('a connection moves on, and back', async (t, boards) => {
   const { first, second, client, peer } = await boards.pair()
   first.on('migrate', () => {})
   let socket = peer
@@ -227,7 +210,7 @@ boardsTest('a connection moves on, and back', async (t, boards) => {
   t.is(boards.server2.card.ends.size, 0)
 })
 
-boardsTest('a connection that connected itself moves too', async (t, boards) => {
+serialBoardsTest('a connection that connected itself moves too', async (t, boards) => {
   const echo = boards.client.net.createServer((socket) => socket.pipe(socket)).listen(7)
   const second = boards.server2.net.createServer().listen(50000)
   const arrived = handedOver(second)
@@ -239,7 +222,7 @@ boardsTest('a connection that connected itself moves too', async (t, boards) => 
   t.is(String(await readBytes((await arrived).socket, 4)), 'ping')
 })
 
-boardsTest('as a new one it reaches a server that takes no hand-overs, as a connection', async (t, boards) => {
+serialBoardsTest('as a new one it reaches a server that takes no hand-overs, as a connection', async (t, boards) => {
   const { second, client, peer } = await boards.pair()
   await refuse(boards, second)
   client.write('GET')
@@ -250,7 +233,7 @@ boardsTest('as a new one it reaches a server that takes no hand-overs, as a conn
   t.is(String(await readBytes(socket, 3)), 'GET')
 })
 
-boardsTest('servers say whether they take hand-overs, and when that changes', async (t, boards) => {
+serialBoardsTest('servers say whether they take hand-overs, and when that changes', async (t, boards) => {
   const { second } = await boards.pair()
   const [listener] = [...boards.server2.card.listeners.values()]
   const takesOver = async () => {
@@ -275,7 +258,7 @@ boardsTest('servers say whether they take hand-overs, and when that changes', as
   t.is(boards.server2.card.listeners.size, 0)
 })
 
-boardsTest('the new server’s settings are added to those that came along', async (t, boards) => {
+serialBoardsTest('the new server’s settings are added to those that came along', async (t, boards) => {
   const { second, peer } = await boards.pair({ noDelay: true, keepAlive: true, keepAliveInitialDelay: 30_000 })
   const arrived = handedOver(second)
   await peer.migrate('server2', 'x')
@@ -291,7 +274,7 @@ boardsTest('the new server’s settings are added to those that came along', asy
   )
 })
 
-boardsTest('connections are counted where they are', async (t, boards) => {
+serialBoardsTest('connections are counted where they are', async (t, boards) => {
   const { first, second, client, peer } = await boards.pair()
   const count = (server: net.Server) =>
     new Promise<number>((resolve, reject) =>
@@ -312,7 +295,7 @@ boardsTest('connections are counted where they are', async (t, boards) => {
   await once(second, 'close')
 })
 
-boardsTest('a move that the card tries twice takes along what came in between', async (t, boards) => {
+serialBoardsTest('a move that the card tries twice takes along what came in between', async (t, boards) => {
   const { second, client, peer } = await boards.pair({ allowHalfOpen: true })
   client.write('one ')
   await boards.settle()
@@ -328,7 +311,7 @@ boardsTest('a move that the card tries twice takes along what came in between', 
   t.is(String(await readBytes(socket, 13)), 'one two three')
 })
 
-boardsTest('an end that comes while it moves is the other server’s', async (t, boards) => {
+serialBoardsTest('an end that comes while it moves is the other server’s', async (t, boards) => {
   const { second, client, peer } = await boards.pair()
   const events = record(peer, EVENTS)
   peer.resume()
@@ -344,7 +327,7 @@ boardsTest('an end that comes while it moves is the other server’s', async (t,
 
 // ── a move that fails ──
 
-boardsTest('where nobody takes it the promise says so, and everything goes on', async (t, boards) => {
+serialBoardsTest('where nobody takes it the promise says so, and everything goes on', async (t, boards) => {
   const { second, client, peer } = await boards.pair()
   await refuse(boards, second)
   const calls: string[] = []
@@ -372,7 +355,7 @@ boardsTest('where nobody takes it the promise says so, and everything goes on', 
   t.is((await arrived).state, 'again')
 })
 
-boardsTest('without a target the error names none', async (t, boards) => {
+serialBoardsTest('without a target the error names none', async (t, boards) => {
   const { second, peer } = await boards.pair()
   second.close()
   await boards.settle()
@@ -405,7 +388,7 @@ const READERS: Record<string, (socket: net.Socket, into: Buffer[]) => void> = {
   'as text': (socket, into) => socket.setEncoding('utf8').on('data', (text) => into.push(Buffer.from(text))),
 }
 for (const [name, read] of Object.entries(READERS)) {
-  boardsTest(`after a failure reading goes on: ${name}`, async (t, boards) => {
+  serialBoardsTest(`after a failure reading goes on: ${name}`, async (t, boards) => {
     const { second, client, peer } = await boards.pair()
     await refuse(boards, second)
     const text = 'ä€😀'.repeat(300)
@@ -424,7 +407,7 @@ for (const [name, read] of Object.entries(READERS)) {
   })
 }
 
-boardsTest('bytes held for an onread callback go along, or stay', async (t, boards) => {
+serialBoardsTest('bytes held for an onread callback go along, or stay', async (t, boards) => {
   const second = boards.client.net.createServer().listen(50000)
   const got: string[] = []
   const server = boards.server2.net.createServer((socket) => void socket.write('hello')).listen(80)
@@ -453,7 +436,7 @@ boardsTest('bytes held for an onread callback go along, or stay', async (t, boar
   t.deepEqual(got, ['hel', 'lo'])
 })
 
-boardsTest('unread text goes along if its bytes can be told', async (t, boards) => {
+serialBoardsTest('unread text goes along if its bytes can be told', async (t, boards) => {
   const { second, client, peer } = await boards.pair()
   peer.setEncoding('utf8')
   // The last character is not whole yet.
@@ -467,7 +450,7 @@ boardsTest('unread text goes along if its bytes can be told', async (t, boards) 
   t.is(String(await readBytes(socket, 10)), 'unread €')
 })
 
-boardsTest('unread text that may have been other bytes does not go', async (t, boards) => {
+serialBoardsTest('unread text that may have been other bytes does not go', async (t, boards) => {
   const { client, peer } = await boards.pair()
   peer.setEncoding('utf8')
   client.write(Buffer.from([0x41, 0xff]))
@@ -477,7 +460,7 @@ boardsTest('unread text that may have been other bytes does not go', async (t, b
   t.false(peer.destroyed)
 })
 
-boardsTest('what was put back with unshift goes along', async (t, boards) => {
+serialBoardsTest('what was put back with unshift goes along', async (t, boards) => {
   const { second, client, peer } = await boards.pair()
   client.write('head and tail')
   await boards.settle()
@@ -488,14 +471,14 @@ boardsTest('what was put back with unshift goes along', async (t, boards) => {
   t.is(String(await readBytes((await arrived).socket, 9)), ' and tail')
 })
 
-boardsTest('more than ever came does not go', async (t, boards) => {
+serialBoardsTest('more than ever came does not go', async (t, boards) => {
   const { peer } = await boards.pair()
   peer.unshift(Buffer.alloc(100))
   await t.throwsAsync(peer.migrate('server2', 'x'), { code: 'ERR_INVALID_STATE' })
   t.is(peer.readableLength, 100)
 })
 
-boardsTest('more than can be queued rejects at once, and goes on', async (t, boards) => {
+serialBoardsTest('more than can be queued rejects at once, and goes on', async (t, boards) => {
   const { client, peer } = await boards.pair()
   const bytes = pattern(3_000_000)
   peer.write(bytes)
@@ -504,7 +487,7 @@ boardsTest('more than can be queued rejects at once, and goes on', async (t, boa
   t.true((await readBytes(client, bytes.length)).equals(bytes))
 })
 
-boardsTest(
+serialBoardsTest(
   'after a failure the credit that was overdrawn is paid back before anything else is sent',
   async (t, boards) => {
     const { second, client, peer } = await boards.pair()
@@ -520,7 +503,7 @@ boardsTest(
   },
 )
 
-boardsTest('an end that was asked for meanwhile is sent if the move fails', async (t, boards) => {
+serialBoardsTest('an end that was asked for meanwhile is sent if the move fails', async (t, boards) => {
   const { second, client, peer } = await boards.pair()
   await refuse(boards, second)
   const moving = peer.migrate('server2', 'x')
@@ -534,7 +517,7 @@ boardsTest('an end that was asked for meanwhile is sent if the move fails', asyn
   await once(peer, 'close')
 })
 
-boardsTest('an end that came meanwhile is there if the move fails', async (t, boards) => {
+serialBoardsTest('an end that came meanwhile is there if the move fails', async (t, boards) => {
   const { second, client, peer } = await boards.pair({ allowHalfOpen: true })
   await refuse(boards, second)
   client.write('un')
@@ -551,7 +534,7 @@ boardsTest('an end that came meanwhile is there if the move fails', async (t, bo
   t.is(boards.server1.card.ends.size, 0)
 })
 
-boardsTest('settings made meanwhile count, and timeouts wait', async (t, boards) => {
+serialBoardsTest('settings made meanwhile count, and timeouts wait', async (t, boards) => {
   const { peer } = await boards.pair()
   boards.network.holdsMoves = true
   const events = record(peer, EVENTS)
@@ -578,7 +561,7 @@ boardsTest('settings made meanwhile count, and timeouts wait', async (t, boards)
 
 // ── what interferes ──
 
-boardsTest('a socket that is destroyed while it moves is reset', async (t, boards) => {
+serialBoardsTest('a socket that is destroyed while it moves is reset', async (t, boards) => {
   const { client, peer } = await boards.pair()
   boards.network.holdsMoves = true
   const calls: string[] = []
@@ -595,7 +578,7 @@ boardsTest('a socket that is destroyed while it moves is reset', async (t, board
   t.is(boards.server1.stack.driver.sockets, 1, 'the listener')
 })
 
-boardsTest('a connection that is reset while it moves rejects with that', async (t, boards) => {
+serialBoardsTest('a connection that is reset while it moves rejects with that', async (t, boards) => {
   const { client, peer } = await boards.pair()
   boards.network.holdsMoves = true
   const events = record(peer, ['error', 'close'])
@@ -607,7 +590,7 @@ boardsTest('a connection that is reset while it moves rejects with that', async 
   t.deepEqual(events, ['error', 'close with error'])
 })
 
-boardsTest('a card that stops while connections move fails them', async (t, boards) => {
+serialBoardsTest('a card that stops while connections move fails them', async (t, boards) => {
   const { first, client, peer } = await boards.pair()
   boards.network.holdsMoves = true
   for (const socket of [first, client, peer]) socket.on('error', () => {})
@@ -616,7 +599,7 @@ boardsTest('a card that stops while connections move fails them', async (t, boar
   await t.throwsAsync(moving, { code: 'ENETDOWN' })
 })
 
-boardsTest('one move at a time', async (t, boards) => {
+serialBoardsTest('one move at a time', async (t, boards) => {
   const { peer } = await boards.pair()
   boards.network.holdsMoves = true
   const moving = peer.migrate('server2', 'x')
@@ -627,7 +610,7 @@ boardsTest('one move at a time', async (t, boards) => {
   await t.throwsAsync(peer.migrate('server2', 'x'), { code: 'ERR_STREAM_DESTROYED' })
 })
 
-boardsTest('what cannot be moved, or not there, is refused with a reason', async (t, boards) => {
+serialBoardsTest('what cannot be moved, or not there, is refused with a reason', async (t, boards) => {
   const { peer, client } = await boards.pair()
   const fresh = new boards.server1.net.Socket()
   await t.throwsAsync(fresh.migrate(), { message: 'migrate ENOTCONN' })
@@ -652,7 +635,7 @@ boardsTest('what cannot be moved, or not there, is refused with a reason', async
   t.is(String(await readBytes(client, 4)), 'fine')
 })
 
-boardsTest('a connection that has ended both ways is not moved', async (t, boards) => {
+serialBoardsTest('a connection that has ended both ways is not moved', async (t, boards) => {
   const { client, peer } = await boards.pair({ allowHalfOpen: true })
   client.end()
   await boards.settle()
@@ -661,7 +644,7 @@ boardsTest('a connection that has ended both ways is not moved', async (t, board
   await t.throwsAsync(peer.migrate('server2', 'x'), { code: 'ENOTCONN' })
 })
 
-boardsTest('the peer’s end that crosses the move of a connection that we have ended', async (t, boards) => {
+serialBoardsTest('the peer’s end that crosses the move of a connection that we have ended', async (t, boards) => {
   const { client, peer } = await boards.pair({ allowHalfOpen: true })
   peer.end()
   await boards.settle()
@@ -674,7 +657,7 @@ boardsTest('the peer’s end that crosses the move of a connection that we have 
   await closed
 })
 
-boardsTest('a write callback that throws is nobody’s but the process’s', async (t, boards) => {
+serialBoardsTest('a write callback that throws is nobody’s but the process’s', async (t, boards) => {
   const { second, peer } = await boards.pair()
   peer.write(Buffer.alloc(400_000), () => {
     throw new Error('mine')
@@ -694,7 +677,7 @@ boardsTest('a write callback that throws is nobody’s but the process’s', asy
   await arrived
 })
 
-boardsTest(
+serialBoardsTest(
   'a hand-over for a server that takes none any more is reset, one without state is a connection',
   async (t, boards) => {
     const { second, client, peer } = await boards.pair()
@@ -711,7 +694,7 @@ boardsTest(
 
 // ── the driver, and a card that breaks the rules ──
 
-boardsTest('a state that is not what was announced is a fault', async (t, boards) => {
+serialBoardsTest('a state that is not what was announced is a fault', async (t, boards) => {
   await boards.pair()
   const cases: [name: string, rx: (handle: number) => void][] = [
     ['longer', (handle) => boards.server2.card.rawRx(M.RX_STATE, handle, 30, Buffer.alloc(30))],

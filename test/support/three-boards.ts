@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import type net from 'node:net'
+import test, { type ExecutionContext } from 'ava'
 import { Driver } from '../../host/driver/driver.ts'
 import { createNet, type Net } from '../../host/net.ts'
 import { NO_REFERENCES, type Stack } from '../../host/stack.ts'
@@ -76,6 +77,29 @@ export class ThreeBoards {
   close(): void {
     clearInterval(this.#anchor)
     for (const { stack } of [this.client, this.server1, this.server2]) stack.driver.close()
+  }
+}
+
+type Run = (t: ExecutionContext, boards: ThreeBoards) => Promise<void>
+
+/** A test over three boards, which are closed after it. */
+export function boardsTest(name: string, run: Run, options?: FakeNetworkOptions): void {
+  test(name, closing(run, options))
+}
+
+/** The same, one after the other: for tests that look at what nobody catches. */
+export function serialBoardsTest(name: string, run: Run, options?: FakeNetworkOptions): void {
+  test.serial(name, closing(run, options))
+}
+
+function closing(run: Run, options?: FakeNetworkOptions) {
+  return async (t: ExecutionContext): Promise<void> => {
+    const boards = new ThreeBoards(options)
+    try {
+      await run(t, boards)
+    } finally {
+      boards.close()
+    }
   }
 }
 
