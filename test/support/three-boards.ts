@@ -130,3 +130,9 @@ export async function readBytes(socket: net.Socket, count: number): Promise<Buff
   }
   return Buffer.concat(chunks)
 }
+
+/** Has `server` take no hand-overs any more. */
+export async function refuse(boards: ThreeBoards, server: net.Server): Promise<void> {
+  server.removeAllListeners('migrate')
+  await boards.settle()
+}
