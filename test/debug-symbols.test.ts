@@ -1,11 +1,12 @@
 /** Lines, functions, instructions and frames of a compiled firmware. */
+
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import { createProgram, type Program } from '../toolchain/debug/symbols/index.ts'
 import { decodeFunction } from '../toolchain/firmware/wasm-instructions.ts'
 import { readWasmModule, WasmFormatError } from '../toolchain/firmware/wasm-module.ts'
-import { projectRoot } from './support/bare-card.ts'
+import { packageRoot } from '../toolchain/package-root.ts'
 import { ipos } from './support/debugged-card.ts'
 import { randomFrom } from './support/random.ts'
 
@@ -14,7 +15,7 @@ const INPUT = 'firmware/tcp/input.ts'
 
 /** Line of the first line of a source file that holds `text`. */
 function lineOf(file: string, text: string): number {
-  const index = readFileSync(join(projectRoot(), file), 'utf8')
+  const index = readFileSync(join(packageRoot, file), 'utf8')
     .split('\n')
     .findIndex((line) => line.includes(text))
   if (index < 0) throw new Error(`${file} has no line with ${text}`)
@@ -32,7 +33,7 @@ for (const target of TARGETS) {
     for (const name of [
       INPUT,
       'tcp/input.ts',
-      join(projectRoot(), INPUT),
+      join(packageRoot, INPUT),
       './firmware/tcp/input.ts',
       `/elsewhere/${INPUT}`,
     ]) {

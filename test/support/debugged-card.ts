@@ -1,4 +1,5 @@
 /** A card whose firmware runs under the debugger: it stops at breakpoints, where a test looks at frames, locals and memory. */
+
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type DebugCpu, type DebugFrame, WasmtimeCpu } from '../../emulator/cpu/index.ts'
@@ -6,7 +7,8 @@ import { createProgram, type Program } from '../../toolchain/debug/symbols/index
 import { type EvaluationContext, type MemoryAccess, memoryOf, type Scope } from '../../toolchain/debug/values/index.ts'
 import type { BuildTarget } from '../../toolchain/firmware/artifacts.ts'
 import { buildFirmware } from '../../toolchain/firmware/build.ts'
-import { type BareCard, projectRoot } from './bare-card.ts'
+import { packageRoot } from '../../toolchain/package-root.ts'
+import type { BareCard } from './bare-card.ts'
 
 const programs = new Map<BuildTarget, Promise<Program>>()
 
@@ -21,12 +23,12 @@ export function ipos(target: BuildTarget): Promise<Program> {
 }
 
 async function build(target: BuildTarget): Promise<Program> {
-  const { artifacts } = await buildFirmware({ directory: projectRoot(), target })
+  const { artifacts } = await buildFirmware({ directory: packageRoot, target })
   const { wasm, ...texts } = artifacts
   const [sourceMap, layouts, symbols] = await Promise.all(
     [texts.sourceMap, texts.layouts, texts.symbols].map((file) => readFile(file, 'utf8')),
   )
-  return createProgram({ wasm: await readFile(wasm), sourceMap, layouts, symbols, directory: projectRoot() })
+  return createProgram({ wasm: await readFile(wasm), sourceMap, layouts, symbols, directory: packageRoot })
 }
 
 /** INIC memory that may be written. */
@@ -36,7 +38,7 @@ export function inicMemory(buffer: ArrayBufferLike): MemoryAccess {
 }
 
 export function firmwareFile(target: BuildTarget): string {
-  return join(projectRoot(), 'build', target, 'firmware.wasm')
+  return join(packageRoot, 'build', target, 'firmware.wasm')
 }
 
 export interface Stop {
