@@ -165,7 +165,7 @@ struct Core {
 
 impl Core {
     fn new(machine: Machine, health: Rc<Health>, panel: Arc<Panel>) -> Result<Self> {
-        let Machine { store, reset, poll, firmware, guard, view, fuel_per_slice, watch } = machine;
+        let Machine { watched: _, store, reset, poll, firmware, guard, view, fuel_per_slice, watch } = machine;
         let session = Session::new(panel.clone(), firmware.clone(), view.clone(), guard.clone(), fuel_per_slice);
         let mut core = Self {
             shared: Shared::new(store, Desk::new(session)),
@@ -285,7 +285,7 @@ impl Core {
                 self.health.stopped.set(false);
             }
             Err(_) if self.guard.tripped_in_host() => self.stop(self.fault_in_host()),
-            Err(error) => self.stop(Fault::of(error, &self.guard, &self.firmware)),
+            Err(error) => self.stop(Fault::of(error, &self.guard, &self.firmware, None)),
         }
     }
 
@@ -530,6 +530,7 @@ impl DebugCpu {
             pages: (machine.view.bytes() as u64 / WASM_PAGE_BYTES) as u32,
             guard: machine.guard.ranges().into(),
             fuel_per_slice: machine.fuel_per_slice,
+            limit: None,
             watch: machine.watch.range(),
             over: Some(machine.view.clone()),
         };
@@ -577,6 +578,7 @@ impl DebugCpu {
             pages,
             guard: exports::ranges(guard),
             fuel_per_slice: fuel_per_slice as u64,
+            limit: None,
             watch: watch_start as usize..watch_end as usize,
             over: None,
         };

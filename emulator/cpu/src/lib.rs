@@ -2,7 +2,8 @@
 //!
 //! | module | is |
 //! |---|---|
-//! | engine | the two Wasmtime engines of the process, and compiled firmware |
+//! | engine | the Wasmtime engines of the process, and compiled firmware |
+//! | leash, watchdog | how firmware is stopped that counts no fuel |
 //! | memory | INIC memory, mapped once for the firmware and once for JavaScript |
 //! | bus | what happens when the firmware touches a page where nothing is |
 //! | machine | a Store with the firmware in it |
@@ -30,6 +31,7 @@ mod error;
 mod exports;
 mod fault;
 mod instructions;
+mod leash;
 mod machine;
 mod memory;
 mod pages;
@@ -39,3 +41,4 @@ mod raw;
 #[cfg(target_os = "linux")]
 mod tap;
 mod watch;
+mod watchdog;
