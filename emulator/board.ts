@@ -21,6 +21,7 @@ import {
   SYS_VERSION,
   SYS_VERSION_VALUE,
 } from '../abi/registers.ts'
+import { QUEUE_SETS } from '../abi/rings.ts'
 import { CARD_OFF, CARD_RUNNING, CARD_STOPPED } from '../abi/virtio.ts'
 import {
   BootError,
@@ -201,7 +202,8 @@ export class Board implements DmaHost, Alarm {
   readonly #dma: DmaEngine
   readonly #monitor = new BusMonitor()
   readonly #gate: ReceiveGate = { closed: false }
-  readonly #lines = new Map<number, InterruptLine>()
+  /** By queue set. */
+  readonly #lines: (InterruptLine | null)[] = new Array(QUEUE_SETS).fill(null)
   #cpu: Cpu | null = null
   /** What runs the next slice. The present one's `stored` and `fault` are asked for at the end of its last. */
   #nextCpu: Cpu | null = null
@@ -383,15 +385,15 @@ export class Board implements DmaHost, Alarm {
       )
     }
     const set = this.#dma.attach(shared ? new SharedArrayBuffer(ramBytes) : new ArrayBuffer(ramBytes))
-    this.#lines.set(set.index, new InterruptLine(set, this.#host))
+    this.#lines[set.index] = new InterruptLine(set, this.#host)
     return { set: set.index, bus: set }
   }
 
   /** Takes a process's queue set away: the firmware sees its queues disabled. Throws RangeError if `set` names none. */
   detachProcess(set: number): void {
     this.#dma.detach(set)
-    this.#host.clearAlarm(this.#lines.get(set)!)
-    this.#lines.delete(set)
+    this.#host.clearAlarm(this.#lines[set]!)
+    this.#lines[set] = null
   }
 
   statistics(): BoardStatistics {
@@ -400,7 +402,7 @@ export class Board implements DmaHost, Alarm {
       fuel: this.fuel,
       ports: this.ports.map((port) => port.statistics()),
       dma: this.#dma.statistics(),
-      interrupts: Object.fromEntries([...this.#lines].map(([set, { count }]) => [set, count])),
+      interrupts: Object.fromEntries(this.#lines.flatMap((line) => (line === null ? [] : [[line.set, line.count]]))),
     }
   }
 
@@ -449,8 +451,8 @@ export class Board implements DmaHost, Alarm {
   }
 
   interrupt(set: QueueSet): void {
-    const line = this.#lines.get(set.index)
-    if (line !== undefined) this.raise(line)
+    const line = this.#lines[set.index]
+    if (line !== null) this.raise(line)
   }
 
   /** Begins a slice if there is anything to do; false if not. The slice lasts `cycles`; a board that is `halted` has not come to its end. */

@@ -107,7 +107,7 @@ test('a store at the end of the register page is found within a round of the slo
   farm.connect(peer, bad.ports[0])
   bad.powerOn({ wasm: await firmware('misbehave'), boot: { flags: 12 } })
   await farm.run(10e6)
-  for (let n = 0; n < 700 && bad.crash === null; n++) {
+  for (let n = 0; n < 2100 && bad.crash === null; n++) {
     peer.send(testFrame(BROADCAST, PEER), farm.now())
     await farm.run(farm.now() + 1e6)
   }

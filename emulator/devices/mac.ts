@@ -167,7 +167,10 @@ export class MacPort implements Port {
 
   /** Before any poll: what changed since the last one. */
   showNews(): void {
-    if (!this.#stale) return
+    if (this.#stale) this.#showCounters()
+  }
+
+  #showCounters(): void {
     this.#stale = false
     const registers = this.#registers
     registers[MAC_LINK >>> 2] = this.#carrier ? 1 : 0
@@ -186,6 +189,11 @@ export class MacPort implements Port {
 
   /** Sends what the firmware put into the transmit ring: one round of the ring at most. */
   transmit(nowNs: number): void {
+    // Most ports have nothing to send: to see that is small enough to stand where it is called.
+    if (this.#tx.entries > 0 && this.#words[this.#tx.at + 3] === OWNER_DEVICE) this.#send(nowNs)
+  }
+
+  #send(nowNs: number): void {
     const ring = this.#tx
     const words = this.#words
     const memory = this.#memory!
@@ -222,6 +230,10 @@ export class MacPort implements Port {
 
   /** Once the gate is open: stores the frames that came while it was closed. */
   receive(): void {
+    if (this.#fifoTail !== this.#fifoHead) this.#drain()
+  }
+
+  #drain(): void {
     const fifo = this.#fifo
     while (this.#fifoTail !== this.#fifoHead) {
       const slot = this.#fifoTail++ & (FIFO_FRAMES - 1)

@@ -91,7 +91,7 @@ export function transmitClaim(index: u32): u32 {
   let buffer = p.txBuffers
   if (load<u32>(last + DESCRIPTOR_OWNER) != OWNER_FIRMWARE) {
     const next = load<u32>(last + DESCRIPTOR_ADDRESS) + SLOT_BYTES
-    if (next != buffer + (p.txEnd - p.txBase) / DESCRIPTOR_BYTES * SLOT_BYTES) buffer = next
+    if (next != buffer + ((p.txEnd - p.txBase) / DESCRIPTOR_BYTES) * SLOT_BYTES) buffer = next
   }
   store<u32>(descriptor + DESCRIPTOR_ADDRESS, buffer)
   return buffer
