@@ -31,9 +31,12 @@ const TX_ENTRIES: u32 = 128
 const LOOPBACK_ENTRIES: u32 = 128
 /** Room for a frame of MAC_MAXIMUM_FRAME bytes. */
 const SLOT_BYTES: u32 = 2048
-/** With the Ethernet header of 14 bytes, packets and the payload of most of them begin at a multiple of 4: DMA copies those by words. */
-const RX_OFFSET: u32 = 2
-const RX_BYTES: u32 = SLOT_BYTES - RX_OFFSET
+/**
+ * Of a frame in its slot. Behind 14 bytes of Ethernet header the packet begins at a multiple of 4, and the payload of most packets does: DMA
+ * copies by words, and so does a link from slot to slot.
+ */
+const FRAME_OFFSET: u32 = 2
+const FRAME_BYTES: u32 = SLOT_BYTES - FRAME_OFFSET
 
 export function macInitialize(): void {
   for (let i: u32 = 0; i < <u32>MAC_PORTS; i++) {
@@ -42,8 +45,8 @@ export function macInitialize(): void {
     const rxBuffers = carveBuffers(RX_ENTRIES * SLOT_BYTES)
     for (let slot: u32 = 0; slot < RX_ENTRIES; slot++) {
       const descriptor = p.rxBase + slot * DESCRIPTOR_BYTES
-      store<u32>(descriptor + DESCRIPTOR_ADDRESS, rxBuffers + slot * SLOT_BYTES + RX_OFFSET)
-      store<u32>(descriptor + DESCRIPTOR_LENGTH, RX_BYTES)
+      store<u32>(descriptor + DESCRIPTOR_ADDRESS, rxBuffers + slot * SLOT_BYTES + FRAME_OFFSET)
+      store<u32>(descriptor + DESCRIPTOR_LENGTH, FRAME_BYTES)
       store<u32>(descriptor + DESCRIPTOR_OWNER, OWNER_DEVICE)
     }
     transmitRing(i, TX_ENTRIES)
@@ -69,7 +72,7 @@ function transmitRing(index: u32, entries: u32): void {
   const p = port(index)
   p.txBase = p.txNext = carve(entries * DESCRIPTOR_BYTES)
   p.txEnd = p.txBase + entries * DESCRIPTOR_BYTES
-  p.txBuffers = carveBuffers(entries * SLOT_BYTES)
+  p.txBuffers = carveBuffers(entries * SLOT_BYTES) + FRAME_OFFSET
 }
 
 /** The port's own MAC address as a 48-bit number, first byte highest. */
@@ -138,6 +141,6 @@ export function receiveDone(index: u32, descriptor: u32): void {
     store<u32>(descriptor + DESCRIPTOR_OWNER, OWNER_FIRMWARE)
     return
   }
-  store<u32>(descriptor + DESCRIPTOR_LENGTH, RX_BYTES)
+  store<u32>(descriptor + DESCRIPTOR_LENGTH, FRAME_BYTES)
   store<u32>(descriptor + DESCRIPTOR_OWNER, OWNER_DEVICE)
 }
