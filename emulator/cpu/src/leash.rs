@@ -5,7 +5,7 @@
 //! (watchdog.rs), and the next store there traps like any other fault. A store and not a load, because a load in a loop that
 //! stores nothing is one that the compiler does once.
 //!
-//! It costs a fifth of what fuel does. Offsets into the code that runs are not those into the image, hence [`Leashed::pc`].
+//! Offsets into the code that runs are not those into the image, hence [`Leashed::pc`].
 
 use std::ops::Range;
 
@@ -118,7 +118,12 @@ fn stops_in(body: &FunctionBody<'_>) -> Result<Vec<usize>, BinaryReaderError> {
             // Nothing to stop there; but a block that does nothing but trap is one that the compiler merges with the branch to
             // it, and the fault would be put down to that.
             Operator::Unreachable => stops.push(offset),
-            Operator::Call { .. } | Operator::CallIndirect { .. } => calls = true,
+            Operator::Call { .. }
+            | Operator::CallIndirect { .. }
+            | Operator::CallRef { .. }
+            | Operator::ReturnCall { .. }
+            | Operator::ReturnCallIndirect { .. }
+            | Operator::ReturnCallRef { .. } => calls = true,
             _ => {}
         }
     }

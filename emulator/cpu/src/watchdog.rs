@@ -48,16 +48,16 @@ impl Beat {
         beat
     }
 
-    /// A slice begins.
+    /// A slice begins. The one before may have ended in a panic of the engine, without a word.
     #[inline]
     pub fn begin(&self) {
-        self.count.store(self.count.load(Ordering::Relaxed) + 1, Ordering::Release);
+        self.count.store((self.count.load(Ordering::Relaxed) + 1) | 1, Ordering::Release);
     }
 
     /// It has ended.
     #[inline]
     pub fn end(&self) {
-        self.begin();
+        self.count.store(self.count.load(Ordering::Relaxed) + 1, Ordering::Release);
     }
 
     /// The page was taken away since [`Beat::forgive`]. While no slice runs that is an old story: the slice ended at that moment, or
