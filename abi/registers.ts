@@ -42,7 +42,7 @@ export const TRACE_BASE = 0x100 // RW
 export const TRACE_ENTRIES = 0x104 // RW: power of two, 0 = off
 export const TRACE_HEAD = 0x108 // RW: entries written by the firmware, free-running
 
-// Watchdog: the firmware must change KICK at least once in TIMEOUT_MS. The slice watchdog (fuel) is always on.
+// Watchdog: the firmware must change KICK at least once in TIMEOUT_MS. The slice watchdog (fuel, or the clock) is always on.
 export const WATCHDOG_TIMEOUT_MS = 0x140 // RW: 0 = off
 export const WATCHDOG_KICK = 0x144 // RW
 

@@ -6,6 +6,7 @@ import {
   NULL_GUARD_BASE,
   NULL_GUARD_BYTES,
   REGISTER_BASE,
+  REGISTER_PAGE_BYTES,
   UNMAPPED_BASE,
   UNMAPPED_BYTES,
 } from '../abi/memory.ts'
@@ -20,6 +21,7 @@ import {
   SYS_VERSION,
   SYS_VERSION_VALUE,
 } from '../abi/registers.ts'
+import { QUEUE_SETS } from '../abi/rings.ts'
 import { CARD_OFF, CARD_RUNNING, CARD_STOPPED } from '../abi/virtio.ts'
 import {
   BootError,
@@ -39,8 +41,10 @@ import {
   type CpuKind,
   createCpu,
   FUEL_PER_SLICE,
+  MS_PER_SLICE,
   POLL_HALTED,
   POLL_STOPPED,
+  type SliceLimit,
 } from './cpu/index.ts'
 import { type CrashKind, type CrashReport, reportCrash } from './crash.ts'
 import { BusMonitor } from './devices/bus-monitor.ts'
@@ -89,6 +93,9 @@ export const GUARDED_RANGES = [
   { start: UNMAPPED_BASE, end: UNMAPPED_BASE + UNMAPPED_BYTES },
 ]
 
+/** What stops firmware that does not return where fuel is not counted. The last byte of the register page is no register's. */
+const SLICE_LIMIT: SliceLimit = { ms: MS_PER_SLICE, leash: REGISTER_BASE + REGISTER_PAGE_BYTES - 1 }
+
 export interface BoardOptions {
   /** Default 'auto': Wasmtime where the addon was built. */
   cpu?: CpuKind | 'auto'
@@ -96,7 +103,7 @@ export interface BoardOptions {
   memoryBytes?: number
   /** Fuel a second. Default 1e9: one unit of fuel lasts one nanosecond. */
   clockHz?: number
-  /** Fuel that one slice may spend before the watchdog stops the board. */
+  /** Fuel that one slice may spend before the watchdog stops the board; where fuel is not counted, `sliceLimit` stops it. */
   fuelPerSlice?: number
   /** Six bytes a port. The default derives from the board's number in its farm. */
   macAddresses?: readonly Uint8Array[]
@@ -120,7 +127,7 @@ export interface Profile {
 /** Counters of a board since power-on. */
 export interface BoardStatistics {
   slices: number
-  /** 0 on v8. */
+  /** Of slices whose fuel was counted: all in virtual time, those that were recorded in real time; none on v8. */
   fuel: number
   ports: MacStatistics[]
   dma: DmaStatistics
@@ -134,6 +141,8 @@ export interface BoardHost extends HostRunner {
   ready(board: Board): void
   /** The board's alarm rang. */
   due(board: Board): void
+  /** Time is simulated. */
+  readonly virtual: boolean
   /** Raises an interrupt line that is not raised yet. */
   interrupt(line: InterruptLine): void
   consoleLine(board: Board, line: string): void
@@ -193,7 +202,8 @@ export class Board implements DmaHost, Alarm {
   readonly #dma: DmaEngine
   readonly #monitor = new BusMonitor()
   readonly #gate: ReceiveGate = { closed: false }
-  readonly #lines = new Map<number, InterruptLine>()
+  /** By queue set. */
+  readonly #lines: (InterruptLine | null)[] = new Array(QUEUE_SETS).fill(null)
   #cpu: Cpu | null = null
   /** What runs the next slice. The present one's `stored` and `fault` are asked for at the end of its last. */
   #nextCpu: Cpu | null = null
@@ -239,6 +249,11 @@ export class Board implements DmaHost, Alarm {
   /** Fuel that one slice may spend. */
   get fuelPerSlice(): number {
     return this.#options.fuelPerSlice ?? FUEL_PER_SLICE
+  }
+
+  /** In real time, where nobody asks what a slice has spent, the watchdog goes by processor time. */
+  get sliceLimit(): SliceLimit | undefined {
+    return this.#host.virtual ? undefined : SLICE_LIMIT
   }
 
   get flash(): Flash | null {
@@ -369,15 +384,15 @@ export class Board implements DmaHost, Alarm {
       )
     }
     const set = this.#dma.attach(shared ? new SharedArrayBuffer(ramBytes) : new ArrayBuffer(ramBytes))
-    this.#lines.set(set.index, new InterruptLine(set, this.#host))
+    this.#lines[set.index] = new InterruptLine(set, this.#host)
     return { set: set.index, bus: set }
   }
 
   /** Takes a process's queue set away: the firmware sees its queues disabled. Throws RangeError if `set` names none. */
   detachProcess(set: number): void {
     this.#dma.detach(set)
-    this.#host.clearAlarm(this.#lines.get(set)!)
-    this.#lines.delete(set)
+    this.#host.clearAlarm(this.#lines[set]!)
+    this.#lines[set] = null
   }
 
   statistics(): BoardStatistics {
@@ -386,7 +401,7 @@ export class Board implements DmaHost, Alarm {
       fuel: this.fuel,
       ports: this.ports.map((port) => port.statistics()),
       dma: this.#dma.statistics(),
-      interrupts: Object.fromEntries([...this.#lines].map(([set, { count }]) => [set, count])),
+      interrupts: Object.fromEntries(this.#lines.flatMap((line) => (line === null ? [] : [[line.set, line.count]]))),
     }
   }
 
@@ -435,8 +450,8 @@ export class Board implements DmaHost, Alarm {
   }
 
   interrupt(set: QueueSet): void {
-    const line = this.#lines.get(set.index)
-    if (line !== undefined) this.raise(line)
+    const line = this.#lines[set.index]
+    if (line !== null) this.raise(line)
   }
 
   /** Begins a slice if there is anything to do; false if not. The slice lasts `cycles`; a board that is `halted` has not come to its end. */
@@ -500,7 +515,7 @@ export class Board implements DmaHost, Alarm {
     this.#host.supervisor?.afterSlice(this, delayUs === POLL_STOPPED)
   }
 
-  /** Fuel spent by the slice; 0 on v8. */
+  /** Fuel spent by the slice; 0 if it was not counted. */
   get cycles(): number {
     return this.#cpu!.cycles
   }
@@ -583,9 +598,9 @@ export class Board implements DmaHost, Alarm {
   #createCpu(image: BootImage, memoryBytes: number): Cpu {
     const { cpu: kind = 'auto' } = this.#options
     try {
-      const { fuelPerSlice } = this
+      const { fuelPerSlice, sliceLimit: limit } = this
       const options = { module: image.wasm, memoryBytes, guard: GUARDED_RANGES, watch: WATCHED_RANGE, fuelPerSlice }
-      return createCpu(kind, options, this.#host.counts)
+      return createCpu(kind, { ...options, ...(limit && { limit }) }, this.#host.counts)
     } catch (cause) {
       if (!(cause instanceof CpuError)) throw cause
       throw new BootError(`Board ${this.name} does not boot: ${cause.message}`, { cause })

@@ -1,17 +1,21 @@
 import { performance } from 'node:perf_hooks'
+import { hrtime } from 'node:process'
 import type { Alarm } from './link/link.ts'
 
+const [ORIGIN_SECONDS] = hrtime()
+
 /**
- * The place where the wall clock enters: nanoseconds, monotonic, from an origin of its own. One call costs some 40 ns.
- * A double holds nanoseconds exactly for 104 days.
+ * The place where the wall clock enters: nanoseconds, monotonic, from an origin of its own. One call costs some 35 ns, where
+ * `performance.now` costs half as much again. A double holds nanoseconds exactly for 104 days.
  */
 export function wallNs(): number {
-  return Math.round(performance.now() * 1e6)
+  const [seconds, nanoseconds] = hrtime()
+  return (seconds - ORIGIN_SECONDS) * 1e9 + nanoseconds
 }
 
 /** Nanoseconds since 1970 at which `wallNs` was 0; for captures of farms that run in real time. */
 export function wallEpochNs(): bigint {
-  return BigInt(Math.round(performance.timeOrigin * 1e3)) * 1000n
+  return BigInt(Math.round((performance.timeOrigin + performance.now()) * 1e3)) * 1000n - BigInt(wallNs())
 }
 
 /**

@@ -14,7 +14,7 @@ export type CrashKind =
   | 'trap'
   /** The firmware gave up by itself: SYS_PANIC says why. */
   | 'panic'
-  /** A slice spent its fuel, or WATCHDOG_KICK did not come. */
+  /** A slice spent its fuel or its time, or WATCHDOG_KICK did not come. */
   | 'watchdog'
   /** An access where nothing is mapped, or a descriptor that no device could use. */
   | 'bus-fault'

@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { CpuError, type CpuFault, type MemoryGuard } from './cpu.ts'
+import { CpuError, type CpuFault, type MemoryGuard, type SliceLimit } from './cpu.ts'
 
 /** Slots of the numbers shared with `poll` and `reset`; `Io` of plain.rs. */
 export const CpuIo = { irqs: 0, result: 1, cycles: 2, stored: 3 } as const
@@ -44,6 +44,8 @@ export interface NativeCpu extends NativePages {
   fault(): CpuFault | null
   /** A debugged CPU over the same memory. */
   debugTwin(): NativeDebugCpu
+  /** A CPU over the same memory that counts fuel. */
+  metered(): NativeCpu
   /** A CPU with another firmware over the same memory, where its data segments are not yet. */
   successor(module: Uint8Array): NativeCpu
   /** The buffer is detached. */
@@ -195,9 +197,10 @@ export interface Addon {
     guard: readonly MemoryGuard[],
     watchStart: number,
     watchEnd: number,
+    limit?: SliceLimit | undefined,
   ) => NativeCpu
   /** Compiles for CPUs to come, on another thread. */
-  precompile(module: Uint8Array): Promise<void>
+  precompile(module: Uint8Array, limit?: SliceLimit): Promise<void>
   /** Throws ERR_CPU_DWARF for a description that contradicts itself. */
   dwarfSections(info: DwarfInfo): { name: string; contents: Uint8Array }[]
   /** On Linux. */

@@ -14,6 +14,17 @@ export interface MemoryGuard {
   readonly end: number
 }
 
+/** What a slice may take where its fuel is not counted. */
+export interface SliceLimit {
+  /** Processor time, milliseconds; looked at 20 times a second. */
+  readonly ms: number
+  /**
+   * Address of a byte that is 0. Firmware on the leash stores 0 there wherever it may pass again and again, and is stopped by taking the page away.
+   * So the page must be one that it can write, and that no `memory.copy` or `memory.fill` goes to.
+   */
+  readonly leash: number
+}
+
 export interface CpuOptions {
   /** The firmware. */
   readonly module: Uint8Array
@@ -21,6 +32,8 @@ export interface CpuOptions {
   readonly memoryBytes: number
   /** Watchdog allowance: the fuel that `reset` or one `poll` may spend. Default 100 000 000. Ignored by v8. */
   readonly fuelPerSlice?: number
+  /** The allowance of calls whose fuel is not counted, which are a twentieth faster; see {@link Cpu.count}. Default: all are counted. Ignored by v8. */
+  readonly limit?: SliceLimit
   /**
    * Bus space without a device behind it: a load or store there stops the firmware at the instruction with a
    * `bus-fault`. Wasmtime on Linux only; elsewhere such an access goes to ordinary memory, and the board has to look
@@ -81,7 +94,7 @@ export interface Cpu {
   readonly kind: CpuKind
   /** INIC memory itself, not a copy. Its length is 0 once disposed of, a debugged twin of the CPU included. */
   readonly memory: ArrayBuffer
-  /** Fuel spent by the last `reset` or `poll`; after a fault a lower bound. Always 0 on v8. */
+  /** Fuel spent by the last `reset` or `poll`; after a fault a lower bound. 0 if it was not counted; on v8 always. */
   readonly cycles: number
   /** The last `reset` or `poll` left something in the watched range other than it found it. On v8 always true: it may have. */
   readonly stored: boolean
@@ -100,6 +113,12 @@ export interface Cpu {
    * -1 when the firmware stopped in this slice or before, or the CPU is disposed of. Never throws.
    */
   poll(irqs: number): number
+
+  /**
+   * Whether fuel is counted from the next call on, in spite of {@link CpuOptions.limit}. Not there where it is counted always, or never. The
+   * first time it compiles the firmware once more, which holds up the farm. Throws ERR_CPU_MEMORY, ERR_CPU_DISPOSED.
+   */
+  count?(on: boolean): void
 
   /**
    * Takes back a fault without running anything, so that `poll` runs again: once INIC memory was loaded from a snapshot
@@ -167,6 +186,9 @@ export const WASM_PAGE_BYTES = 65536
 
 /** The unit of {@link Cpu.usedPages}. */
 export const USED_PAGE_BYTES = 4096
+
+/** What boards in real time have for {@link SliceLimit.ms}: a slice takes microseconds, and a reset of large memory some tens of milliseconds. */
+export const MS_PER_SLICE = 500
 
 /** Default of {@link CpuOptions.fuelPerSlice}. */
 export const FUEL_PER_SLICE = 100_000_000

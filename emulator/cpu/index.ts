@@ -2,7 +2,7 @@
 
 import { hasAddon, loadAddon } from './addon.ts'
 import { CountingCpu, type CountSink } from './counting.ts'
-import { type Cpu, CpuError, type CpuKind, type CpuOptions } from './cpu.ts'
+import { type Cpu, CpuError, type CpuKind, type CpuOptions, type SliceLimit } from './cpu.ts'
 import { checkOptions } from './options.ts'
 import { precompileForV8, V8Cpu } from './v8.ts'
 import { WasmtimeCpu } from './wasmtime.ts'
@@ -29,11 +29,13 @@ export function createCpu(kind: CpuKind | 'auto', options: CpuOptions, counts: C
 /**
  * Compiles a firmware for CPUs to come, on other threads: the slices of boards that run are not held up, as they are when
  * a CPU is made. Throws ERR_CPU_MODULE, ERR_CPU_ADDON_MISSING.
+ *
+ * @param limit what the CPUs will have
  */
-export async function precompile(kind: CpuKind, module: Uint8Array): Promise<void> {
+export async function precompile(kind: CpuKind, module: Uint8Array, limit?: SliceLimit): Promise<void> {
   if (kind === 'v8') return precompileForV8(module)
   try {
-    await loadAddon().precompile(module)
+    await loadAddon().precompile(module, limit)
   } catch (cause) {
     if (cause instanceof CpuError) throw cause
     throw new CpuError('ERR_CPU_MODULE', (cause as Error).message, { cause })

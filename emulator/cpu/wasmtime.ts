@@ -1,11 +1,26 @@
-/** The firmware in Wasmtime: fuel counted, watchdog, bus guard. */
+/** The firmware in Wasmtime: fuel counted or not, watchdog, bus guard. */
 
 import { CpuIo, loadAddon, type NativeCpu } from './addon.ts'
-import { type Cpu, CpuError, type CpuFault, type CpuOptions, FUEL_PER_SLICE, WASM_PAGE_BYTES } from './cpu.ts'
+import {
+  type Cpu,
+  CpuError,
+  type CpuFault,
+  type CpuOptions,
+  FUEL_PER_SLICE,
+  type SliceLimit,
+  WASM_PAGE_BYTES,
+} from './cpu.ts'
 import { DebugCpu } from './debug.ts'
 import { readConstants } from './firmware.ts'
 import { checkOptions } from './options.ts'
 import { MemoryShare } from './share.ts'
+
+/** The calls that cross into the addon, bound to one of its CPUs. */
+interface Calls {
+  readonly io: Float64Array
+  readonly poll: () => void
+  readonly reset: () => void
+}
 
 export class WasmtimeCpu implements Cpu {
   readonly kind = 'wasmtime'
@@ -14,9 +29,15 @@ export class WasmtimeCpu implements Cpu {
   readonly memory: ArrayBuffer
   readonly #native: NativeCpu
   readonly #share: MemoryShare
-  readonly #io: Float64Array
-  readonly #poll: () => void
-  readonly #reset: () => void
+  readonly #limit: SliceLimit | undefined
+  readonly #uncounted: Calls
+  // What runs now: #uncounted, or #counted.
+  #io: Float64Array
+  #poll: () => void
+  #reset: () => void
+  /** Over the same memory and with fuel, made when first needed. */
+  #counter: NativeCpu | undefined
+  #counted: Calls | undefined
   #twin: DebugCpu | undefined
   #disposed = false
 
@@ -24,14 +45,16 @@ export class WasmtimeCpu implements Cpu {
    * With a firmware and a memory of its own, or to go on where another one is. Throws ERR_CPU_ADDON_MISSING, ERR_CPU_MODULE, ERR_CPU_MEMORY.
    * Options are checked by `createCpu`.
    */
-  constructor(from: CpuOptions | { readonly native: NativeCpu; readonly share: MemoryShare }) {
+  constructor(from: CpuOptions | { native: NativeCpu; share: MemoryShare; limit: SliceLimit | undefined }) {
     try {
+      this.#limit = from.limit
       this.#native = 'native' in from ? from.native : nativeCpu(from)
       this.#share = 'native' in from ? from.share : new MemoryShare(this.#native.memory())
       this.memory = this.#share.memory
-      this.#io = new Float64Array(this.#native.io())
-      this.#poll = this.#native.pollFunction()
-      this.#reset = this.#native.resetFunction()
+      this.#uncounted = callsOf(this.#native)
+      this.#io = this.#uncounted.io
+      this.#poll = this.#uncounted.poll
+      this.#reset = this.#uncounted.reset
     } catch (error) {
       throw CpuError.from(error)
     }
@@ -65,6 +88,25 @@ export class WasmtimeCpu implements Cpu {
     return io[CpuIo.result]
   }
 
+  count(on: boolean): void {
+    if (this.#limit === undefined || on === (this.#io === this.#counted?.io)) return
+    const calls = on ? this.#counting() : this.#uncounted
+    this.#io = calls.io
+    this.#poll = calls.poll
+    this.#reset = calls.reset
+  }
+
+  #counting(): Calls {
+    if (this.#disposed) throw new CpuError('ERR_CPU_DISPOSED', 'the CPU was disposed of')
+    try {
+      this.#counter ??= this.#native.metered()
+      this.#counted ??= callsOf(this.#counter)
+    } catch (error) {
+      throw CpuError.from(error)
+    }
+    return this.#counted
+  }
+
   clearFault(): void {
     this.#share.fault = null
     this.#native.clearFault()
@@ -95,7 +137,7 @@ export class WasmtimeCpu implements Cpu {
     const segments = readConstants(module, constants)
     let successor: WasmtimeCpu
     try {
-      successor = new WasmtimeCpu({ native: this.#native.successor(module), share: this.#share })
+      successor = new WasmtimeCpu({ native: this.#native.successor(module), share: this.#share, limit: this.#limit })
     } catch (error) {
       throw CpuError.from(error)
     }
@@ -115,12 +157,18 @@ export class WasmtimeCpu implements Cpu {
   dispose(): void {
     if (this.#disposed) return
     this.#disposed = true
+    this.#counter?.dispose()
     this.#native.dispose(this.#share.leave())
   }
 }
 
-function nativeCpu({ module, memoryBytes, fuelPerSlice = FUEL_PER_SLICE, guard = [], watch }: CpuOptions): NativeCpu {
+function callsOf(native: NativeCpu): Calls {
+  return { io: new Float64Array(native.io()), poll: native.pollFunction(), reset: native.resetFunction() }
+}
+
+function nativeCpu(options: CpuOptions): NativeCpu {
+  const { module, memoryBytes, fuelPerSlice = FUEL_PER_SLICE, limit, guard = [], watch } = options
   const { PlainCpu } = loadAddon()
   const { start, end } = watch ?? { start: 0, end: 0 }
-  return new PlainCpu(module, memoryBytes / WASM_PAGE_BYTES, fuelPerSlice, guard, start, end)
+  return new PlainCpu(module, memoryBytes / WASM_PAGE_BYTES, fuelPerSlice, guard, start, end, limit)
 }

@@ -11,7 +11,7 @@ import type { InicMemory } from './memory.ts'
 import { REGISTERS } from './registers.ts'
 
 /** Words looked at in one step of the slow round. */
-const STEP_WORDS = 32
+const STEP_WORDS = 8
 
 /**
  * Finds stores to addresses where nothing is mapped: such words stay 0, because no device writes them.

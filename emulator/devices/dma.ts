@@ -229,7 +229,10 @@ export class DmaEngine implements QueueSetHost {
 
   /** Copies records from the processes' RAM into the fetch ring while both sides have some; one round of the ring at most. */
   fetch(): void {
-    if (!this.rung) return
+    if (this.rung) this.#fetchRecords()
+  }
+
+  #fetchRecords(): void {
     const ring = this.#fetchRing
     const words = this.#words
     let filled = false
@@ -249,6 +252,10 @@ export class DmaEngine implements QueueSetHost {
 
   /** Copies the records that the firmware put into the deliver ring into the processes' RAM; takes all that it owns. */
   deliver(): void {
+    if (this.#deliverRing.entries > 0 && this.#words[this.#deliverRing.at + 3] === OWNER_DEVICE) this.#deliverRecords()
+  }
+
+  #deliverRecords(): void {
     const ring = this.#deliverRing
     const words = this.#words
     const memory = this.#memory!
@@ -285,23 +292,26 @@ export class DmaEngine implements QueueSetHost {
   publish(): void {
     for (let s = 0; s < this.#attached.length; s++) {
       const set = this.#attached[s]
-      let dirty = set.dirty
-      if (dirty === 0) continue
-      set.dirty = 0
-      let wanted = false
-      for (let q = 0; dirty !== 0; q++, dirty >>>= 1) {
-        if ((dirty & 1) === 0) continue
-        const virtqueue = set.queues[q]
-        if (virtqueue.publish()) wanted = true
-        set.signal(q, false)
-        // Scarce buffers: the next one the driver gives back is worth a doorbell.
-        if (virtqueue.writable) {
-          if (!isScarce(virtqueue)) virtqueue.declineDoorbell()
-          else if (virtqueue.requestDoorbell()) this.#irq.raise(IRQ_QUEUE)
-        }
-      }
-      if (wanted) this.interrupt(set)
+      if (set.dirty !== 0) this.#publishSet(set)
     }
+  }
+
+  #publishSet(set: QueueSet): void {
+    let dirty = set.dirty
+    set.dirty = 0
+    let wanted = false
+    for (let q = 0; dirty !== 0; q++, dirty >>>= 1) {
+      if ((dirty & 1) === 0) continue
+      const virtqueue = set.queues[q]
+      if (virtqueue.publish()) wanted = true
+      set.signal(q, false)
+      // Scarce buffers: the next one the driver gives back is worth a doorbell.
+      if (virtqueue.writable) {
+        if (!isScarce(virtqueue)) virtqueue.declineDoorbell()
+        else if (virtqueue.requestDoorbell()) this.#irq.raise(IRQ_QUEUE)
+      }
+    }
+    if (wanted) this.interrupt(set)
   }
 
   statistics(): DmaStatistics {

@@ -21,7 +21,7 @@ import { MAC_MAXIMUM_FRAME, MAC_MINIMUM_FRAME, OWNER_DEVICE, OWNER_FIRMWARE } fr
 import { type FrameSink, NOWHERE, type Port } from '../link/link.ts'
 import { DescriptorRing } from './descriptor-ring.ts'
 import type { InterruptController } from './irq.ts'
-import { type FaultLine, hex, type InicMemory } from './memory.ts'
+import { copyBytes, type FaultLine, hex, InicMemory } from './memory.ts'
 
 /** Counters of a MAC port since power-on; free-running. */
 export interface MacStatistics {
@@ -89,6 +89,9 @@ export class MacPort implements Port {
   /** The register block alone. */
   #registers: Uint32Array = new Uint32Array(0)
   #outlet: FrameSink = NOWHERE
+  // What the last frame came from, and the card whose memory that is; null: something else's.
+  #source: Uint8Array | null = null
+  #sender: InicMemory | null = null
   #carrier = false
   /** Counters or carrier have changed since they were shown. */
   #stale = true
@@ -167,7 +170,10 @@ export class MacPort implements Port {
 
   /** Before any poll: what changed since the last one. */
   showNews(): void {
-    if (!this.#stale) return
+    if (this.#stale) this.#showCounters()
+  }
+
+  #showCounters(): void {
     this.#stale = false
     const registers = this.#registers
     registers[MAC_LINK >>> 2] = this.#carrier ? 1 : 0
@@ -186,6 +192,11 @@ export class MacPort implements Port {
 
   /** Sends what the firmware put into the transmit ring: one round of the ring at most. */
   transmit(nowNs: number): void {
+    // Most ports have nothing to send: to see that is small enough to stand where it is called.
+    if (this.#tx.entries > 0 && this.#words[this.#tx.at + 3] === OWNER_DEVICE) this.#send(nowNs)
+  }
+
+  #send(nowNs: number): void {
     const ring = this.#tx
     const words = this.#words
     const memory = this.#memory!
@@ -222,6 +233,10 @@ export class MacPort implements Port {
 
   /** Once the gate is open: stores the frames that came while it was closed. */
   receive(): void {
+    if (this.#fifoTail !== this.#fifoHead) this.#drain()
+  }
+
+  #drain(): void {
     const fifo = this.#fifo
     while (this.#fifoTail !== this.#fifoHead) {
       const slot = this.#fifoTail++ & (FIFO_FRAMES - 1)
@@ -262,7 +277,12 @@ export class MacPort implements Port {
       this.#fault(`${this.name}: a receive descriptor names a buffer of ${words[at + 1]} bytes at ${hex(address)}`)
       return
     }
-    memory.bytes.set(source.subarray(offset, offset + length), address)
+    if (source !== this.#source) {
+      this.#source = source
+      this.#sender = InicMemory.of(source)
+    }
+    if (this.#sender === null) memory.bytes.set(source.subarray(offset, offset + length), address)
+    else copyBytes(this.#sender, offset, memory, address, length)
     words[at + 1] = length
     words[at + 2] = 0
     words[at + 3] = OWNER_FIRMWARE

@@ -32,6 +32,8 @@ export class WriteJournal {
   }
 }
 
+const memories = new WeakMap<Uint8Array, InicMemory>()
+
 /**
  * INIC memory as the devices see it: views made once at power-on.
  *
@@ -52,6 +54,12 @@ export class InicMemory {
     this.halves = new Uint16Array(buffer)
     this.words = new Uint32Array(buffer)
     this.length = buffer.byteLength
+    memories.set(this.bytes, this)
+  }
+
+  /** The memory whose `bytes` these are; null if they are no card's. */
+  static of(bytes: Uint8Array): InicMemory | null {
+    return memories.get(bytes) ?? null
   }
 
   /** True if a device may touch `length` bytes from `address`; both unsigned. */
@@ -85,7 +93,7 @@ export interface CopyMemory {
 // Up to so many bytes a loop beats the making of a typed-array view (50 to 90 ns), if the loop goes by ...
 const COPY_BY_BYTES = 24
 const COPY_BY_HALVES = 48
-const COPY_BY_WORDS = 96
+const COPY_BY_WORDS = 160
 
 /** Copies `length` bytes. Both ranges were checked, and do not overlap. */
 export function copyBytes(
@@ -97,14 +105,23 @@ export function copyBytes(
 ): void {
   const alignment = fromOffset | toOffset
   let done = 0
-  if ((alignment & 3) === 0 && length <= COPY_BY_WORDS) {
+  if (((fromOffset ^ toOffset) & 3) === 0 && (alignment & 1) === 0 && length <= COPY_BY_WORDS) {
     const source = from.words
     const target = to.words
-    const first = fromOffset >>> 2
-    const shift = (toOffset >>> 2) - first
-    const end = first + (length >>> 2)
-    for (let word = first; word < end; word++) target[word + shift] = source[word]
-    done = length & ~3
+    // Half a word first, where both begin in the middle of one.
+    const before = length < 2 ? 0 : fromOffset & 2
+    if (before !== 0) to.halves[toOffset >>> 1] = from.halves[fromOffset >>> 1]
+    let at = (fromOffset + before) >>> 2
+    let into = (toOffset + before) >>> 2
+    const end = at + ((length - before) >>> 2)
+    for (const fours = end - 3; at < fours; at += 4, into += 4) {
+      target[into] = source[at]
+      target[into + 1] = source[at + 1]
+      target[into + 2] = source[at + 2]
+      target[into + 3] = source[at + 3]
+    }
+    while (at < end) target[into++] = source[at++]
+    done = before + ((length - before) & ~3)
   } else if ((alignment & 1) === 0 && length <= COPY_BY_HALVES) {
     const source = from.halves
     const target = to.halves

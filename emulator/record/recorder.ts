@@ -97,6 +97,7 @@ export class Recorder implements Recording {
     if (recorded === undefined) return
     recorded.memory.journal = null
     this.#boards.delete(board)
+    board.cpu?.count?.(false)
   }
 
   beforeSlice(board: Board, irqs: number | undefined, nowNs: number): void {
@@ -104,6 +105,8 @@ export class Recorder implements Recording {
     if (recorded === undefined) return
     if (this.#keepsCheckpoints && (recorded.slices >= CHECKPOINT_SLICES || recorded.bytes >= CHECKPOINT_BYTES))
       this.#checkpoint(recorded, board.cpu!)
+    // A replay is held against it. Asked for each time: the board may have another CPU now.
+    board.cpu!.count?.(true)
     this.#current = recorded
     this.#nowNs = nowNs
     const { memory, journal, registers, life } = recorded

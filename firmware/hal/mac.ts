@@ -22,14 +22,21 @@ import { readRegister, writeRegister } from './registers.ts'
 import { halCounters, LOOPBACK_PORT, Port, port } from './state.ts'
 
 /**
- * MAC rings. Slot i of a ring owns buffer i for good, so nothing is allocated for a frame. The loopback port has the same
- * rings, but the firmware is at both ends of them.
+ * MAC rings. Nothing is allocated for a frame: entry i of a receive ring owns buffer i for good, and transmit buffers are taken in turn, from the
+ * first on as soon as all have been sent, so that few of them are in use and those in the cache. The loopback port has the same rings, but the
+ * firmware is at both ends of them.
  */
 const RX_ENTRIES: u32 = 256
 const TX_ENTRIES: u32 = 128
 const LOOPBACK_ENTRIES: u32 = 128
 /** Room for a frame of MAC_MAXIMUM_FRAME bytes. */
 const SLOT_BYTES: u32 = 2048
+/**
+ * Of a frame in its slot. Behind 14 bytes of Ethernet header the packet begins at a multiple of 4, and the payload of most packets does: DMA
+ * copies by words, and so does a link from slot to slot.
+ */
+const FRAME_OFFSET: u32 = 2
+const FRAME_BYTES: u32 = SLOT_BYTES - FRAME_OFFSET
 
 export function macInitialize(): void {
   for (let i: u32 = 0; i < <u32>MAC_PORTS; i++) {
@@ -38,8 +45,8 @@ export function macInitialize(): void {
     const rxBuffers = carveBuffers(RX_ENTRIES * SLOT_BYTES)
     for (let slot: u32 = 0; slot < RX_ENTRIES; slot++) {
       const descriptor = p.rxBase + slot * DESCRIPTOR_BYTES
-      store<u32>(descriptor + DESCRIPTOR_ADDRESS, rxBuffers + slot * SLOT_BYTES)
-      store<u32>(descriptor + DESCRIPTOR_LENGTH, SLOT_BYTES)
+      store<u32>(descriptor + DESCRIPTOR_ADDRESS, rxBuffers + slot * SLOT_BYTES + FRAME_OFFSET)
+      store<u32>(descriptor + DESCRIPTOR_LENGTH, FRAME_BYTES)
       store<u32>(descriptor + DESCRIPTOR_OWNER, OWNER_DEVICE)
     }
     transmitRing(i, TX_ENTRIES)
@@ -65,10 +72,7 @@ function transmitRing(index: u32, entries: u32): void {
   const p = port(index)
   p.txBase = p.txNext = carve(entries * DESCRIPTOR_BYTES)
   p.txEnd = p.txBase + entries * DESCRIPTOR_BYTES
-  p.txBuffers = carveBuffers(entries * SLOT_BYTES)
-  for (let slot: u32 = 0; slot < entries; slot++) {
-    store<u32>(p.txBase + slot * DESCRIPTOR_BYTES + DESCRIPTOR_ADDRESS, p.txBuffers + slot * SLOT_BYTES)
-  }
+  p.txBuffers = carveBuffers(entries * SLOT_BYTES) + FRAME_OFFSET
 }
 
 /** The port's own MAC address as a 48-bit number, first byte highest. */
@@ -79,12 +83,21 @@ export function macAddress(index: u32): u64 {
 
 /** Address of the buffer of the next transmit slot, SLOT_BYTES long, or 0 if the ring is full. Nothing is sent until `transmitCommit`. */
 export function transmitClaim(index: u32): u32 {
-  const descriptor = port(index).txNext
+  const p = port(index)
+  const descriptor = p.txNext
   if (load<u32>(descriptor + DESCRIPTOR_OWNER) != OWNER_FIRMWARE) {
     halCounters().transmitBusy++
     return 0
   }
-  return load<u32>(descriptor + DESCRIPTOR_ADDRESS)
+  // Slots come free in order: where the last one is, all are.
+  const last = (descriptor == p.txBase ? p.txEnd : descriptor) - DESCRIPTOR_BYTES
+  let buffer = p.txBuffers
+  if (load<u32>(last + DESCRIPTOR_OWNER) != OWNER_FIRMWARE) {
+    const next = load<u32>(last + DESCRIPTOR_ADDRESS) + SLOT_BYTES
+    if (next != buffer + ((p.txEnd - p.txBase) / DESCRIPTOR_BYTES) * SLOT_BYTES) buffer = next
+  }
+  store<u32>(descriptor + DESCRIPTOR_ADDRESS, buffer)
+  return buffer
 }
 
 /** Sends the slot that `transmitClaim` gave. @param bytes of the frame, 14..MAC_MAXIMUM_FRAME */
@@ -128,6 +141,6 @@ export function receiveDone(index: u32, descriptor: u32): void {
     store<u32>(descriptor + DESCRIPTOR_OWNER, OWNER_FIRMWARE)
     return
   }
-  store<u32>(descriptor + DESCRIPTOR_LENGTH, SLOT_BYTES)
+  store<u32>(descriptor + DESCRIPTOR_LENGTH, FRAME_BYTES)
   store<u32>(descriptor + DESCRIPTOR_OWNER, OWNER_DEVICE)
 }

@@ -11,6 +11,8 @@ export class Ram {
   readonly words: Uint32Array
   /** The same bytes as a Buffer: encodes strings in place. */
   readonly buffer: Buffer
+  readonly #memory: ArrayBufferLike
+  readonly #start: number
 
   /** Throws RangeError if `bytes` does not start and end on a multiple of 16. */
   constructor(bytes: Uint8Array) {
@@ -20,6 +22,8 @@ export class Ram {
     if (new Uint8Array(new Uint16Array([1]).buffer)[0] !== 1)
       throw new Error('The driver runs on little-endian machines only.')
     this.bytes = bytes
+    this.#memory = bytes.buffer
+    this.#start = bytes.byteOffset
     this.halves = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2)
     this.words = new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4)
     this.buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
@@ -28,7 +32,8 @@ export class Ram {
   /** A private copy of `length` bytes at `address`; short ones come from Node's pool. The card keeps writing to RAM, applications keep what they get. */
   copy(address: number, length: number): Buffer {
     const copy = Buffer.allocUnsafe(length)
-    copy.set(this.bytes.subarray(address, address + length))
+    // Two thirds of what `subarray` takes, which asks for the class of its result.
+    copy.set(new Uint8Array(this.#memory, this.#start + address, length))
     return copy
   }
 }

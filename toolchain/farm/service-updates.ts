@@ -159,7 +159,7 @@ export class ServiceUpdates {
     job.stage = 'taking over'
     const boot = this.#bootImage(board, image)
     try {
-      await precompile(board.cpu!.kind, image.payload)
+      await precompile(board.cpu!.kind, image.payload, board.sliceLimit)
       board.replaceFirmware(boot)
     } catch (error) {
       if (!(error instanceof TakeoverError || error instanceof CpuError)) throw error

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::engine::Firmware;
 use crate::error::{Code, Result};
 use crate::fault::Frame;
-use crate::memory;
+use crate::memory::{self, Page};
 
 /// Return addresses of generated code that are kept from the stack of a faulting host function.
 const KEPT_WORDS: usize = 64;
@@ -43,6 +43,8 @@ pub struct BusGuard {
     /// Start of the firmware's view of INIC memory, and the address space that belongs to it.
     view: Range<usize>,
     ranges: Box<[Range<usize>]>,
+    /// The page that a watchdog may take away at any time.
+    leash: Option<Page>,
     /// Machine code of the firmware; empty when its place is not known (debugged CPUs run a private copy).
     text: Range<usize>,
     /// INIC address of the first faulting access since [`BusGuard::arm`].
@@ -67,12 +69,13 @@ pub struct Access {
 
 impl BusGuard {
     /// A guard for the memory that starts at `base`, with `text` the machine code that works on it.
-    pub fn new(base: usize, ranges: Box<[Range<usize>]>, text: Range<usize>) -> Self {
+    pub fn new(base: usize, ranges: Box<[Range<usize>]>, leash: Option<Page>, text: Range<usize>) -> Self {
         // A 32-bit address plus a 32-bit offset plus the width of the access.
         let reach = (8 << 30) + 16;
         Self {
             view: base..base + reach,
             ranges,
+            leash,
             text,
             address: AtomicU64::new(NO_ADDRESS),
             stack_end: AtomicUsize::new(0),
@@ -188,10 +191,15 @@ mod signals {
             if !self.view.contains(&touched) {
                 return false;
             }
-            let address = (touched - self.view.start) as u64;
-            let _ = self.address.compare_exchange(NO_ADDRESS, address, Ordering::Relaxed, Ordering::Relaxed);
             // SAFETY: the kernel passed a ucontext_t.
             let (pc, sp) = unsafe { registers(context.cast()) };
+            if let Some(page) = self.leash.filter(|page| page.holds(touched) && is_host_code(pc)) {
+                // A host function cannot be stopped. The watchdog will look again.
+                // SAFETY: the Store, and with it the view, is alive while it runs.
+                return unsafe { page.give() }.is_ok();
+            }
+            let address = (touched - self.view.start) as u64;
+            let _ = self.address.compare_exchange(NO_ADDRESS, address, Ordering::Relaxed, Ordering::Relaxed);
             let Some(range) = self.range_of(address).filter(|_| is_host_code(pc)) else {
                 return false; // Generated code, and Wasmtime's to handle; or no fault of the firmware's.
             };

@@ -54,7 +54,7 @@ struct Core {
 
 impl Core {
     fn new(machine: Machine, health: Rc<Health>, panel: Arc<Panel>) -> Result<Self> {
-        let Machine { store, reset, poll, firmware, guard, view, fuel_per_slice, watch } = machine;
+        let Machine { watched: _, store, reset, poll, firmware, guard, view, fuel_per_slice, watch } = machine;
         let session = Session::new(panel.clone(), firmware.clone(), view.clone(), guard.clone(), fuel_per_slice);
         let mut core = Self {
             fiber: Fiber::new(store, Desk::new(session)),
@@ -173,7 +173,7 @@ impl Core {
                 self.health.stopped.set(false);
             }
             Err(_) if self.guard.tripped_in_host() => self.stop(self.fault_in_host()),
-            Err(error) => self.stop(Fault::of(error, &self.guard, &self.firmware)),
+            Err(error) => self.stop(Fault::of(error, &self.guard, &self.firmware, None)),
         }
     }
 

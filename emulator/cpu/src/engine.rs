@@ -1,4 +1,4 @@
-//! The two engines of the process, and the firmware compiled for each.
+//! The engines of the process, and the firmware compiled for each.
 //!
 //! Engines are shared by every CPU and every worker thread; a firmware image is compiled once per engine however many
 //! boards run it.
@@ -10,6 +10,7 @@ use wasmtime::{Config, Engine, Module, OptLevel};
 use crate::bus;
 use crate::error::{Code, Result};
 use crate::instructions::Instructions;
+use crate::leash::Leashed;
 use crate::memory::InicMemoryCreator;
 
 /// Compiled images kept although no CPU uses them, so that a reboot or the next test does not compile again.
@@ -27,8 +28,10 @@ const MAX_FRAMES: usize = 64;
 /// How the firmware is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Full speed.
+    /// Full speed, with fuel counted.
     Plain,
+    /// Full speed, on the leash: nothing is counted, and who watches may stop it.
+    Timed,
     /// With breakpoints, single step and inspectable frames.
     Debug,
 }
@@ -39,6 +42,8 @@ pub struct Firmware {
     pub bytes: Box<[u8]>,
     /// The machine code.
     pub module: Module,
+    /// Where what runs differs from `bytes`: its leash, and the address that it is held at.
+    leash: Option<(u32, Leashed)>,
     code_end: OnceLock<u32>,
     names: OnceLock<Vec<Option<String>>>,
     instructions: OnceLock<Instructions>,
@@ -48,6 +53,10 @@ impl Firmware {
     /// The instructions that a debugger has to know.
     pub fn instructions(&self) -> &Instructions {
         self.instructions.get_or_init(|| Instructions::of(&self.bytes))
+    }
+
+    fn held_at(&self) -> Option<u32> {
+        self.leash.as_ref().map(|(address, _)| *address)
     }
 
     /// Name of a function from the image's name section.
@@ -64,14 +73,20 @@ impl Firmware {
 
     /// Offset into the image of the instruction that the machine code at an offset of the text section was made from.
     pub fn pc_at(&self, text_offset: usize) -> Option<u32> {
-        self.module.address_map()?.take_while(|(start, _)| *start <= text_offset).last().and_then(|(_, pc)| pc)
+        let pc = self.module.address_map()?.take_while(|(start, _)| *start <= text_offset).last()?.1;
+        pc.map(|pc| self.original_pc(pc))
+    }
+
+    /// Offset into the image of what is at an offset into the module that was compiled.
+    pub fn original_pc(&self, pc: u32) -> u32 {
+        self.leash.as_ref().map_or(pc, |(_, leashed)| leashed.pc(pc))
     }
 
     /// Offset into the image of its last instruction.
     pub fn last_pc(&self) -> u32 {
         *self.code_end.get_or_init(|| {
             let map = self.module.address_map();
-            map.and_then(|map| map.filter_map(|(_, pc)| pc).max()).unwrap_or(0)
+            map.and_then(|map| map.filter_map(|(_, pc)| pc).max()).map_or(0, |pc| self.original_pc(pc))
         })
     }
 }
@@ -86,11 +101,13 @@ impl Shop {
     /// The engine for a mode, made at the first call.
     pub fn of(mode: Mode) -> Result<&'static Shop> {
         static PLAIN: OnceLock<std::result::Result<Shop, String>> = OnceLock::new();
+        static TIMED: OnceLock<std::result::Result<Shop, String>> = OnceLock::new();
         static DEBUG: OnceLock<std::result::Result<Shop, String>> = OnceLock::new();
-        // Only the plain engine installs the signal handlers that the bus guard of both relies upon.
+        // The debugging engine does not install the signal handlers that the bus guard of all relies upon.
         let plain = PLAIN.get_or_init(|| Shop::open(Mode::Plain));
         let shop = match mode {
             Mode::Plain => plain,
+            Mode::Timed => TIMED.get_or_init(|| Shop::open(Mode::Timed)),
             Mode::Debug => DEBUG.get_or_init(|| Shop::open(Mode::Debug)),
         };
         shop.as_ref().map_err(|message| Code::Internal.error(message))
@@ -107,20 +124,31 @@ impl Shop {
         &self.engine
     }
 
-    /// Compiles an image, or finds it compiled. Compares the bytes themselves, so there is no hash to collide.
-    pub fn compile(&self, bytes: &[u8]) -> Result<Arc<Firmware>> {
+    /// Compiles an image, with `leash` on a leash that is held at that address, or finds it compiled. Compares the bytes themselves,
+    /// so there is no hash to collide.
+    pub fn compile(&self, bytes: &[u8], leash: Option<u32>) -> Result<Arc<Firmware>> {
         // Held while compiling: boards that boot together with the same image wait for one compilation.
         let mut images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = images.iter().position(|image| *image.bytes == *bytes) {
+        if let Some(at) = images.iter().position(|image| image.held_at() == leash && *image.bytes == *bytes) {
             let image = images.remove(at);
             images.insert(0, image.clone());
             return Ok(image);
         }
-        let module = Module::from_binary(&self.engine, bytes)
-            .map_err(|cause| Code::Module.wasmtime("the firmware does not compile", &cause))?;
+        let refuse = |cause| Code::Module.wasmtime("the firmware does not compile", &cause);
+        let leash = match leash {
+            Some(address) => {
+                // What is no module is for the engine to tell: it names the reason.
+                Module::validate(&self.engine, bytes).map_err(refuse)?;
+                Some((address, Leashed::of(bytes, address).map_err(|cause| refuse(cause.into()))?))
+            }
+            None => None,
+        };
+        let compiled = leash.as_ref().map_or(bytes, |(_, leashed)| &leashed.module);
+        let module = Module::from_binary(&self.engine, compiled).map_err(refuse)?;
         let image = Arc::new(Firmware {
             bytes: bytes.into(),
             module,
+            leash,
             code_end: OnceLock::new(),
             names: OnceLock::new(),
             instructions: OnceLock::new(),
@@ -134,7 +162,7 @@ impl Shop {
 fn config(mode: Mode) -> Config {
     let mut config = Config::new();
     config
-        .consume_fuel(true)
+        .consume_fuel(mode != Mode::Timed)
         .cranelift_opt_level(OptLevel::Speed)
         // Two machines must compute the same bits.
         .cranelift_nan_canonicalization(true)
@@ -146,7 +174,7 @@ fn config(mode: Mode) -> Config {
         .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(MAX_FRAMES))
         .with_host_memory(Arc::new(InicMemoryCreator));
     match mode {
-        Mode::Plain => config.max_wasm_stack(PLAIN_STACK_BYTES),
+        Mode::Plain | Mode::Timed => config.max_wasm_stack(PLAIN_STACK_BYTES),
         Mode::Debug => config.guest_debug(true).max_wasm_stack(DEBUG_STACK_BYTES).async_stack_size(DEBUG_FIBER_BYTES),
     };
     config

@@ -5,6 +5,7 @@ use wasmtime::{Trap, WasmBacktrace};
 
 use crate::bus::BusGuard;
 use crate::engine::Firmware;
+use crate::watchdog::TimeLimit;
 
 /// A function of the firmware that was running.
 #[napi(object)]
@@ -38,16 +39,21 @@ impl Fault {
         Self { kind: "internal".into(), message: message.into(), address: None, frames: Vec::new() }
     }
 
-    /// The fault behind an error of a call into the firmware.
-    pub fn of(error: &wasmtime::Error, guard: &BusGuard, firmware: &Firmware) -> Self {
+    /// The fault behind an error of a call into the firmware, which was `overdue` if it had come to its limit.
+    pub fn of(error: &wasmtime::Error, guard: &BusGuard, firmware: &Firmware, overdue: Option<TimeLimit>) -> Self {
         if guard.tripped_in_host() {
             return Self::in_host(guard, firmware); // It came first, whatever came of it.
         }
-        let frames = error.downcast_ref::<WasmBacktrace>().map_or_else(Vec::new, frames_of);
+        let frames = error.downcast_ref::<WasmBacktrace>().map_or_else(Vec::new, |trace| frames_of(trace, firmware));
         let Some(trap) = error.downcast_ref::<Trap>() else {
             return Self { frames, ..Self::internal(format!("{error:#}")) };
         };
         let (kind, message) = describe(*trap);
+        if let Some(limit) = overdue.filter(|_| *trap == Trap::MemoryOutOfBounds) {
+            let milliseconds = limit.most.as_millis();
+            let message = format!("watchdog: the firmware ran for {milliseconds} ms without returning");
+            return Self { kind: "watchdog".into(), message, address: None, frames };
+        }
         let access = guard.access().filter(|_| *trap == Trap::MemoryOutOfBounds);
         match access {
             Some(access) if access.guarded => Self::bus(access.address, frames),
@@ -92,13 +98,16 @@ pub fn describe(trap: Trap) -> (&'static str, &'static str) {
     }
 }
 
-fn frames_of(backtrace: &WasmBacktrace) -> Vec<Frame> {
+fn frames_of(backtrace: &WasmBacktrace, firmware: &Firmware) -> Vec<Frame> {
     let frames = backtrace.frames().iter();
     frames
         .map(|frame| Frame {
             function_index: frame.func_index(),
             function_name: frame.func_name().map(str::to_owned),
-            pc: frame.module_offset().and_then(|offset| u32::try_from(offset).ok()),
+            pc: frame
+                .module_offset()
+                .and_then(|offset| u32::try_from(offset).ok())
+                .map(|offset| firmware.original_pc(offset)),
         })
         .collect()
 }

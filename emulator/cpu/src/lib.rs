@@ -2,7 +2,8 @@
 //!
 //! | module | is |
 //! |---|---|
-//! | engine | the two Wasmtime engines of the process, and compiled firmware |
+//! | engine | the Wasmtime engines of the process, and compiled firmware |
+//! | leash, watchdog | how firmware is stopped that counts no fuel |
 //! | memory | INIC memory, mapped once for the firmware and once for JavaScript |
 //! | bus | what happens when the firmware touches a page where nothing is |
 //! | machine | a Store with the firmware in it |
@@ -32,6 +33,7 @@ mod fault;
 mod fiber;
 mod frames;
 mod instructions;
+mod leash;
 mod machine;
 mod memory;
 mod panel;
@@ -40,3 +42,4 @@ mod raw;
 #[cfg(target_os = "linux")]
 mod tap;
 mod watch;
+mod watchdog;

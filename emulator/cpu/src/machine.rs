@@ -12,7 +12,8 @@ use crate::bus::BusGuard;
 use crate::engine::{Firmware, Mode, Shop};
 use crate::error::{Code, Result};
 use crate::fault::Fault;
-use crate::memory::{self, HostView, WASM_PAGE_BYTES};
+use crate::memory::{self, HostView, Page, WASM_PAGE_BYTES};
+use crate::watchdog::{Beat, TimeLimit};
 
 /// What a CPU is made from.
 pub struct Plan<'a> {
@@ -24,6 +25,8 @@ pub struct Plan<'a> {
     pub guard: Box<[Range<usize>]>,
     /// Watchdog allowance of a slice, in units of fuel.
     pub fuel_per_slice: u64,
+    /// Allowance of a slice of a machine that counts no fuel ([`Mode::Timed`]).
+    pub limit: Option<TimeLimit>,
     /// Addresses whose contents are compared before and after a slice.
     pub watch: Range<usize>,
     /// The memory of another CPU, to run on instead of one of its own.
@@ -31,13 +34,14 @@ pub struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// Another CPU with `module` over the memory of `machine`: guard, watched range and fuel are the same.
+    /// Another CPU with `module` over the memory of `machine`, with its guard and watched range, that counts fuel.
     pub fn over(machine: &Machine, module: &'a [u8]) -> Self {
         Self {
             module,
             pages: (machine.view.bytes() as u64 / WASM_PAGE_BYTES) as u32,
             guard: machine.guard.ranges().into(),
             fuel_per_slice: machine.fuel_per_slice,
+            limit: None,
             watch: machine.watch.range(),
             over: Some(machine.view.clone()),
         }
@@ -109,8 +113,19 @@ impl Watch {
     }
 }
 
+/// Has the slices of a machine watched for as long as it is there.
+pub struct Watched(Arc<Beat>);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.0.retire();
+    }
+}
+
 /// A firmware, instantiated and not yet reset.
 pub struct Machine {
+    /// What stops it, where that is not its fuel. Goes before the memory does.
+    pub watched: Option<Watched>,
     /// The engine's state for this CPU, INIC memory included.
     pub store: Store<()>,
     /// The firmware's entry points.
@@ -134,23 +149,28 @@ impl Machine {
     pub fn boot(mode: Mode, plan: Plan<'_>) -> Result<Self> {
         check_ranges(&plan)?;
         let shop = Shop::of(mode)?;
-        let firmware = shop.compile(plan.module)?;
+        let firmware = shop.compile(plan.module, plan.limit.map(|limit| limit.leash))?;
         let mut store = Store::new(shop.engine(), ());
-        let source = shop.compile(&memory::memory_module(plan.pages))?;
+        let source = shop.compile(&memory::memory_module(plan.pages), None)?;
         let (memory, view) = memory::create(&mut store, |store| instantiate(mode, store, &source, &[]))?;
         let text = match mode {
-            Mode::Plain => firmware.module.text().as_ptr_range(),
+            Mode::Plain | Mode::Timed => firmware.module.text().as_ptr_range(),
             Mode::Debug => std::ptr::null()..std::ptr::null(),
         };
         let base = memory.data_ptr(&store).expose_provenance();
-        let guard = Arc::new(BusGuard::new(base, plan.guard, text.start.addr()..text.end.addr()));
+        let leash = plan.limit.map(|limit| Page::of(base, limit.leash as usize));
+        let guard = Arc::new(BusGuard::new(base, plan.guard, leash, text.start.addr()..text.end.addr()));
         watch(&mut store, &guard);
 
         // A start function has the allowance of a slice.
-        store.set_fuel(plan.fuel_per_slice).map_err(|cause| Code::Internal.wasmtime("no fuel", &cause))?;
+        let watched = plan.limit.zip(leash).map(|(limit, page)| Watched(Beat::watched(limit, page)));
+        let beat = watched.as_ref().map(|watched| &*watched.0);
+        begin(&mut store, beat, plan.fuel_per_slice);
         check_imports(&firmware)?;
         let instance = instantiate(mode, &mut store, &firmware, &[memory.into()])
-            .map_err(|cause| Code::Module.wasmtime("the firmware does not start", &cause))?;
+            .map_err(|cause| Code::Module.wasmtime("the firmware does not start", &cause));
+        end(&store, beat, plan.fuel_per_slice);
+        let instance = instance?;
         let reset = export(&instance, &mut store, "reset")?;
         let poll = export(&instance, &mut store, "poll")?;
         // Instantiation has written the data segments, and a start function what it likes: all that went to pages of its
@@ -166,15 +186,69 @@ impl Machine {
             None => view,
         };
         let (fuel_per_slice, watch) = (plan.fuel_per_slice, Watch::new(plan.watch));
-        let machine = Self { store, reset, poll, firmware, guard, view, fuel_per_slice, watch };
+        let machine = Self { watched, store, reset, poll, firmware, guard, view, fuel_per_slice, watch };
         machine.arm()?;
         Ok(machine)
     }
 
-    /// Forgets the last bus fault and guards the pages again.
+    /// Gives a call into the firmware its allowance.
+    #[inline]
+    pub fn begin(&mut self) {
+        begin(&mut self.store, self.watched.as_ref().map(|watched| &*watched.0), self.fuel_per_slice);
+    }
+
+    /// The call has come back; returns the fuel that it has spent, 0 where nobody counts.
+    #[inline]
+    pub fn end(&self) -> u64 {
+        end(&self.store, self.watched.as_ref().map(|watched| &*watched.0), self.fuel_per_slice)
+    }
+
+    /// The limit that the call which has just trapped had come to.
+    pub fn overdue(&self) -> Option<TimeLimit> {
+        let Watched(beat) = self.watched.as_ref()?;
+        beat.was_bitten().then_some(beat.limit)
+    }
+
+    /// What it is held to instead of fuel.
+    pub fn limit(&self) -> Option<TimeLimit> {
+        self.watched.as_ref().map(|Watched(beat)| beat.limit)
+    }
+
+    /// See [`BusGuard::is_stale`] and [`Beat::is_bitten`].
+    #[inline]
+    pub fn is_stale(&self) -> bool {
+        self.guard.is_stale() || self.watched.as_ref().is_some_and(|Watched(beat)| beat.is_bitten())
+    }
+
+    /// Forgets the last bus fault, or bite, and guards the pages again.
     pub fn arm(&self) -> Result<()> {
+        if let Some(Watched(beat)) = &self.watched {
+            beat.forgive().map_err(|cause| Code::Memory.error(format!("the page of the leash stays away: {cause}")))?;
+        }
         // SAFETY: the Store holds the memory, and the firmware does not run while `self` can be borrowed.
         unsafe { self.guard.arm() }
+    }
+}
+
+#[inline]
+fn begin(store: &mut Store<()>, beat: Option<&Beat>, fuel: u64) {
+    match beat {
+        Some(beat) => beat.begin(),
+        None => {
+            // Only an engine without fuel refuses; without allowance the call would end as a fault.
+            let _ = store.set_fuel(fuel);
+        }
+    }
+}
+
+#[inline]
+fn end(store: &Store<()>, beat: Option<&Beat>, allowance: u64) -> u64 {
+    match beat {
+        Some(beat) => {
+            beat.end();
+            0
+        }
+        None => fuel_spent(store, allowance),
     }
 }
 
@@ -195,6 +269,9 @@ fn check_ranges(plan: &Plan<'_>) -> Result<()> {
     let bytes = u64::from(plan.pages) * WASM_PAGE_BYTES;
     if plan.watch.start > plan.watch.end || plan.watch.end as u64 > bytes {
         return Err(Code::Memory.error("the watched range is not in memory"));
+    }
+    if plan.limit.is_some_and(|limit| u64::from(limit.leash) >= bytes) {
+        return Err(Code::Memory.error("the leash is not in memory"));
     }
     for addresses in &plan.guard {
         let aligned = addresses.start % 4096 == 0 && addresses.end % 4096 == 0;
@@ -235,7 +312,7 @@ fn instantiate(
     imports: &[Extern],
 ) -> wasmtime::Result<Instance> {
     match mode {
-        Mode::Plain => Instance::new(store, &firmware.module, imports),
+        Mode::Plain | Mode::Timed => Instance::new(store, &firmware.module, imports),
         Mode::Debug => run_to_end(Instance::new_async(store, &firmware.module, imports))?,
     }
 }

@@ -105,6 +105,47 @@ unsafe fn set_access(base: usize, addresses: &Range<usize>, access: MprotectFlag
     unsafe { rustix::mm::mprotect(pointer, end - start, access) }
 }
 
+/// The page of a wasm view in which some address lies, of whatever size pages are here.
+#[derive(Clone, Copy)]
+pub struct Page(usize);
+
+impl Page {
+    /// The page of INIC address `address` in the view that starts at `base`.
+    pub fn of(base: usize, address: usize) -> Self {
+        Self(base + address / rustix::param::page_size() * rustix::param::page_size())
+    }
+
+    /// An address of this process lies in it.
+    #[cfg(target_os = "linux")]
+    pub fn holds(&self, address: usize) -> bool {
+        (self.0..self.0 + rustix::param::page_size()).contains(&address)
+    }
+
+    /// Takes it away from the firmware.
+    ///
+    /// # Safety
+    /// The view is alive.
+    pub unsafe fn take(&self) -> rustix::io::Result<()> {
+        // SAFETY: as promised by the caller.
+        unsafe { self.set_access(MprotectFlags::empty()) }
+    }
+
+    /// Gives it back. Async-signal-safe.
+    ///
+    /// # Safety
+    /// As for [`Page::take`].
+    pub unsafe fn give(&self) -> rustix::io::Result<()> {
+        // SAFETY: as promised by the caller.
+        unsafe { self.set_access(MprotectFlags::READ | MprotectFlags::WRITE) }
+    }
+
+    unsafe fn set_access(&self, access: MprotectFlags) -> rustix::io::Result<()> {
+        let start = std::ptr::with_exposed_provenance_mut::<c_void>(self.0);
+        // SAFETY: the caller promises that these addresses belong to a live mapping of ours.
+        unsafe { rustix::mm::mprotect(start, rustix::param::page_size(), access) }
+    }
+}
+
 /// A range of address space that unmaps itself.
 struct Mapping {
     start: NonNull<c_void>,

@@ -13,9 +13,10 @@ use crate::engine::{Mode, Shop};
 use crate::error::{Code, Error, Result};
 use crate::exports::{self, GuardRange};
 use crate::fault::Fault;
-use crate::machine::{Health, Machine, Plan, fuel_spent};
+use crate::machine::{Health, Machine, Plan};
 use crate::memory::HostView;
 use crate::raw;
+use crate::watchdog::TimeLimit;
 
 /// The numbers that `poll` and `reset` share with JavaScript, so that a slice costs one call without arguments and
 /// allocates nothing. A Float64Array there; the order is `CpuIo` of addon.ts.
@@ -26,7 +27,7 @@ struct Io {
     irqs: Cell<f64>,
     /// Out: what `poll` returned, 0 for `reset`, -1 when the firmware is stopped.
     result: Cell<f64>,
-    /// Out: fuel spent by the call.
+    /// Out: fuel spent by the call; 0 with a limit of time.
     cycles: Cell<f64>,
     /// Out: 1 if the slice left a byte of the watched range other than it found it, 0 if not.
     stored: Cell<f64>,
@@ -74,7 +75,7 @@ impl Core {
         Ok(())
     }
 
-    /// One slice: fuel in, the call, what it returned and spent out.
+    /// One slice: its allowance in, the call, what it returned and spent out.
     fn run(&self, slice: impl FnOnce(&mut Machine, &Io) -> wasmtime::Result<f64>) {
         let io = &self.io.0;
         let mut machine = self.machine.borrow_mut();
@@ -86,18 +87,17 @@ impl Core {
         // Should the call panic, this is what JavaScript sees, and no further slice runs.
         io.result.set(STOPPED);
         self.health.stopped.set(true);
-        if machine.guard.is_stale()
+        if machine.is_stale()
             && let Err(error) = machine.arm()
         {
             return self.stop(Fault::internal(error.reason.clone()));
         }
-        // Only an engine without fuel refuses, and ours has it; without allowance the call would end as a fault.
-        let _ = machine.store.set_fuel(machine.fuel_per_slice);
         machine.guard.enter();
         machine.watch.keep(&machine.view);
+        machine.begin();
         let outcome = slice(machine, io);
+        io.cycles.set(machine.end() as f64);
         io.stored.set(if machine.watch.changed(&machine.view) { 1.0 } else { 0.0 });
-        io.cycles.set(fuel_spent(&machine.store, machine.fuel_per_slice) as f64);
         match outcome {
             Ok(_) if machine.guard.tripped_in_host() => {
                 self.stop(Fault::in_host(&machine.guard, &machine.firmware));
@@ -106,7 +106,9 @@ impl Core {
                 io.result.set(result);
                 self.health.stopped.set(false);
             }
-            Err(error) => self.stop(Fault::of(&error, &machine.guard, &machine.firmware)),
+            Err(error) => {
+                self.stop(Fault::of(&error, &machine.guard, &machine.firmware, machine.overdue()));
+            }
         }
     }
 
@@ -133,7 +135,7 @@ pub struct PlainCpu {
 
 #[napi]
 impl PlainCpu {
-    /// Compiles and instantiates `module` over `pages` × 64 KiB. Throws ERR_CPU_MODULE, ERR_CPU_MEMORY.
+    /// Compiles and instantiates `module` over `pages` × 64 KiB. With `limit` no fuel is counted. Throws ERR_CPU_MODULE, ERR_CPU_MEMORY.
     #[napi(constructor, catch_unwind)]
     pub fn new(
         module: Uint8Array,
@@ -142,12 +144,14 @@ impl PlainCpu {
         guard: Vec<GuardRange>,
         watch_start: u32,
         watch_end: u32,
+        limit: Option<SliceLimit>,
     ) -> Result<Self> {
         let plan = Plan {
             module: &module,
             pages,
             guard: exports::ranges(guard),
             fuel_per_slice: fuel_per_slice as u64,
+            limit: limit.map(|limit| TimeLimit::from(&limit)),
             watch: watch_start as usize..watch_end as usize,
             over: None,
         };
@@ -155,7 +159,8 @@ impl PlainCpu {
     }
 
     fn of(plan: Plan<'_>, health: Rc<Health>) -> Result<Self> {
-        let machine = Machine::boot(Mode::Plain, plan)?;
+        let mode = if plan.limit.is_some() { Mode::Timed } else { Mode::Plain };
+        let machine = Machine::boot(mode, plan)?;
         let core = Core { io: Arc::new(IoBlock(Io::default())), machine: RefCell::new(Some(machine)), health };
         Ok(Self { core: Rc::new(core) })
     }
@@ -221,7 +226,15 @@ impl PlainCpu {
         if self.core.health.stopped.get() {
             return Err(Code::State.error("the firmware is stopped, or in mid-call"));
         }
-        Self::of(Plan::over(machine, &module), self.core.health.clone())
+        Self::of(Plan { limit: machine.limit(), ..Plan::over(machine, &module) }, self.core.health.clone())
+    }
+
+    /// A CPU with the same firmware over the same memory that counts fuel. Throws ERR_CPU_DISPOSED, ERR_CPU_MEMORY.
+    #[napi(catch_unwind)]
+    pub fn metered(&self) -> Result<PlainCpu> {
+        let machine = self.core.machine.borrow();
+        let machine = machine.as_ref().ok_or_else(disposed)?;
+        Self::of(Plan::over(machine, &machine.firmware.bytes), self.core.health.clone())
     }
 
     /// See [`exports::used_pages`].
@@ -241,15 +254,34 @@ impl PlainCpu {
     }
 }
 
+/// `SliceLimit` of cpu.ts.
+#[napi(object)]
+pub struct SliceLimit {
+    /// Milliseconds of processor time.
+    pub ms: f64,
+    /// Address of the byte that the firmware stores 0 to.
+    pub leash: u32,
+}
+
+impl From<&SliceLimit> for TimeLimit {
+    fn from(limit: &SliceLimit) -> Self {
+        Self { most: std::time::Duration::from_micros((limit.ms * 1e3) as u64), leash: limit.leash }
+    }
+}
+
 /// Compiles a firmware on another thread.
-pub struct Compilation(Vec<u8>);
+pub struct Compilation {
+    module: Vec<u8>,
+    leash: Option<u32>,
+}
 
 impl Task for Compilation {
     type Output = ();
     type JsValue = ();
 
     fn compute(&mut self) -> napi::Result<()> {
-        let compiled = Shop::of(Mode::Plain).and_then(|shop| shop.compile(&self.0));
+        let mode = if self.leash.is_some() { Mode::Timed } else { Mode::Plain };
+        let compiled = Shop::of(mode).and_then(|shop| shop.compile(&self.module, self.leash));
         compiled.map(drop).map_err(|cause| napi::Error::from_reason(cause.reason.clone()))
     }
 
@@ -258,8 +290,8 @@ impl Task for Compilation {
     }
 }
 
-/// Compiles `module` for CPUs to come, while JavaScript and the boards go on. Rejects for one that does not compile.
+/// Compiles `module` for CPUs to come, with that limit, while JavaScript and the boards go on. Rejects for one that does not compile.
 #[napi]
-pub fn precompile(module: Uint8Array) -> AsyncTask<Compilation> {
-    AsyncTask::new(Compilation(module.to_vec()))
+pub fn precompile(module: Uint8Array, limit: Option<SliceLimit>) -> AsyncTask<Compilation> {
+    AsyncTask::new(Compilation { module: module.to_vec(), leash: limit.map(|limit| limit.leash) })
 }
