@@ -362,7 +362,6 @@ export class Board implements DmaHost, Alarm {
   /** Switches the card off; its processes see CARD_STOPPED. INIC memory is gone. */
   powerOff(): void {
     if (this.cardState === CARD_RUNNING) this.#stop()
-    if (this.#cpu !== null) this.#host.supervisor?.poweredOff(this)
     this.#disposeCpus()
     this.#cpu = this.#nextCpu = null
     this.#memory = null
@@ -571,6 +570,7 @@ export class Board implements DmaHost, Alarm {
   }
 
   #disposeCpus(): void {
+    if (this.#cpu !== null) this.#host.supervisor?.poweredOff(this)
     this.#cpu?.dispose()
     if (this.#fresh) this.#nextCpu?.dispose()
     this.#retire()
@@ -626,10 +626,12 @@ export class Board implements DmaHost, Alarm {
     this.#irq.raise(IRQ_LINK)
     this.#show(nowNs)
     this.#startNs = nowNs
+    // What `reset` stored is read off the CPU that ran it, whichever the supervisor wants next.
+    this.busy = true
     supervisor?.beforeSlice(this, undefined, nowNs)
     this.#delayUs = cpu.reset() ? 0 : POLL_STOPPED
     if (cpu.halted) {
-      this.busy = this.halted = true
+      this.halted = true
       this.#host.halted(this)
       return
     }

@@ -62,8 +62,4 @@ export class RandomStream {
   below(limit: number): number {
     return Math.floor((this.next() / 4294967296) * limit)
   }
-
-  fill(bytes: Uint8Array): void {
-    for (let n = 0; n < bytes.length; n++) bytes[n] = this.next() >>> 24
-  }
 }

@@ -3,7 +3,7 @@ import { join, resolve } from 'node:path'
 import test from 'ava'
 import fc from 'fast-check'
 import { formatIpv4, isHostAddress, parseIpv4, parseIpv4Prefix, parseMac } from '../toolchain/config/addresses.ts'
-import { formatPublish, parsePublish, parseStream } from '../toolchain/config/endpoints.ts'
+import { parsePublish, parseStream } from '../toolchain/config/endpoints.ts'
 import { farmFileSchema } from '../toolchain/config/farm-file.ts'
 import { suggest } from '../toolchain/config/issues.ts'
 import { defaultFarm, loadFarm, parseFarm } from '../toolchain/config/load-farm.ts'
@@ -138,7 +138,10 @@ test('every setting arrives in its base unit', (t) => {
     congestionControl: 1,
     flags: 1 | 2 | 8,
   })
-  t.deepEqual(config.publish.map(formatPublish), ['0.0.0.0:8080:server1:80', '127.0.0.1:0:server1:443'])
+  t.deepEqual(config.publish, [
+    { host: '0.0.0.0', port: 8080, server: 'server1', serverPort: 80 },
+    { host: '127.0.0.1', port: 0, server: 'server1', serverPort: 443 },
+  ])
 })
 
 test("the default farm has FIG. 3's addresses for server 1, and the shop", async (t) => {
@@ -152,7 +155,7 @@ test("the default farm has FIG. 3's addresses for server 1, and the shop", async
     ],
   )
   t.is(server1.applications[0].program, resolve(packageRoot, 'examples/shop/server.mjs'))
-  t.deepEqual(config.publish.map(formatPublish), ['127.0.0.1:8080:server1:80'])
+  t.deepEqual(config.publish, [{ host: '127.0.0.1', port: 8080, server: 'server1', serverPort: 80 }])
 })
 
 const REFUSED: Record<string, { text: string; says: (string | RegExp)[] }> = {

@@ -4,15 +4,13 @@ import { readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
 import { CountFolder } from '../emulator/count-folder.ts'
-import { FarmRecorder } from '../emulator/record/farm-recorder.ts'
-import { RecordingFile } from '../emulator/record/file.ts'
 import { FirmwareLibrary } from '../toolchain/debug/session/firmware.ts'
 import { buildFirmware } from '../toolchain/firmware/build.ts'
 import { packageRoot } from '../toolchain/package-root.ts'
 import { readCountFolder } from '../toolchain/profile/count-files.ts'
 import { Coverage, lcovText } from '../toolchain/profile/coverage.ts'
-import { inic } from './support/cli.ts'
-import { builtFirmware, FarmKit } from './support/farm-kit.ts'
+import { inic, refusals } from './support/cli.ts'
+import { builtFirmware, recordRequest } from './support/farm-kit.ts'
 import { temporaryDirectory, tinyFirmware } from './support/tiny-firmware.ts'
 
 /** Lines of this are named in the tests. */
@@ -153,26 +151,7 @@ test('around a command: farms in real time run as ever, and there is nothing to 
 test('a recording: lines of ipOS, and of one server only', async (t) => {
   const directory = await temporaryDirectory()
   const path = join(directory, 'farm.rec')
-  const kit = new FarmKit({ servers: 2, memoryBytes: 16 << 20 })
-  const servers = kit.servers.map(({ board }) => board)
-  const file = new RecordingFile(path)
-  const recorder = new FarmRecorder(kit.farm, file.recorder, (board) => servers.includes(board))
-  kit
-    .server(1)
-    .net.createServer((socket) => socket.end('answer'))
-    .listen(80)
-  await kit.settle()
-  let closed = false
-  const socket = kit.client().net.connect(80, kit.server(1).address)
-  socket.resume().on('close', () => {
-    closed = true
-  })
-  socket.end('request')
-  t.true(await kit.until(() => closed, 60_000))
-  recorder.close()
-  file.close()
-  await kit.close()
-
+  await recordRequest(path, 2)
   const output = join(directory, 'lcov.info')
   const covered = async (...more: string[]) => {
     const { code, stderr } = await inic(['coverage', '--replay', path, '-o', output, ...more])
@@ -252,19 +231,10 @@ test('lcov of counts that were made up: the lines of both places where a functio
   t.true(seqLt > 1, String(seqLt))
 })
 
-/** What cannot be meant, what is said about it. */
-const REFUSED: Record<string, { args: string[]; code?: number; says: RegExp }> = {
+refusals('coverage', {
   'no farm': { args: ['--state', '/nonexistent'], code: 3, says: /no farm is running/ },
   'no recording': { args: ['--replay', 'package.json'], says: /cannot be replayed: this is no recording/ },
   'a command and a recording': { args: ['--replay', 'x.rec', '--', 'true'], says: /go without a command/ },
   'a command that is not there': { args: ['--', '/nonexistent'], says: /\/nonexistent cannot be run/ },
   'no time': { args: ['-n', 'x'], says: /Write a number of seconds above 0/ },
-}
-for (const [name, { args, code = 2, says }] of Object.entries(REFUSED)) {
-  test(`inic coverage refuses: ${name}`, async (t) => {
-    const result = await inic(['coverage', ...args])
-    t.is(result.code, code, result.stderr)
-    t.regex(result.stderr, says)
-    t.notRegex(result.stderr, /defect of inic/)
-  })
-}
+})

@@ -1,6 +1,6 @@
 import test from 'ava'
 import { hasAddon } from '../emulator/cpu/addon.ts'
-import { copyMemory, createCpu, DebugCpu, type DebugOutcome } from '../emulator/cpu/index.ts'
+import { type DebugCpu, type DebugOutcome, WasmtimeCpu } from '../emulator/cpu/index.ts'
 import { assemble } from './support/assemble.ts'
 
 const onWasmtime = hasAddon() ? test : test.skip
@@ -57,9 +57,10 @@ async function debugged(options: { guarded?: boolean; fuelPerSlice?: number } = 
   const { guarded = false, fuelPerSlice = 1_000_000 } = options
   const module = await assemble(FIRMWARE)
   const guard = guarded ? [{ start: 0x2000, end: 0x10000 }] : []
-  const cpu = new DebugCpu({ module, memoryBytes: MEMORY_BYTES, fuelPerSlice, guard })
+  const plain = new WasmtimeCpu({ module, memoryBytes: MEMORY_BYTES, fuelPerSlice, guard })
+  const cpu = plain.debugTwin()
   cpu.reset()
-  return { cpu, module }
+  return { cpu, plain, module }
 }
 
 const at = (cpu: DebugCpu) => cpu.frames()[0]
@@ -76,7 +77,7 @@ function stepInto(cpu: DebugCpu, outcome: DebugOutcome, wanted: string, limit = 
 
 onWasmtime('runs like the plain CPU', async (t) => {
   const { cpu, module } = await debugged()
-  const plain = createCpu('wasmtime', { module, memoryBytes: MEMORY_BYTES })
+  const plain = new WasmtimeCpu({ module, memoryBytes: MEMORY_BYTES })
   plain.reset()
   for (const irqs of [0, 1, 4, 5]) {
     t.deepEqual(cpu.poll(irqs), { state: 'done', result: plain.poll(irqs) })
@@ -90,7 +91,7 @@ for (const [kind, body] of LOOPS) {
   for (const flags of [[], ['-O3']]) {
     onWasmtime(`spends the same fuel: ${kind} ${flags}`, async (t) => {
       const options = { module: await assemble(loop(body), ...flags), memoryBytes: MEMORY_BYTES }
-      const [plain, debug] = [createCpu('wasmtime', options), new DebugCpu(options)]
+      const [plain, debug] = [new WasmtimeCpu(options), new WasmtimeCpu(options).debugTwin()]
       plain.reset()
       debug.reset()
       t.is(debug.cycles, plain.cycles)
@@ -249,22 +250,9 @@ onWasmtime('memory can be read and written at a stop', async (t) => {
   t.deepEqual(cpu.resume(), { state: 'done', result: 42 })
 })
 
-onWasmtime('takes a running board over, and gives it back', async (t) => {
-  const { cpu, module } = await debugged()
-  const plain = createCpu('wasmtime', { module, memoryBytes: MEMORY_BYTES })
-  plain.reset()
-  for (let n = 1; n <= 5; n++) t.is(plain.poll(0), n)
-  copyMemory(plain, cpu)
-  t.deepEqual(cpu.poll(0), { state: 'done', result: 6 })
-  copyMemory(cpu, plain)
-  t.is(plain.poll(0), 7)
-  const small = createCpu('v8', { module, memoryBytes: MEMORY_BYTES * 2 })
-  t.throws(() => copyMemory(cpu, small), { code: 'ERR_CPU_MEMORY' })
-})
-
 onWasmtime('other CPUs run while one is stopped', async (t) => {
   const [{ cpu: one, module }, { cpu: two }] = await Promise.all([debugged(), debugged()])
-  const plain = createCpu('wasmtime', { module, memoryBytes: MEMORY_BYTES })
+  const plain = new WasmtimeCpu({ module, memoryBytes: MEMORY_BYTES })
   plain.reset()
   one.singleStep(true)
   t.is(one.poll(1).state, 'stopped')
@@ -291,11 +279,12 @@ onWasmtime('says when a request does not fit its state', async (t) => {
 })
 
 onWasmtime('can be disposed of in mid-call', async (t) => {
-  const { cpu } = await debugged()
+  const { cpu, plain } = await debugged()
   cpu.singleStep(true)
   stepInto(cpu, cpu.poll(1), 'square')
   cpu.dispose()
   cpu.dispose()
+  plain.dispose()
   t.is(cpu.memory.byteLength, 0)
   for (const request of [() => cpu.poll(0), () => cpu.resume(), () => cpu.frames(), () => cpu.singleStep(true)]) {
     t.throws(request, { code: 'ERR_CPU_DISPOSED' })

@@ -1,6 +1,6 @@
 import test from 'ava'
 import { hasAddon } from '../emulator/cpu/addon.ts'
-import { createReplayCpu, DebugCode, DebugCpu, WasmtimeCpu } from '../emulator/cpu/index.ts'
+import { type DebugOutcome, WasmtimeCpu } from '../emulator/cpu/index.ts'
 import { assemble } from './support/assemble.ts'
 
 const onWasmtime = hasAddon() ? test : test.skip
@@ -26,7 +26,7 @@ const FIRMWARE = `
 
 async function debugged(fuelPerSlice = 1_000_000) {
   const module = await assemble(FIRMWARE)
-  const cpu = new DebugCpu({ module, memoryBytes: MEMORY_BYTES, fuelPerSlice })
+  const cpu = new WasmtimeCpu({ module, memoryBytes: MEMORY_BYTES, fuelPerSlice }).debugTwin()
   cpu.reset()
   return { cpu, module }
 }
@@ -39,7 +39,7 @@ onWasmtime('a trace is what single steps see', async (t) => {
   cpu.reset()
   cpu.singleStep(true)
   const seen: number[] = []
-  for (let code = cpu.pollCode(20); code === DebugCode.step; code = cpu.resumeCode()) {
+  for (let outcome: DebugOutcome = cpu.poll(20); outcome.state === 'stopped'; outcome = cpu.resume()) {
     t.is(cpu.steps, seen.length)
     seen.push(cpu.pc ?? -1)
   }
@@ -65,8 +65,7 @@ onWasmtime('a trace that is too long stops, and can be gone on with', async (t) 
 })
 
 onWasmtime('goes to any instruction of a call', async (t) => {
-  const { plain, debug } = createReplayCpu({ module: await assemble(FIRMWARE), memoryBytes: MEMORY_BYTES })
-  plain.reset()
+  const { cpu: debug } = await debugged()
   const { pcs } = debug.trace(9)
   debug.addBreakpoint(pcs[40])
   debug.addWatchpoint({ start: 0x20000, end: 0x20004, kind: 'access' })
@@ -131,7 +130,6 @@ for (const [name, irqs, kind] of TRAPS) {
     const frames = cpu.frames()
     t.is(frames.at(-1)?.functionName, 'firmware/poll')
     t.is(cpu.pc, frames[0].pc)
-    t.is(cpu.functionIndex, frames[0].functionIndex)
     const outcome = cpu.resume()
     t.like(outcome, { state: 'fault', fault: { kind } })
     cpu.reset()
@@ -186,30 +184,24 @@ onWasmtime('samples are call stacks', async (t) => {
   t.throws(() => cpu.startProfile({ samplePeriod: -1 }), { code: 'ERR_CPU_OPTION' })
 })
 
-onWasmtime('the values of a stop are those of its frames', async (t) => {
+onWasmtime('the locals of a stop are those of its innermost frame', async (t) => {
   const source = `
     function inner(a: i32, b: i64, c: f32, d: f64): i32 {
       let v = i64x2.splat(b); return <i32>(<f64>a + <f64>i64x2.extract_lane(v, 1) + <f64>c + d) }
     export function reset(): void { store<u32>(0x20000, 0) }
     export function poll(n: u32): u32 { return inner(-5 - n, 1 << 40, 0.5, 2.25) }`
-  const cpu = new DebugCpu({ module: await assemble(source), memoryBytes: MEMORY_BYTES })
+  const cpu = new WasmtimeCpu({ module: await assemble(source), memoryBytes: MEMORY_BYTES }).debugTwin()
   const { pcs } = cpu.trace(2)
   let vectors = 0
   for (let step = 0; step < pcs.length; step++) {
     cpu.runTo(2, step)
-    cpu.frames().forEach((frame, depth) => {
-      t.true(depth === 0 || cpu.selectFrame(depth))
-      t.deepEqual(
-        Array.from({ length: cpu.localCount }, (_, n) => cpu.local(n)),
-        frame.locals.map(({ value }) => value),
-      )
-      t.deepEqual(
-        Array.from({ length: cpu.operandCount }, (_, n) => cpu.operand(n)),
-        frame.stack.map(({ value }) => value),
-      )
-      vectors += frame.locals.filter(({ type, value }) => type === 'v128' && value !== 0n).length
-    })
-    t.false(cpu.selectFrame(9))
+    const { locals } = cpu.frames()[0]
+    t.deepEqual(
+      locals.map((_, n) => cpu.local(n)),
+      locals.map(({ value }) => value),
+    )
+    for (const none of [-1, 0.5, locals.length]) t.is(cpu.local(none), undefined)
+    vectors += locals.filter(({ type, value }) => type === 'v128' && value !== 0n).length
     cpu.abandon()
   }
   t.true(vectors > 0)
@@ -217,8 +209,7 @@ onWasmtime('the values of a stop are those of its frames', async (t) => {
 })
 
 onWasmtime('many calls abandoned leave a CPU that works', async (t) => {
-  const { plain, debug } = createReplayCpu({ module: await assemble(FIRMWARE), memoryBytes: MEMORY_BYTES })
-  plain.reset()
+  const { cpu: debug } = await debugged()
   for (let step = 0; step < 100; step++) {
     debug.runTo(50, step)
     debug.abandon()

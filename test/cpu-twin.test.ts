@@ -2,11 +2,9 @@ import test from 'ava'
 import { hasAddon } from '../emulator/cpu/addon.ts'
 import {
   type CpuOptions,
-  copyDirty,
-  createReplayCpu,
-  DebugCpu,
+  type DebugCpu,
   type DebugOutcome,
-  SNAPSHOT_PAGE_BYTES,
+  USED_PAGE_BYTES,
   WasmtimeCpu,
 } from '../emulator/cpu/index.ts'
 import { assemble } from './support/assemble.ts'
@@ -162,7 +160,8 @@ onWasmtime('a twin disposed of in mid-call leaves the CPU usable', async (t) => 
 })
 
 onWasmtime('an abandoned call can be run again from a copy of memory', async (t) => {
-  const { plain, debug } = createReplayCpu(await options())
+  const plain = new WasmtimeCpu(await options())
+  const debug = plain.debugTwin()
   plain.reset()
   const before = Buffer.from(plain.memory.slice(0))
   t.is(debug.runTo(0, 400).state, 'stopped')
@@ -182,64 +181,15 @@ onWasmtime('an abandoned call can be run again from a copy of memory', async (t)
   t.deepEqual(Buffer.from(plain.memory), after)
 })
 
-onLinux('memory that was never used takes no room, and is not read', async (t) => {
-  const { plain, debug } = createReplayCpu(await options({ memoryBytes: 64 << 20 }))
+onLinux('memory that was never used takes no room', async (t) => {
+  const plain = new WasmtimeCpu(await options({ memoryBytes: 64 << 20 }))
   plain.reset()
   const bytes = new Uint8Array(plain.memory)
-  bytes[0x3000000] = 1
+  bytes[0x3000 * USED_PAGE_BYTES] = 1
   const used = plain.usedPages()
   t.true(used.length >= 4)
   const pages = Array.from({ length: used.length / 2 }, (_, n) => used[2 * n + 1] - used[2 * n])
   t.true(pages.reduce((a, b) => a + b) < 64, `${used}`)
   t.true(Array.from(used).includes(0x3000))
-  const shadow = Buffer.alloc(64 << 20)
-  const [numbers, contents] = [new Uint32Array(256), Buffer.alloc(256 * SNAPSHOT_PAGE_BYTES)]
-  t.true(plain.copyDirty(shadow, numbers, contents) > 0)
-  t.deepEqual(debug.usedPages(), used, 'comparing uses none')
-})
-
-onWasmtime('changed pages are those that differ from the copy', async (t) => {
-  const cpu = new WasmtimeCpu(await options())
-  cpu.reset()
-  const bytes = new Uint8Array(cpu.memory)
-  const shadow = Buffer.alloc(MEMORY_BYTES)
-  const [pages, contents] = [new Uint32Array(256), Buffer.alloc(256 * SNAPSHOT_PAGE_BYTES)]
-  t.true(cpu.copyDirty(shadow, pages, contents) > 0)
-  t.is(cpu.copyDirty(shadow, pages, contents), 0)
-  t.true(shadow.equals(bytes))
-  for (const page of [0, 77, 78, 255]) bytes[page * SNAPSHOT_PAGE_BYTES + page] += 1
-  t.is(cpu.copyDirty(shadow, pages.subarray(0, 3), contents), 3, 'as many as fit')
-  t.deepEqual([...pages.subarray(0, 3)], [0, 77, 78])
-  t.true(contents.subarray(4096, 8192).equals(bytes.subarray(77 * 4096, 78 * 4096)))
-  t.is(cpu.copyDirty(shadow, pages, contents.subarray(0, 4096)), 1, 'and the rest with the next call')
-  t.is(pages[0], 255)
-  t.true(shadow.equals(bytes))
-})
-
-onWasmtime('copies of any memory', (t) => {
-  const [memory, shadow] = [Buffer.alloc(8 * 4096, 3), Buffer.alloc(8 * 4096, 3)]
-  const [pages, contents] = [new Uint32Array(8), Buffer.alloc(8 * 4096)]
-  memory[5 * 4096] = 4
-  t.is(copyDirty(memory, shadow, pages, contents), 1)
-  t.is(pages[0], 5)
-  t.deepEqual(memory, shadow)
-  const refused: [string, Uint8Array, Uint8Array, Uint8Array][] = [
-    ['another length', memory, shadow.subarray(4096), contents],
-    ['no whole pages', memory.subarray(1), shadow.subarray(1), contents],
-    ['memory as its own copy', memory, memory, contents],
-    ['contents over memory', memory, shadow, memory.subarray(0, 4096)],
-  ]
-  for (const [name, a, b, c] of refused) {
-    t.throws(() => copyDirty(a, b, pages, c), { code: 'ERR_CPU_OPTION' }, name)
-  }
-})
-
-onWasmtime('a CPU of its own under the debugger', async (t) => {
-  const cpu = new DebugCpu(await options())
-  cpu.reset()
-  t.is(cpu.poll(0).state, 'done')
-  t.false(cpu.stored)
-  cpu.poll(4)
-  t.true(cpu.stored)
-  t.is(cpu.fault, null)
+  t.deepEqual(plain.debugTwin().usedPages(), used, 'a twin uses none of its own')
 })

@@ -1,6 +1,6 @@
 import test, { type ExecutionContext } from 'ava'
 import { hasAddon } from '../emulator/cpu/addon.ts'
-import { DebugCpu, type DebugOutcome, type Watchpoint } from '../emulator/cpu/index.ts'
+import { type DebugCpu, type DebugOutcome, WasmtimeCpu, type Watchpoint } from '../emulator/cpu/index.ts'
 import { assemble } from './support/assemble.ts'
 
 const onWasmtime = hasAddon() ? test : test.skip
@@ -33,7 +33,7 @@ const FIRMWARE = `
 
 async function debugged() {
   const module = await assemble(FIRMWARE)
-  const cpu = new DebugCpu({ module, memoryBytes: MEMORY_BYTES })
+  const cpu = new WasmtimeCpu({ module, memoryBytes: MEMORY_BYTES }).debugTwin()
   cpu.reset()
   return { cpu, module }
 }

@@ -380,9 +380,9 @@ onGuardedBus('a bus fault in memory.copy has its call stack', async (t) => {
   t.deepEqual([...module.subarray(pc, pc + 2)], [0xfc, 0x0a], 'memory.copy')
 })
 
-onGuardedBus('registers work, readable ranges can be read, and the host may touch everything', async (t) => {
+onGuardedBus('registers work, and the host may touch everything', async (t) => {
   const module = await assemble(FIRMWARE, ...FLAGS)
-  const guard = [{ start: 0x4000, end: 0x5000, readable: true }, ...GUARD.slice(0, 1)]
+  const guard = [{ start: 0x4000, end: 0x5000 }, ...GUARD.slice(0, 1)]
   const cpu = createCpu('wasmtime', { module, memoryBytes: MEMORY_BYTES, guard })
   const words = new Uint32Array(cpu.memory)
   const run = (what: keyof typeof DO, a: number, b = 0) => {
@@ -394,7 +394,6 @@ onGuardedBus('registers work, readable ranges can be read, and the host may touc
   words[0x4000 / 4] = 9
   words.fill(1, 0, 0x400)
   t.is(words[0], 1)
-  t.is(run('load', 0x4000), 9)
   t.is(run('store', 0x4000, 1), -1)
   t.is(cpu.fault?.address, 0x4000)
   t.is(words[0x4000 / 4], 9)

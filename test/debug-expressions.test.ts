@@ -2,15 +2,9 @@
 import test from 'ava'
 import { REGISTER_BASE } from '../abi/memory.ts'
 import { UART_BYTES } from '../abi/registers.ts'
-import {
-  type EvaluationContext,
-  ExpressionError,
-  type MemoryAccess,
-  memoryOf,
-  Values,
-} from '../toolchain/debug/values/index.ts'
+import { type EvaluationContext, ExpressionError, type MemoryAccess, Values } from '../toolchain/debug/values/index.ts'
 import { BareCard } from './support/bare-card.ts'
-import { debugCard, firmwareFile, ipos, type Stop } from './support/debugged-card.ts'
+import { debugCard, firmwareFile, inicMemory, ipos, type Stop } from './support/debugged-card.ts'
 import { PEER } from './support/lan.ts'
 import { macBytes, tcpFrame } from './support/packets.ts'
 import { TcpNet } from './support/tcp-script.ts'
@@ -23,7 +17,7 @@ const FRAME_AT = 0x800000
 async function booted(): Promise<{ values: Values; context: EvaluationContext; memory: MemoryAccess }> {
   const values = new Values(await ipos('release'))
   const card = new BareCard(SMALL)
-  const memory = memoryOf(card.memory.buffer as ArrayBuffer)
+  const memory = inicMemory(card.memory.buffer)
   const context = { memory }
   for (const text of [
     'tcb[3].state = TCP_ESTABLISHED',
@@ -234,18 +228,18 @@ test('places for watchpoints', async (t) => {
 
 test('a table that the firmware has not made yet is said to be missing', async (t) => {
   const values = new Values(await ipos('release'))
-  const context = { memory: memoryOf(new ArrayBuffer(0x20000)) }
+  const context = { memory: inicMemory(new ArrayBuffer(0x20000)) }
   t.throws(() => values.evaluate('tcb[1].state', context), {
     message: /there is no tcb yet: the firmware's directory names none/,
   })
   const tcb = values.compile('tcb[1].state')
   const card = new BareCard(SMALL)
-  t.is(tcb.scalar({ memory: memoryOf(card.memory.buffer as ArrayBuffer) }), 0, 'and found once it is there')
+  t.is(tcb.scalar({ memory: inicMemory(card.memory.buffer) }), 0, 'and found once it is there')
 })
 
 test('without a program there are registers, memory and frames', (t) => {
   const values = new Values(undefined)
-  const context = { memory: memoryOf(new ArrayBuffer(0x20000)) }
+  const context = { memory: inicMemory(new ArrayBuffer(0x20000)) }
   t.is(values.evaluate('UART_HEAD + 1', context).scalar, 1)
   t.is(values.evaluate('u32[0x10000]', context).scalar, 0)
   t.throws(() => values.evaluate('TCP_ESTABLISHED', context), { message: /nothing is called/ })

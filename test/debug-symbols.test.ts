@@ -1,11 +1,12 @@
 /** Lines, functions, instructions and frames of a compiled firmware. */
+
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import { createProgram, type Program } from '../toolchain/debug/symbols/index.ts'
 import { decodeFunction } from '../toolchain/firmware/wasm-instructions.ts'
 import { readWasmModule, WasmFormatError } from '../toolchain/firmware/wasm-module.ts'
-import { projectRoot } from './support/bare-card.ts'
+import { packageRoot } from '../toolchain/package-root.ts'
 import { ipos } from './support/debugged-card.ts'
 import { randomFrom } from './support/random.ts'
 
@@ -14,7 +15,7 @@ const INPUT = 'firmware/tcp/input.ts'
 
 /** Line of the first line of a source file that holds `text`. */
 function lineOf(file: string, text: string): number {
-  const index = readFileSync(join(projectRoot(), file), 'utf8')
+  const index = readFileSync(join(packageRoot, file), 'utf8')
     .split('\n')
     .findIndex((line) => line.includes(text))
   if (index < 0) throw new Error(`${file} has no line with ${text}`)
@@ -32,7 +33,7 @@ for (const target of TARGETS) {
     for (const name of [
       INPUT,
       'tcp/input.ts',
-      join(projectRoot(), INPUT),
+      join(packageRoot, INPUT),
       './firmware/tcp/input.ts',
       `/elsewhere/${INPUT}`,
     ]) {
@@ -91,7 +92,6 @@ for (const target of TARGETS) {
     t.is(symbol.declaration?.file, INPUT)
     t.is(symbol.declaration?.line, lineOf(INPUT, 'export function tcpInput('))
     t.is(program.positionAt(symbol.entry)?.file, target === 'debug' ? INPUT : program.positionAt(symbol.entry)?.file)
-    t.is(program.functionOf(symbol.index), symbol)
   })
 
   test(`${target}: a function has its instructions whole, and ends with its end`, async (t) => {
@@ -100,10 +100,10 @@ for (const target of TARGETS) {
     for (const { range } of program.functions) {
       let at = range.start
       const instructions = program.instructions(range.start, range.end)
-      for (const { pc, bytes, kind, target: callee, depth } of instructions) {
-        if (pc !== at || depth < 0) t.fail(`instruction at ${pc}, expected at ${at}`)
+      for (const { pc, bytes, kind } of instructions) {
+        if (pc !== at) t.fail(`instruction at ${pc}, expected at ${at}`)
         at = pc + bytes
-        if (kind === 'call' && callee !== undefined && program.functionOf(callee) !== undefined) calls++
+        if (kind === 'call') calls++
       }
       if (at !== range.end) t.fail(`ends at ${at}, not ${range.end}`)
       if (instructions.at(-1)?.kind !== 'end of function') t.fail(`the last is ${instructions.at(-1)?.text}`)
@@ -111,58 +111,12 @@ for (const target of TARGETS) {
     t.true(calls > 500, `${calls} calls`)
   })
 
-  test(`${target}: what a call returns to comes right behind the call`, async (t) => {
+  test(`${target}: a return address stands on the line of its call`, async (t) => {
     const program = await ipos(target)
     const { range } = only(program.findFunctions('tcpInput'))
     const call = program.instructions(range.start, range.end).find(({ kind }) => kind === 'call')
     if (call === undefined) return t.fail('it calls nothing')
-    const back = call.pc + call.bytes
-    t.deepEqual(program.instructionBefore(back), call)
-    t.deepEqual(program.positionAt(back, { caller: true }), program.positionAt(call.pc))
-  })
-
-  test(`${target}: every load and store is an access site`, async (t) => {
-    const program = await ipos(target)
-    const sites = program.accessSites()
-    const kinds = new Map(
-      program.functions.flatMap(({ range }) =>
-        program.instructions(range.start, range.end).map((instruction) => [instruction.pc, instruction] as const),
-      ),
-    )
-    const touching = [...kinds.values()].filter(({ kind }) => ['load', 'store', 'bulk memory'].includes(kind))
-    t.deepEqual(new Set(sites.pc), new Set(touching.map(({ pc }) => pc)))
-    for (let index = 0; index < sites.count; index++) {
-      const { text, kind } = kinds.get(sites.pc[index]) ?? { text: '', kind: 'other' }
-      const offset = Number(/offset=(\d+)/.exec(text)?.[1] ?? 0)
-      if (sites.offset[index] !== offset) t.fail(`${text}: offset ${sites.offset[index]}`)
-      if (kind === 'store' && (sites.store[index] !== 1 || sites.depth[index] !== 1)) t.fail(text)
-      if (kind === 'load' && (sites.store[index] !== 0 || sites.depth[index] !== 0)) t.fail(text)
-      if (text === 'i32.store16' && sites.bytes[index] !== 2) t.fail(text)
-      if (index > 0 && sites.pc[index] < sites.pc[index - 1]) t.fail('not ascending')
-    }
-    const copies = [...sites.pc.keys()].filter((index) => kinds.get(sites.pc[index])?.text === 'memory.copy')
-    t.deepEqual(
-      copies.slice(0, 2).map((index) => [sites.store[index], sites.depth[index], sites.bytes[index]]),
-      [
-        [1, 2, 0],
-        [0, 1, 0],
-      ],
-    )
-  })
-
-  test(`${target}: a step's ranges are of one line and hold where execution stands`, async (t) => {
-    const program = await ipos(target)
-    const { range } = only(program.findFunctions('tcpInput'))
-    for (const { pc } of program.instructions(range.start, range.end)) {
-      const position = program.positionAt(pc)
-      const ranges = program.stepRanges(pc)
-      if (!ranges.some(({ start, end }) => pc >= start && pc < end)) t.fail(`${pc} is in none of its ranges`)
-      for (const { start } of ranges) {
-        const there = program.positionAt(start)
-        if (there?.line !== position?.line || there?.file !== position?.file) t.fail(`${start} is on another line`)
-      }
-    }
-    t.pass()
+    t.deepEqual(program.positionAt(call.pc + call.bytes, { caller: true }), program.positionAt(call.pc))
   })
 }
 
@@ -180,21 +134,6 @@ test('release: an inlined function has a frame of its own, called from where the
   t.is(frames[1].source?.line, lineOf(INPUT, 'resetArrives(tcb, sequence)'))
   t.is(frames[0].declaration?.line, lineOf(INPUT, 'function resetArrives('))
   t.is(program.entering(pc), 1, 'execution has not entered it yet')
-  const inside = program.frameRanges(pc)
-  t.true(
-    inside.length > 0 && inside.every(({ start }) => program.frames(start).some(({ name }) => name === 'resetArrives')),
-  )
-  t.deepEqual(program.frameRanges(pc, { inline: 1 }), [frames[0].function.range])
-})
-
-test('release: stepping over a line takes along what is inlined into it', async (t) => {
-  const program = await ipos('release')
-  const place = program.breakpointsAt(INPUT, lineOf(INPUT, 'resetArrives(tcb, sequence)'))
-  const pc = place?.pcs[0] ?? 0
-  const bytes = (ranges: readonly { start: number; end: number }[]) =>
-    ranges.reduce((sum, { start, end }) => sum + end - start, 0)
-  const inline = program.frames(pc).length - 1
-  t.true(bytes(program.stepRanges(pc, { inline, over: true })) > bytes(program.stepRanges(pc, { inline })))
 })
 
 test('release: the code of an inlined function is found wherever it was put', async (t) => {
@@ -255,7 +194,6 @@ test('a program without source map and symbols still has functions and instructi
     ['tcpInput'],
   )
   t.deepEqual(bare.variables(entry), [])
-  t.deepEqual(bare.stepRanges(entry), [])
   t.is(bare.breakpointsAt(INPUT, 1), undefined)
   t.deepEqual(bare.frames(0), [])
 })
@@ -339,7 +277,6 @@ test('a corrupt module is refused or read, and nothing else happens', async (t) 
     try {
       const program = createProgram({ wasm: broken })
       for (const { range } of program.functions.slice(0, 20)) program.instructions(range.start, range.end)
-      program.accessSites()
     } catch (error) {
       refused++
       if (!(error instanceof WasmFormatError)) t.fail(`round ${round}: ${String(error)}`)

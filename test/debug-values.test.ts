@@ -1,5 +1,6 @@
-/** Frames decoded and filtered; tables, rings and virtqueues as trees. */
+/** Frames decoded and filtered; tables and rings as trees. */
 import test from 'ava'
+import { CARVE_BASE, DIRECTORY_BASE, DIRECTORY_COUNT, DIRECTORY_ENTRIES, DIRECTORY_ENTRY_BYTES } from '../abi/memory.ts'
 import { DESCRIPTOR_LENGTH, DESCRIPTOR_OWNER, OWNER_FIRMWARE } from '../abi/rings.ts'
 import {
   compileFrameFilter,
@@ -9,13 +10,11 @@ import {
   type FrameField,
   frameFilterNames,
   frameValue,
-  memoryOf,
   type Value,
   Values,
-  virtqueueValue,
 } from '../toolchain/debug/values/index.ts'
 import { BareCard } from './support/bare-card.ts'
-import { ipos as iposProgram } from './support/debugged-card.ts'
+import { inicMemory, ipos as iposProgram } from './support/debugged-card.ts'
 import {
   arpFrame,
   controlBlock,
@@ -264,7 +263,7 @@ function child(value: Value | undefined, name: string): Value {
 test('tables of the firmware directory as trees, rows in windows', async (t) => {
   const values = new Values(await iposProgram('release'))
   const card = new BareCard({ memoryBytes: 0x1000000, maximumConnections: 256 })
-  const memory = memoryOf(card.memory.buffer as ArrayBuffer)
+  const memory = inicMemory(card.memory.buffer)
   const tables = values.tables(memory)
   t.deepEqual(
     tables.slice(0, 4).map(({ name, type }) => [name, type]),
@@ -284,13 +283,33 @@ test('tables of the firmware directory as trees, rows in windows', async (t) => 
   t.is(local.path, 'tcb[250].localAddress')
   t.is(values.evaluate(local.path ?? '', { memory }).address, local.address, 'its path means it')
   t.is(child(child(tables[0], 'nowMs') && tables[0], 'memoryBytes').scalar, 0x1000000)
-  t.is(values.tables(memoryOf(new ArrayBuffer(0x20000))).length, 0, 'before the firmware has made them')
+  t.is(values.tables(inicMemory(new ArrayBuffer(0x20000))).length, 0, 'before the firmware has made them')
+})
+
+test("a table of the firmware's own has the name of its class, in the small", async (t) => {
+  const values = new Values(await iposProgram('release'))
+  const card = new BareCard({ memoryBytes: 0x1000000, maximumConnections: 256 })
+  const memory = inicMemory(card.memory.buffer)
+  t.throws(() => values.evaluate('ends[1].newest', { memory }), { message: /there is no ends yet/ })
+  const name = Buffer.from('Ends', 'utf16le')
+  const kind = CARVE_BASE - name.length
+  card.view.setUint32(kind - 4, name.length, true)
+  card.memory.set(name, kind)
+  const count = card.view.getUint32(DIRECTORY_BASE + DIRECTORY_COUNT, true)
+  const entry = DIRECTORY_BASE + DIRECTORY_ENTRIES + count * DIRECTORY_ENTRY_BYTES
+  for (const [field, value] of [kind, 0x800000, 16, 4].entries()) card.view.setUint32(entry + field * 4, value, true)
+  card.view.setUint32(DIRECTORY_BASE + DIRECTORY_COUNT, count + 1, true)
+  card.view.setUint32(values.compile('ends[1].newest').place({ memory }).address, 77, true)
+  t.is(values.evaluate('ends[1].newest', { memory }).scalar, 77)
+  t.like(values.tables(memory).at(-1), { name: 'ends', type: 'Ends[4]', address: 0x800000 })
+  t.throws(() => values.evaluate('hal[0]', { memory }), { message: /there is no hal yet/ })
+  t.throws(() => values.evaluate('nothing[0]', { memory }), { message: /nothing is called nothing/ })
 })
 
 test('every path of the tree means the value that shows it', async (t) => {
   const values = new Values(await iposProgram('release'))
   const card = new BareCard({ memoryBytes: 0x1000000, maximumConnections: 256 })
-  const memory = memoryOf(card.memory.buffer as ArrayBuffer)
+  const memory = inicMemory(card.memory.buffer)
   const walk = (value: Value, depth: number) => {
     if (value.path !== undefined) {
       const again = values.evaluate(value.path, { memory })
@@ -299,21 +318,21 @@ test('every path of the tree means the value that shows it', async (t) => {
     }
     if (depth > 0) for (const inner of value.children(0, 2)) walk(inner, depth - 1)
   }
-  for (const value of [...values.registers(memory), ...values.tables(memory), ...values.rings(memory)]) walk(value, 2)
+  for (const value of [...values.registers(memory), ...values.tables(memory)]) walk(value, 2)
 })
 
 test('a descriptor of a MAC ring shows the frame in its buffer', async (t) => {
   const values = new Values(await iposProgram('release'))
   const card = new BareCard({ memoryBytes: 0x1000000, maximumConnections: 256 })
-  const memory = memoryOf(card.memory.buffer as ArrayBuffer)
-  const ring = values.rings(memory).find(({ name }) => name === 'MAC0_RX')
-  t.is(ring?.type, 'FrameDescriptor[256]')
+  const memory = inicMemory(card.memory.buffer)
+  const ring = values.evaluate('MAC0_RX', { memory })
+  t.is(ring.type, 'FrameDescriptor[256]')
   const { scalar } = values.evaluate('MAC0_RX[0].address', { memory })
   card.memory.set(SYN, Number(scalar))
   const { address } = values.compile('MAC0_RX[0]').place({ memory })
   card.view.setUint32(address + DESCRIPTOR_LENGTH, SYN.length, true)
   card.view.setUint32(address + DESCRIPTOR_OWNER, OWNER_FIRMWARE, true)
-  const descriptor = ring?.children(0, 1)[0]
+  const [descriptor] = ring.children(0, 1)
   t.is(child(descriptor, 'owner').display, 'firmware (0)')
   const frame = child(descriptor, 'frame')
   t.is(frame.display, decodeFrame(SYN).summary)
@@ -323,46 +342,9 @@ test('a descriptor of a MAC ring shows the frame in its buffer', async (t) => {
 })
 
 test('a frame outside of INIC memory is none', (t) => {
-  const memory = memoryOf(new ArrayBuffer(100))
+  const memory = inicMemory(new ArrayBuffer(100))
   t.is(frameValue(memory, 90, 60), undefined)
   t.is(frameValue(memory, 0, 60)?.type, 'frame of 60 bytes')
-})
-
-test('a virtqueue: descriptors, chains and both rings', (t) => {
-  const ram = new ArrayBuffer(0x1000)
-  const view = new DataView(ram)
-  view.setUint32(0x100, 0x800, true) // descriptor 0: 64 bytes at 0x800, goes on in 1
-  view.setUint32(0x108, 64, true)
-  view.setUint16(0x10c, 1, true)
-  view.setUint16(0x10e, 1, true)
-  view.setUint32(0x118, 32, true) // descriptor 1: for the device to write
-  view.setUint16(0x11c, 2, true)
-  view.setUint16(0x202, 5, true) // available index
-  view.setUint16(0x302, 3, true) // used index
-  view.setUint32(0x304, 1, true)
-  view.setUint32(0x308, 99, true)
-  const queue = virtqueueValue('rx', memoryOf(ram), { descriptors: 0x100, available: 0x200, used: 0x300, size: 8 })
-  t.is(queue.display, '8 entries, available 5, used 3, open 2')
-  const [first, second] = child(queue, 'descriptors').children()
-  t.is(first.display, '64 bytes at 0x800 NEXT → 1')
-  t.is(second.display, '32 bytes at 0x0 WRITE')
-  t.is(child(child(queue, 'used'), 'ring').children(0, 1)[0].display, 'descriptor 1, 99 bytes')
-  const lost = virtqueueValue('rx', memoryOf(ram), { descriptors: 0xff8, available: 0x5000, used: 0, size: 1 << 30 })
-  t.regex(lost.display, /^4096 entries, available <outside of main-board RAM>/)
-  t.regex(child(lost, 'descriptors').children(4000, 5)[0].display, /outside/)
-})
-
-test('constants by the beginning of their name', async (t) => {
-  const values = new Values(await iposProgram('release'))
-  const states = values.constants('TCP_FIN_WAIT')
-  t.deepEqual(
-    states.map(({ name, display }) => [name, display]),
-    [
-      ['TCP_FIN_WAIT_1', '4'],
-      ['TCP_FIN_WAIT_2', '5'],
-    ],
-  )
-  t.true(values.constants().length > 500)
 })
 
 test('ipOS packets of every kind decode', (t) => {

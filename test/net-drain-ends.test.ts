@@ -5,24 +5,12 @@ import http2 from 'node:http2'
 import https from 'node:https'
 import type net from 'node:net'
 import tls from 'node:tls'
-import test, { type ExecutionContext } from 'ava'
-import { ThreeBoards } from './support/three-boards.ts'
+import { boardsTest, type ThreeBoards } from './support/three-boards.ts'
 
 const PORT = 443
 /** A shared key instead of a certificate. */
 const key = Buffer.from('0123456789abcdef')
 const PSK: tls.TlsOptions = { pskCallback: () => key, ciphers: 'PSK', maxVersion: 'TLSv1.2' }
-
-function boardsTest(name: string, run: (t: ExecutionContext, boards: ThreeBoards) => Promise<void>): void {
-  test(name, async (t) => {
-    const boards = new ThreeBoards()
-    try {
-      await run(t, boards)
-    } finally {
-      boards.close()
-    }
-  })
-}
 
 async function listen<S extends net.Server>(boards: ThreeBoards, server: S): Promise<S> {
   boards.server1.net.attach(server, PORT)

@@ -1,24 +1,12 @@
 import { once } from 'node:events'
 import http from 'node:http'
 import type net from 'node:net'
-import test, { type ExecutionContext } from 'ava'
 import { STATUS_ECONNREFUSED } from '../abi/status.ts'
 import { ProcessDrain } from '../host/drain.ts'
 import { closed, record, sleep } from './support/sockets.ts'
-import { handedOver, readBytes, ThreeBoards } from './support/three-boards.ts'
+import { boardsTest, handedOver, readBytes, type ThreeBoards } from './support/three-boards.ts'
 
 /** `server.drain`, over cards without firmware. */
-
-function boardsTest(name: string, run: (t: ExecutionContext, boards: ThreeBoards) => Promise<void>): void {
-  test(name, async (t) => {
-    const boards = new ThreeBoards()
-    try {
-      await run(t, boards)
-    } finally {
-      boards.close()
-    }
-  })
-}
 
 type Handler = (request: http.IncomingMessage, response: http.ServerResponse) => void
 

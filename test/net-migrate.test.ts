@@ -1,50 +1,16 @@
+/** `socket.migrate` and what it brings to the other server, over cards without firmware: the card's side is in ipos-*.test.ts. */
 import { once } from 'node:events'
 import type net from 'node:net'
-import test, { type ExecutionContext } from 'ava'
+import test from 'ava'
 import fc from 'fast-check'
 import * as M from '../abi/messages.ts'
-import { STATUS_EHOSTUNREACH } from '../abi/status.ts'
-import type { FakeNetworkOptions } from './support/fake-network.ts'
-import { pattern, record, sleep } from './support/sockets.ts'
-import { handedOver, readBytes, ThreeBoards } from './support/three-boards.ts'
+import { noting, pattern, record, SOCKET_EVENTS } from './support/sockets.ts'
+import { handedOver, readBytes, refuse, serialBoardsTest, ThreeBoards } from './support/three-boards.ts'
 
-/** `socket.migrate` and what it brings to the other server, over cards without firmware: the card's side is in ipos-*.test.ts. */
-
-function boardsTest(
-  name: string,
-  run: (t: ExecutionContext, boards: ThreeBoards) => Promise<void>,
-  options?: FakeNetworkOptions,
-): void {
-  // One after the other: some look at what nobody catches.
-  test.serial(name, async (t) => {
-    const boards = new ThreeBoards(options)
-    try {
-      await run(t, boards)
-    } finally {
-      boards.close()
-    }
-  })
-}
-
-const EVENTS = ['end', 'error', 'close', 'timeout', 'finish'] as const
-
-/** A callback that notes how a write ended. */
-function noting(into: string[], name: string): (error?: Error | null) => void {
-  return (error) => into.push(error ? `${name} ${(error as NodeJS.ErrnoException).code}` : name)
-}
-
-/** Has `server` take no hand-overs any more. */
-async function refuse(boards: ThreeBoards, server: net.Server): Promise<void> {
-  server.removeAllListeners('migrate')
-  await boards.settle()
-}
-
-// ── a move that succeeds ──
-
-boardsTest('a connection moves in mid-conversation, and the client sees one', async (t, boards) => {
+serialBoardsTest('a connection moves in mid-conversation, and the client sees one', async (t, boards) => {
   const { second, client, peer } = await boards.pair()
   const clientEvents = record(client, ['end', 'error', 'close'])
-  const events = record(peer, EVENTS)
+  const events = record(peer, SOCKET_EVENTS)
   client.write('unread')
   peer.write('from the first, ')
   await boards.settle()
@@ -84,7 +50,7 @@ const TARGETS: Record<string, string | undefined> = {
   'nobody: the card chooses': undefined,
 }
 for (const [name, target] of Object.entries(TARGETS)) {
-  boardsTest(`the target is ${name}`, async (t, boards) => {
+  serialBoardsTest(`the target is ${name}`, async (t, boards) => {
     const { second, peer } = await boards.pair()
     const arrived = handedOver(second)
     await peer.migrate(target)
@@ -105,7 +71,7 @@ const STATES: Record<string, unknown> = {
   'as many bytes as there may be': pattern(M.MAXIMUM_STATE_BYTES - 1),
 }
 for (const [name, given] of Object.entries(STATES)) {
-  boardsTest(`state: ${name}`, async (t, boards) => {
+  serialBoardsTest(`state: ${name}`, async (t, boards) => {
     const { second, peer } = await boards.pair()
     const arrived = handedOver(second)
     await peer.migrate('server2', given)
@@ -115,7 +81,7 @@ for (const [name, given] of Object.entries(STATES)) {
   })
 }
 
-boardsTest('what is unread goes along, however much, and before what comes later', async (t, boards) => {
+serialBoardsTest('what is unread goes along, however much, and before what comes later', async (t, boards) => {
   const { second, client, peer } = await boards.pair()
   const bytes = pattern(600_000)
   client.write(bytes)
@@ -135,7 +101,7 @@ boardsTest('what is unread goes along, however much, and before what comes later
   t.is(at, bytes.length)
 })
 
-boardsTest('writes before the call go along, beyond all credit; writes after it do not', async (t, boards) => {
+serialBoardsTest('writes before the call go along, beyond all credit; writes after it do not', async (t, boards) => {
   const { second, client, peer } = await boards.pair()
   const bytes = pattern(1_200_000)
   const calls: string[] = []
@@ -161,7 +127,7 @@ boardsTest('writes before the call go along, beyond all credit; writes after it 
   t.is(String(await readBytes(client, 6)), 'and on')
 })
 
-boardsTest('all of it is one burst, with one doorbell', async (t, boards) => {
+serialBoardsTest('all of it is one burst, with one doorbell', async (t, boards) => {
   const { client, peer } = await boards.pair()
   client.write(pattern(100_000))
   await boards.settle()
@@ -175,7 +141,7 @@ boardsTest('all of it is one burst, with one doorbell', async (t, boards) => {
   await moving
 })
 
-boardsTest('the end that was asked for before goes along', async (t, boards) => {
+serialBoardsTest('the end that was asked for before goes along', async (t, boards) => {
   const { second, client, peer } = await boards.pair({ allowHalfOpen: true })
   peer.write(pattern(300_000))
   peer.end('.')
@@ -190,7 +156,7 @@ boardsTest('the end that was asked for before goes along', async (t, boards) => 
   t.is(String(await readBytes(socket, 5)), 'still')
 })
 
-boardsTest('the end that the client has sent goes along behind what is unread', async (t, boards) => {
+serialBoardsTest('the end that the client has sent goes along behind what is unread', async (t, boards) => {
   const { second, client, peer } = await boards.pair({ allowHalfOpen: true })
   client.end('last')
   await boards.settle()
@@ -207,7 +173,7 @@ boardsTest('the end that the client has sent goes along behind what is unread', 
   t.is(String(await readBytes(client, 6)), 'answer')
 })
 
-boardsTest('a connection moves on, and back', async (t, boards) => {
+serialBoardsTest('a connection moves on, and back', async (t, boards) => {
   const { first, second, client, peer } = await boards.pair()
   first.on('migrate', () => {})
   let socket = peer
@@ -227,7 +193,7 @@ boardsTest('a connection moves on, and back', async (t, boards) => {
   t.is(boards.server2.card.ends.size, 0)
 })
 
-boardsTest('a connection that connected itself moves too', async (t, boards) => {
+serialBoardsTest('a connection that connected itself moves too', async (t, boards) => {
   const echo = boards.client.net.createServer((socket) => socket.pipe(socket)).listen(7)
   const second = boards.server2.net.createServer().listen(50000)
   const arrived = handedOver(second)
@@ -239,7 +205,7 @@ boardsTest('a connection that connected itself moves too', async (t, boards) => 
   t.is(String(await readBytes((await arrived).socket, 4)), 'ping')
 })
 
-boardsTest('as a new one it reaches a server that takes no hand-overs, as a connection', async (t, boards) => {
+serialBoardsTest('as a new one it reaches a server that takes no hand-overs, as a connection', async (t, boards) => {
   const { second, client, peer } = await boards.pair()
   await refuse(boards, second)
   client.write('GET')
@@ -250,7 +216,7 @@ boardsTest('as a new one it reaches a server that takes no hand-overs, as a conn
   t.is(String(await readBytes(socket, 3)), 'GET')
 })
 
-boardsTest('servers say whether they take hand-overs, and when that changes', async (t, boards) => {
+serialBoardsTest('servers say whether they take hand-overs, and when that changes', async (t, boards) => {
   const { second } = await boards.pair()
   const [listener] = [...boards.server2.card.listeners.values()]
   const takesOver = async () => {
@@ -275,7 +241,7 @@ boardsTest('servers say whether they take hand-overs, and when that changes', as
   t.is(boards.server2.card.listeners.size, 0)
 })
 
-boardsTest('the new server’s settings are added to those that came along', async (t, boards) => {
+serialBoardsTest('the new server’s settings are added to those that came along', async (t, boards) => {
   const { second, peer } = await boards.pair({ noDelay: true, keepAlive: true, keepAliveInitialDelay: 30_000 })
   const arrived = handedOver(second)
   await peer.migrate('server2', 'x')
@@ -291,7 +257,7 @@ boardsTest('the new server’s settings are added to those that came along', asy
   )
 })
 
-boardsTest('connections are counted where they are', async (t, boards) => {
+serialBoardsTest('connections are counted where they are', async (t, boards) => {
   const { first, second, client, peer } = await boards.pair()
   const count = (server: net.Server) =>
     new Promise<number>((resolve, reject) =>
@@ -312,7 +278,7 @@ boardsTest('connections are counted where they are', async (t, boards) => {
   await once(second, 'close')
 })
 
-boardsTest('a move that the card tries twice takes along what came in between', async (t, boards) => {
+serialBoardsTest('a move that the card tries twice takes along what came in between', async (t, boards) => {
   const { second, client, peer } = await boards.pair({ allowHalfOpen: true })
   client.write('one ')
   await boards.settle()
@@ -328,9 +294,9 @@ boardsTest('a move that the card tries twice takes along what came in between', 
   t.is(String(await readBytes(socket, 13)), 'one two three')
 })
 
-boardsTest('an end that comes while it moves is the other server’s', async (t, boards) => {
+serialBoardsTest('an end that comes while it moves is the other server’s', async (t, boards) => {
   const { second, client, peer } = await boards.pair()
-  const events = record(peer, EVENTS)
+  const events = record(peer, SOCKET_EVENTS)
   peer.resume()
   await boards.settle()
   const arrived = handedOver(second)
@@ -340,416 +306,6 @@ boardsTest('an end that comes while it moves is the other server’s', async (t,
   await boards.settle()
   t.deepEqual(events, ['close'])
   t.is(String(await readBytes(socket, 3)), 'bye')
-})
-
-// ── a move that fails ──
-
-boardsTest('where nobody takes it the promise says so, and everything goes on', async (t, boards) => {
-  const { second, client, peer } = await boards.pair()
-  await refuse(boards, second)
-  const calls: string[] = []
-  client.write('unread ')
-  await boards.settle()
-  const events = record(peer, EVENTS)
-  peer.write('before ', noting(calls, 'before'))
-  const moving = peer.migrate('server2', { some: 'state' })
-  peer.write('after', noting(calls, 'after'))
-  t.is(peer.read(), null, 'nothing can be read meanwhile')
-  const error = await t.throwsAsync(moving)
-  t.is(error?.message, 'migrate ECONNREFUSED 10.0.0.3')
-  t.like(error, { code: 'ECONNREFUSED', errno: -111, syscall: 'migrate', address: '10.0.0.3' })
-  t.false(peer.destroyed)
-  client.write('and more')
-  t.is(String(await readBytes(peer, 15)), 'unread and more')
-  t.is(String(await readBytes(client, 12)), 'before after')
-  t.deepEqual(calls, ['before', 'after'])
-  t.deepEqual(events, [])
-  t.is(peer.bytesRead, 16)
-  // And the next try.
-  const arrived = handedOver(second)
-  await boards.settle()
-  await peer.migrate(undefined, 'again')
-  t.is((await arrived).state, 'again')
-})
-
-boardsTest('without a target the error names none', async (t, boards) => {
-  const { second, peer } = await boards.pair()
-  second.close()
-  await boards.settle()
-  const error = await t.throwsAsync(peer.migrate())
-  t.is(error?.message, 'migrate ECONNREFUSED')
-})
-
-/** How the application reads, what of it must be there again after a failure, and that it goes on. */
-const READERS: Record<string, (socket: net.Socket, into: Buffer[]) => void> = {
-  flowing: (socket, into) => socket.on('data', (chunk) => into.push(chunk)),
-  'with readable': (socket, into) =>
-    socket.on('readable', () => {
-      for (let chunk = socket.read(); chunk !== null; chunk = socket.read()) into.push(chunk)
-    }),
-  'as an iterator': (socket, into) => {
-    void (async () => {
-      for await (const chunk of socket) into.push(chunk)
-    })()
-  },
-  'paused, with data handlers, resumed while it moves': (socket, into) => {
-    socket.on('data', (chunk) => into.push(chunk))
-    socket.pause()
-    setImmediate(() => socket.resume())
-  },
-  'paused, and resumed after': (socket, into) => {
-    socket.on('data', (chunk) => into.push(chunk))
-    socket.pause()
-    setTimeout(() => socket.resume(), 20)
-  },
-  'as text': (socket, into) => socket.setEncoding('utf8').on('data', (text) => into.push(Buffer.from(text))),
-}
-for (const [name, read] of Object.entries(READERS)) {
-  boardsTest(`after a failure reading goes on: ${name}`, async (t, boards) => {
-    const { second, client, peer } = await boards.pair()
-    await refuse(boards, second)
-    const text = 'ä€😀'.repeat(300)
-    client.write(text)
-    await boards.settle()
-    const got: Buffer[] = []
-    // Bytes come before, during and after the move.
-    client.write(text)
-    read(peer, got)
-    const moving = peer.migrate('server2', 'x')
-    client.write(text)
-    await t.throwsAsync(moving, { message: /ECONNREFUSED/ })
-    client.end(text)
-    await once(peer, 'end')
-    t.is(Buffer.concat(got).toString(), text.repeat(4))
-  })
-}
-
-boardsTest('bytes held for an onread callback go along, or stay', async (t, boards) => {
-  const second = boards.client.net.createServer().listen(50000)
-  const got: string[] = []
-  const server = boards.server2.net.createServer((socket) => void socket.write('hello')).listen(80)
-  await Promise.all([once(server, 'listening'), once(second, 'listening')])
-  let taking = false
-  const socket = boards.server1.net.connect({
-    port: 80,
-    host: '10.0.0.3',
-    localPort: 50000,
-    onread: {
-      buffer: Buffer.alloc(3),
-      callback: (bytes: number, buffer: Uint8Array) => {
-        got.push(Buffer.from(buffer.subarray(0, bytes)).toString())
-        return taking
-      },
-    },
-  } as net.NetConnectOpts)
-  socket.write('?')
-  await boards.settle()
-  await sleep(10)
-  t.deepEqual(got, ['hel'])
-  await t.throwsAsync(socket.migrate('10.0.0.2', 'x'), { message: /ECONNREFUSED/ })
-  taking = true
-  socket.pause()
-  socket.resume()
-  t.deepEqual(got, ['hel', 'lo'])
-})
-
-boardsTest('unread text goes along if its bytes can be told', async (t, boards) => {
-  const { second, client, peer } = await boards.pair()
-  peer.setEncoding('utf8')
-  // The last character is not whole yet.
-  client.write(Buffer.from('read, unread €').subarray(0, -1))
-  await boards.settle()
-  t.is(peer.read(6) as unknown, 'read, ')
-  const arrived = handedOver(second)
-  await peer.migrate('server2', 'x')
-  client.write(Buffer.from('€').subarray(-1))
-  const { socket } = await arrived
-  t.is(String(await readBytes(socket, 10)), 'unread €')
-})
-
-boardsTest('unread text that may have been other bytes does not go', async (t, boards) => {
-  const { client, peer } = await boards.pair()
-  peer.setEncoding('utf8')
-  client.write(Buffer.from([0x41, 0xff]))
-  await boards.settle()
-  await t.throwsAsync(peer.migrate('server2', 'x'), { code: 'ERR_INVALID_STATE', message: /cannot be turned back/ })
-  t.is(peer.read() as unknown, 'A\ufffd')
-  t.false(peer.destroyed)
-})
-
-boardsTest('what was put back with unshift goes along', async (t, boards) => {
-  const { second, client, peer } = await boards.pair()
-  client.write('head and tail')
-  await boards.settle()
-  const head = peer.read(13) as Buffer
-  peer.unshift(head.subarray(4))
-  const arrived = handedOver(second)
-  await peer.migrate('server2', 'x')
-  t.is(String(await readBytes((await arrived).socket, 9)), ' and tail')
-})
-
-boardsTest('more than ever came does not go', async (t, boards) => {
-  const { peer } = await boards.pair()
-  peer.unshift(Buffer.alloc(100))
-  await t.throwsAsync(peer.migrate('server2', 'x'), { code: 'ERR_INVALID_STATE' })
-  t.is(peer.readableLength, 100)
-})
-
-boardsTest('more than can be queued rejects at once, and goes on', async (t, boards) => {
-  const { client, peer } = await boards.pair()
-  const bytes = pattern(3_000_000)
-  peer.write(bytes)
-  const error = await t.throwsAsync(peer.migrate('server2', 'x'))
-  t.like(error, { code: 'ENOBUFS', syscall: 'migrate' })
-  t.true((await readBytes(client, bytes.length)).equals(bytes))
-})
-
-boardsTest(
-  'after a failure the credit that was overdrawn is paid back before anything else is sent',
-  async (t, boards) => {
-    const { second, client, peer } = await boards.pair()
-    await refuse(boards, second)
-    const bytes = pattern(1_500_000)
-    peer.write(bytes.subarray(0, 1_000_000))
-    const moving = peer.migrate('server2', 'x')
-    peer.write(bytes.subarray(1_000_000))
-    await t.throwsAsync(moving)
-    t.true((await readBytes(client, bytes.length)).equals(bytes))
-    await boards.settle()
-    t.is(boards.server1.stack.driver.state, 'running')
-  },
-)
-
-boardsTest('an end that was asked for meanwhile is sent if the move fails', async (t, boards) => {
-  const { second, client, peer } = await boards.pair()
-  await refuse(boards, second)
-  const moving = peer.migrate('server2', 'x')
-  peer.end('last words')
-  await t.throwsAsync(moving)
-  t.is(String(await readBytes(client, 10)), 'last words')
-  const ended = once(client, 'end')
-  client.resume()
-  await ended
-  client.end()
-  await once(peer, 'close')
-})
-
-boardsTest('an end that came meanwhile is there if the move fails', async (t, boards) => {
-  const { second, client, peer } = await boards.pair({ allowHalfOpen: true })
-  await refuse(boards, second)
-  client.write('un')
-  await boards.settle()
-  client.end('read')
-  await t.throwsAsync(peer.migrate('server2', 'x'))
-  t.is(String(await readBytes(peer, 6)), 'unread')
-  const ended = once(peer, 'end')
-  peer.resume()
-  await ended
-  peer.end('answer')
-  t.is(String(await readBytes(client, 6)), 'answer')
-  await boards.settle()
-  t.is(boards.server1.card.ends.size, 0)
-})
-
-boardsTest('settings made meanwhile count, and timeouts wait', async (t, boards) => {
-  const { peer } = await boards.pair()
-  boards.network.holdsMoves = true
-  const events = record(peer, EVENTS)
-  peer.setTimeout(20)
-  const moving = peer.migrate('server2', 'x')
-  peer.setNoDelay(true)
-  peer.setKeepAlive(true, 30_000)
-  await sleep(50)
-  const [end] = boards.server1.card.ends.values()
-  t.is(end!.options, null, 'nothing is said of a connection that moves')
-  t.deepEqual(events, [])
-  boards.network.moves[0]!.finish(STATUS_EHOSTUNREACH)
-  const error = await t.throwsAsync(moving)
-  t.is((error as NodeJS.ErrnoException).code, 'EHOSTUNREACH')
-  await once(peer, 'timeout')
-  t.deepEqual(
-    [...end!.options!],
-    [
-      [M.OPTION_NO_DELAY, 1],
-      [M.OPTION_KEEP_ALIVE, 30],
-    ],
-  )
-})
-
-// ── what interferes ──
-
-boardsTest('a socket that is destroyed while it moves is reset', async (t, boards) => {
-  const { client, peer } = await boards.pair()
-  boards.network.holdsMoves = true
-  const calls: string[] = []
-  const moving = peer.migrate('server2', 'x')
-  peer.write('never', noting(calls, 'write'))
-  await boards.settle()
-  const reset = once(client, 'error')
-  peer.destroy()
-  await t.throwsAsync(moving, { code: 'ERR_STREAM_DESTROYED' })
-  t.is((await reset)[0].code, 'ECONNRESET')
-  boards.network.moves[0]!.finish()
-  await boards.settle()
-  t.is(boards.server1.stack.driver.staleRecords, 0)
-  t.is(boards.server1.stack.driver.sockets, 1, 'the listener')
-})
-
-boardsTest('a connection that is reset while it moves rejects with that', async (t, boards) => {
-  const { client, peer } = await boards.pair()
-  boards.network.holdsMoves = true
-  const events = record(peer, ['error', 'close'])
-  const moving = peer.migrate('server2', 'x')
-  await boards.settle()
-  client.resetAndDestroy()
-  await t.throwsAsync(moving, { code: 'ECONNRESET' })
-  await boards.settle()
-  t.deepEqual(events, ['error', 'close with error'])
-})
-
-boardsTest('a card that stops while connections move fails them', async (t, boards) => {
-  const { first, client, peer } = await boards.pair()
-  boards.network.holdsMoves = true
-  for (const socket of [first, client, peer]) socket.on('error', () => {})
-  const moving = peer.migrate('server2', 'x')
-  boards.server1.card.stop()
-  await t.throwsAsync(moving, { code: 'ENETDOWN' })
-})
-
-boardsTest('one move at a time', async (t, boards) => {
-  const { peer } = await boards.pair()
-  boards.network.holdsMoves = true
-  const moving = peer.migrate('server2', 'x')
-  await t.throwsAsync(peer.migrate('server2', 'x'), { message: 'migrate EALREADY 10.0.0.3' })
-  await boards.settle()
-  boards.network.moves[0]!.finish()
-  await moving
-  await t.throwsAsync(peer.migrate('server2', 'x'), { code: 'ERR_STREAM_DESTROYED' })
-})
-
-boardsTest('what cannot be moved, or not there, is refused with a reason', async (t, boards) => {
-  const { peer, client } = await boards.pair()
-  const fresh = new boards.server1.net.Socket()
-  await t.throwsAsync(fresh.migrate(), { message: 'migrate ENOTCONN' })
-  const opening = boards.server1.net.connect(80, '10.0.0.3')
-  await t.throwsAsync(opening.migrate('server2'), { code: 'ENOTCONN' })
-  opening.destroy()
-  await t.throwsAsync(peer.migrate('server9'), { code: 'ENOTFOUND', message: 'migrate ENOTFOUND server9' })
-  await t.throwsAsync(peer.migrate('10.0.0.77'), { code: 'EHOSTUNREACH' })
-  await t.throwsAsync(peer.migrate(7 as unknown as string), { code: 'ERR_INVALID_ARG_TYPE' })
-  await t.throwsAsync(
-    peer.migrate('server2', () => {}),
-    { code: 'ERR_INVALID_ARG_TYPE' },
-  )
-  await t.throwsAsync(peer.migrate('server2', 10n), { instanceOf: TypeError })
-  await t.throwsAsync(peer.migrate('server2', Buffer.alloc(M.MAXIMUM_STATE_BYTES)), {
-    instanceOf: RangeError,
-    message: 'The state of a connection may take 65535 bytes. Received 65536',
-  })
-  await t.throwsAsync(peer.migrate('server2', 'x'.repeat(M.MAXIMUM_STATE_BYTES - 2)), { instanceOf: RangeError })
-  await t.throwsAsync(peer.migrate('server2', 1, { asNew: true }), { code: 'ERR_INVALID_ARG_VALUE' })
-  peer.write('fine')
-  t.is(String(await readBytes(client, 4)), 'fine')
-})
-
-boardsTest('a connection that has ended both ways is not moved', async (t, boards) => {
-  const { client, peer } = await boards.pair({ allowHalfOpen: true })
-  client.end()
-  await boards.settle()
-  peer.write(Buffer.alloc(300_000))
-  peer.end()
-  await t.throwsAsync(peer.migrate('server2', 'x'), { code: 'ENOTCONN' })
-})
-
-boardsTest('the peer’s end that crosses the move of a connection that we have ended', async (t, boards) => {
-  const { client, peer } = await boards.pair({ allowHalfOpen: true })
-  peer.end()
-  await boards.settle()
-  // The client's end is delivered in the slice in which the card would hear of the move: by then the handle is dead.
-  client.end('last')
-  await t.throwsAsync(peer.migrate('server2', 'x'), { code: 'ENOTCONN' })
-  t.is(String(await readBytes(peer, 4)), 'last')
-  const closed = once(peer, 'close')
-  peer.resume()
-  await closed
-})
-
-boardsTest('a write callback that throws is nobody’s but the process’s', async (t, boards) => {
-  const { second, peer } = await boards.pair()
-  peer.write(Buffer.alloc(400_000), () => {
-    throw new Error('mine')
-  })
-  const thrown = new Promise<Error>((resolve) => {
-    const mine = process.listeners('uncaughtException')
-    process.removeAllListeners('uncaughtException')
-    process.once('uncaughtException', (error) => {
-      for (const listener of mine) process.on('uncaughtException', listener)
-      resolve(error)
-    })
-  })
-  const arrived = handedOver(second)
-  const moving = peer.migrate('server2', 'x')
-  t.is((await thrown).message, 'mine')
-  await moving
-  await arrived
-})
-
-boardsTest(
-  'a hand-over for a server that takes none any more is reset, one without state is a connection',
-  async (t, boards) => {
-    const { second, client, peer } = await boards.pair()
-    const [listener] = [...boards.server2.card.listeners.values()]
-    await refuse(boards, second)
-    await boards.settle()
-    // The card has not heard of it.
-    listener!.options |= M.SOCKET_OPTION_TAKES_OVER
-    const reset = once(client, 'error')
-    await peer.migrate('server2', 'x')
-    t.is((await reset)[0].code, 'ECONNRESET')
-  },
-)
-
-// ── the driver, and a card that breaks the rules ──
-
-boardsTest('a state that is not what was announced is a fault', async (t, boards) => {
-  await boards.pair()
-  const cases: [name: string, rx: (handle: number) => void][] = [
-    ['longer', (handle) => boards.server2.card.rawRx(M.RX_STATE, handle, 30, Buffer.alloc(30))],
-    [
-      'an end too early',
-      (handle) => boards.server2.card.rawRx(M.RX_STATE | (M.RX_FLAG_END << 16), handle, 3, Buffer.alloc(3)),
-    ],
-    ['data first', (handle) => boards.server2.card.rawRx(M.RX_DATA, handle, 3, Buffer.alloc(3))],
-  ]
-  for (const [name, rx] of cases) {
-    const other = new ThreeBoards()
-    try {
-      await other.pair()
-      const [cookie] = other.server2.card.listeners.keys()
-      const faults: Error[] = []
-      const listeners = process.listeners('uncaughtException')
-      process.removeAllListeners('uncaughtException')
-      process.once('uncaughtException', (error) => faults.push(error))
-      other.server2.card.rawEvent({
-        [M.EVENT_TYPE]: M.EVENT_ARRIVED,
-        [M.EVENT_SOCKET]: 99,
-        [M.EVENT_COOKIE]: cookie!,
-        [M.EVENT_VALUE2]: 1000,
-        [M.EVENT_VALUE3]: 20,
-      })
-      const card = boards.server2.card
-      Object.assign(boards.server2, { card: other.server2.card })
-      rx(99)
-      Object.assign(boards.server2, { card })
-      await other.settle()
-      process.removeAllListeners('uncaughtException')
-      for (const listener of listeners) process.on('uncaughtException', listener)
-      t.is(other.server2.stack.driver.state, 'broken', name)
-      t.is(faults[0]?.name, 'QueueFault', name)
-    } finally {
-      other.close()
-    }
-  }
 })
 
 // ── anything at any time ──

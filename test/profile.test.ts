@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { CountingCpu, type CountSink, WasmtimeCpu } from '../emulator/cpu/index.ts'
 import { FarmRecorder } from '../emulator/record/farm-recorder.ts'
-import { RecordingFile, readRecording } from '../emulator/record/file.ts'
+import { readRecording } from '../emulator/record/file.ts'
 import { Recorder } from '../emulator/record/recorder.ts'
 import { FirmwareLibrary } from '../toolchain/debug/session/firmware.ts'
 import { Sandbox } from '../toolchain/debug/session/sandbox.ts'
@@ -21,32 +21,16 @@ import {
   totalWeight,
 } from '../toolchain/profile/source-profile.ts'
 import { speedscopeFile } from '../toolchain/profile/speedscope.ts'
-import { inic, startInic } from './support/cli.ts'
-import { builtFirmware, FarmKit } from './support/farm-kit.ts'
+import { inic, refusals, startInic } from './support/cli.ts'
+import { builtFirmware, FarmKit, recordRequest } from './support/farm-kit.ts'
 import { temporaryDirectory } from './support/tiny-firmware.ts'
 
 const library = new FirmwareLibrary([packageRoot])
 const { program, sites } = library.find(builtFirmware.wasm, 'ipOS')
 
-/** One connection with a request and an answer. */
-async function oneRequest(kit: FarmKit): Promise<void> {
-  kit
-    .server(1)
-    .net.createServer((socket) => socket.end('answer'))
-    .listen(80)
-  await kit.settle()
-  let closed = false
-  const socket = kit.client().net.connect(80, kit.server(1).address)
-  socket.resume().on('close', () => {
-    closed = true
-  })
-  socket.end('request')
-  if (!(await kit.until(() => closed, 60_000))) throw new Error('the request is not answered')
-}
-
 let recorded: Promise<string> | undefined
 
-/** A short recording of one server with little memory, so that `reset` is short; made once. */
+/** A short recording of one server; made once. */
 function record(): Promise<string> {
   recorded ??= makeRecording()
   return recorded
@@ -54,14 +38,7 @@ function record(): Promise<string> {
 
 async function makeRecording(): Promise<string> {
   const path = join(await temporaryDirectory(), 'farm.rec')
-  const kit = new FarmKit({ servers: 1, memoryBytes: 16 << 20 })
-  const server = kit.server(1).board
-  const file = new RecordingFile(path)
-  const recorder = new FarmRecorder(kit.farm, file.recorder, (board) => board === server)
-  await oneRequest(kit)
-  recorder.close()
-  file.close()
-  await kit.close()
+  await recordRequest(path, 1)
   return path
 }
 
@@ -197,7 +174,7 @@ test('a board of a running farm: measured for a while, it does what it would hav
         message: /profiled or debugged already/,
       })
     }
-    await oneRequest(kit)
+    await kit.oneRequest()
     if (meter !== undefined) {
       const found = meter.end()
       t.is(found.slices, recorder.slice - from)
@@ -222,7 +199,7 @@ test('a board that cannot be measured says why, and one that is switched off mea
   await v8.close()
   const kit = new FarmKit({ servers: 1, clients: 1, memoryBytes: 16 << 20 })
   const metered = measure(kit)
-  await oneRequest(kit)
+  await kit.oneRequest()
   kit.server(1).board.powerOff()
   t.throws(() => measure(kit), { message: /server1 is off/ })
   t.true(metered.end().instructions > 0)
@@ -251,8 +228,7 @@ test('a CPU that counts: one that a debugger has had is counted on', (t) => {
   t.true(sum(second!) > 0)
 })
 
-/** What cannot be meant, what is said about it. */
-const REFUSED: Record<string, { args: string[]; code?: number; says: RegExp }> = {
+refusals('profile', {
   'no farm': { args: ['--state', '/nonexistent'], code: 3, says: /no farm is running/ },
   'no such file': { args: ['--replay', '/nonexistent.rec'], says: /nonexistent\.rec cannot be read/ },
   'no recording': { args: ['--replay', 'package.json'], says: /cannot be replayed: this is no recording/ },
@@ -262,15 +238,7 @@ const REFUSED: Record<string, { args: string[]; code?: number; says: RegExp }> =
   'no time': { args: ['-n', '0'], says: /Write a number of seconds above 0/ },
   'an hour': { args: ['-n', '3600'], says: /600 at most/ },
   'a recording for a while': { args: ['--replay', 'x.rec', '-n', '1'], says: /--replay goes without --seconds/ },
-}
-for (const [name, { args, code = 2, says }] of Object.entries(REFUSED)) {
-  test(`inic profile refuses: ${name}`, async (t) => {
-    const result = await inic(['profile', ...args])
-    t.is(result.code, code, result.stderr)
-    t.regex(result.stderr, says)
-    t.notRegex(result.stderr, /defect of inic/)
-  })
-}
+})
 
 test('inic profile of a recording: tables, files, and a server that is not in it', async (t) => {
   const recording = await record()

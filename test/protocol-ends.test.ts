@@ -1,8 +1,6 @@
 /** Rules of docs/protocol.md: how a connection ends whose endpoint is elsewhere, what its 4-tuple means afterwards, and chains. */
 import test from 'ava'
-import { PLACEMENT_ROUND_ROBIN } from '../abi/boot.ts'
 import { RELEASE_ENDED } from '../abi/ipos.ts'
-import type { BootSettings } from '../emulator/board.ts'
 import { type Connection, type ConnectionOptions, carried, Lab, lanMac, losing } from './support/protocol-lab.ts'
 
 /** Of the farm kit's boards. */
@@ -10,16 +8,12 @@ const MSL_MS = 100
 const MINUTE_MS = 60_000
 const REPEAT_MS = 50
 
-/** Connections to server 1 are served by server 2 alone. */
-const elsewhere = (boot: BootSettings = {}) =>
-  Lab.open({ listening: [2], boot: { placement: PLACEMENT_ROUND_ROBIN, ...boot } })
-
 function rows(lab: Lab): number[] {
   return lab.kit.servers.map((_, n) => lab.state(n + 1, 'forwardUsed'))
 }
 
 test('FIN of the client: goes on to where the endpoint is, whose answer and FIN come back', async (t) => {
-  const lab = await elsewhere()
+  const lab = await Lab.elsewhere()
   const client = await lab.request()
   client.send({ flags: 'FA' })
   await lab.run(60)
@@ -52,7 +46,7 @@ test('FIN of the client: one that comes while its endpoint moves is held, and co
 })
 
 test('RST of the client: the exact one ends the endpoint and its row', async (t) => {
-  const lab = await elsewhere()
+  const lab = await Lab.elsewhere()
   const client = await lab.request()
   client.send({ flags: 'R' })
   await lab.run(20)
@@ -62,7 +56,7 @@ test('RST of the client: the exact one ends the endpoint and its row', async (t)
 })
 
 test('RST of the client: one elsewhere in the window is challenged by who serves (RFC 5961 §3.2)', async (t) => {
-  const lab = await elsewhere()
+  const lab = await Lab.elsewhere()
   const client = await lab.request()
   client.drain()
   client.send({ flags: 'R', sequence: client.sndNxt + 10 })
@@ -91,7 +85,7 @@ test('RST of the client: one that comes while its endpoint moves ends it where t
 })
 
 test('RST of the server: carries the number that the client waits for, and the row goes', async (t) => {
-  const lab = await elsewhere()
+  const lab = await Lab.elsewhere()
   const client = await lab.request()
   client.drain()
   lab.socket(2).resetAndDestroy()
@@ -102,7 +96,7 @@ test('RST of the server: carries the number that the client waits for, and the r
 })
 
 test('release: repeated until it is heard', async (t) => {
-  const lab = await elsewhere()
+  const lab = await Lab.elsewhere()
   const client = await lab.request()
   lab.fate = losing({ release: 3 })
   client.send({ flags: 'R' })
@@ -120,7 +114,7 @@ test('release: repeated until it is heard', async (t) => {
 })
 
 test('release: a row whose end was never told is found by the question after a silent minute', async (t) => {
-  const lab = await elsewhere()
+  const lab = await Lab.elsewhere()
   const client = await lab.request()
   lab.fate = losing({ release: 1e6 })
   client.send({ flags: 'R' })
@@ -144,7 +138,7 @@ async function inTimeWait(lab: Lab, options: ConnectionOptions = {}): Promise<Co
 }
 
 test('TIME-WAIT: is kept where the endpoint was, and forwarded to until it is over', async (t) => {
-  const lab = await elsewhere()
+  const lab = await Lab.elsewhere()
   const client = await inTimeWait(lab)
   t.is(lab.state(2, 'timeWaitUsed'), 1)
   t.deepEqual(rows(lab), [1, 0])
@@ -172,7 +166,7 @@ for (const [name, clocks] of Object.entries({
   'by its timestamp (RFC 6191)': [5000, 9000],
 })) {
   test(`new SYN: TIME-WAIT elsewhere yields to one that is newer ${name}, which is served like any other`, async (t) => {
-    const lab = await elsewhere()
+    const lab = await Lab.elsewhere()
     const [tsClock, tsLater] = clocks
     const before = await inTimeWait(lab, tsClock === undefined ? {} : { tsClock })
     const end = before.rcvNxt
@@ -196,7 +190,7 @@ for (const [name, clocks] of Object.entries({
 }
 
 test('new SYN: TIME-WAIT elsewhere does not yield to an older one, and answers', async (t) => {
-  const lab = await elsewhere()
+  const lab = await Lab.elsewhere()
   const before = await inTimeWait(lab)
   const client = again(lab, before, { iss: before.iss - 100_000 })
   await lab.run(20)
@@ -207,7 +201,7 @@ test('new SYN: TIME-WAIT elsewhere does not yield to an older one, and answers',
 })
 
 test('new SYN: on a connection that works elsewhere it is challenged there (RFC 5961 §4)', async (t) => {
-  const lab = await elsewhere()
+  const lab = await Lab.elsewhere()
   const before = await lab.request()
   const client = again(lab, before, { iss: before.sndNxt + 100_000 })
   await lab.run(20)

@@ -1,18 +1,13 @@
 /** Rules of docs/protocol.md: what becomes of a client's packets whose endpoint is on another server, and who says what on the LAN. */
 import test from 'ava'
 import { PLACEMENT_ROUND_ROBIN } from '../abi/boot.ts'
-import type { BootSettings } from '../emulator/board.ts'
 import { arpFrame, ipv4, type Packet } from './support/packets.ts'
 import { CLIENT_IP, CLIENT_MAC, Connection, carried, ENTRY_IP, Lab, lanMac, PORT } from './support/protocol-lab.ts'
 
 const LONG = 'x'.repeat(2500)
 
-/** Connections to server 1 are served by server 2 alone. */
-const elsewhere = (boot: BootSettings = {}) =>
-  Lab.open({ listening: [2], boot: { placement: PLACEMENT_ROUND_ROBIN, ...boot } })
-
 test('TTL and loops: a packet goes on as it came, one hop older', async (t) => {
-  const lab = await elsewhere()
+  const lab = await Lab.elsewhere()
   const client = await lab.request()
   lab.sent.length = 0
   const ip = { ttl: 17, tos: 0x28, identification: 0x1234, options: new Uint8Array([1, 1, 1, 0]) }
@@ -31,7 +26,7 @@ test('TTL and loops: a packet goes on as it came, one hop older', async (t) => {
 })
 
 test('TTL and loops: a packet at the end of its life goes no further', async (t) => {
-  const lab = await elsewhere()
+  const lab = await Lab.elsewhere()
   const client = await lab.request()
   lab.sent.length = 0
   client.send({ flags: 'PA', payload: 'last', sequence: client.sndNxt, ip: { ttl: 1 } })
@@ -50,7 +45,7 @@ const FRAGMENTS: Record<string, { text: string; step: number }> = {
 }
 for (const [name, { text, step }] of Object.entries(FRAGMENTS)) {
   test(`fragments: a segment in pieces ${name} reaches its endpoint`, async (t) => {
-    const lab = await elsewhere()
+    const lab = await Lab.elsewhere()
     const client = await lab.request()
     lab.sent.length = 0
     const segment = client.bytesOf({ flags: 'PA', payload: text })
@@ -76,7 +71,7 @@ function lastData(lab: Lab): Packet & { quote: Uint8Array } {
 }
 
 test('ICMP errors: fragmentation needed reaches who sent the segment, which goes again in smaller ones', async (t) => {
-  const lab = await elsewhere()
+  const lab = await Lab.elsewhere()
   const client = await lab.request()
   lab.socket(2).write('z'.repeat(1400))
   await lab.run(5)
@@ -96,7 +91,7 @@ test('ICMP errors: fragmentation needed reaches who sent the segment, which goes
 })
 
 test('ICMP errors: unreachable ends no connection that works, here or there', async (t) => {
-  const lab = await elsewhere()
+  const lab = await Lab.elsewhere()
   const client = await lab.request()
   lab.socket(2).write('data')
   await lab.run(5)
@@ -112,7 +107,7 @@ test('ICMP errors: unreachable ends no connection that works, here or there', as
 })
 
 test('ICMP errors: one that quotes a number which is not on its way changes nothing', async (t) => {
-  const lab = await elsewhere()
+  const lab = await Lab.elsewhere()
   const client = await lab.request()
   lab.socket(2).write('z'.repeat(1400))
   await lab.run(5)
@@ -150,7 +145,7 @@ test('ICMP errors: one that comes to where the endpoint was is sent on', async (
 })
 
 test('LANs: answers carry the address that the client uses, and the MAC address of who serves', async (t) => {
-  const lab = await elsewhere()
+  const lab = await Lab.elsewhere()
   const client = await lab.request()
   client.drain()
   lab.socket(2).write('answer')
@@ -168,7 +163,7 @@ test('LANs: answers carry the address that the client uses, and the MAC address 
 })
 
 test('socket options: a connection that is served elsewhere from its request on has those of the listener there', async (t) => {
-  const lab = await elsewhere()
+  const lab = await Lab.elsewhere()
   const client = await lab.request()
   for (const text of ['not ', 'held ', 'back']) {
     lab.socket(2).write(text)
@@ -179,7 +174,7 @@ test('socket options: a connection that is served elsewhere from its request on 
 })
 
 test('ARP: who serves asks with its own address, and answers for no other', async (t) => {
-  const lab = await elsewhere()
+  const lab = await Lab.elsewhere()
   const client = await lab.request()
   lab.socket(2).write('answer')
   await lab.run(5)
@@ -234,7 +229,7 @@ test('IP identification: datagrams of one address take theirs from ranges, one a
 })
 
 test('a server that is the client itself is served by itself', async (t) => {
-  const lab = await elsewhere()
+  const lab = await Lab.elsewhere()
   const node = lab.server(2)
   let answer = ''
   const socket = node.net.connect(PORT, ENTRY_IP, () => socket.write('to myself'))
@@ -255,7 +250,7 @@ test('a server that is the client itself is served by itself', async (t) => {
 })
 
 test('what a row knows: the end of what the client sent, and what it acknowledged', async (t) => {
-  const lab = await elsewhere({ leaseMs: 400, stateIntervalMs: 50 })
+  const lab = await Lab.elsewhere({ leaseMs: 400, stateIntervalMs: 50 })
   const client = await lab.request()
   lab.socket(2).write('a silent download')
   await lab.run(5)
@@ -272,7 +267,7 @@ test('what a row knows: the end of what the client sent, and what it acknowledge
 })
 
 test('what a row knows: a client that has more in the meantime is reset all the same', async (t) => {
-  const lab = await elsewhere({ leaseMs: 400, stateIntervalMs: 50 })
+  const lab = await Lab.elsewhere({ leaseMs: 400, stateIntervalMs: 50 })
   const client = await lab.request()
   lab.socket(2).write('not acknowledged')
   await lab.run(5)
@@ -288,7 +283,7 @@ test('what a row knows: a client that has more in the meantime is reset all the 
 })
 
 test('a stray is reset by the INIC whose address it has, but not before that one has been on for a lease', async (t) => {
-  const lab = await elsewhere({ leaseMs: 400, stateIntervalMs: 50 })
+  const lab = await Lab.elsewhere({ leaseMs: 400, stateIntervalMs: 50 })
   const client = new Connection(lab.station, 999, {})
   const stray = () => client.send({ flags: 'PA', payload: 'stray', acknowledgment: 77 })
   stray()

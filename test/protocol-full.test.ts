@@ -1,14 +1,9 @@
 /** Rules of docs/protocol.md: what happens when a table is full. */
 import test from 'ava'
 import { PLACEMENT_ROUND_ROBIN } from '../abi/boot.ts'
-import type { BootSettings } from '../emulator/board.ts'
 import { type Connection, Lab } from './support/protocol-lab.ts'
 
 const ENTRIES = 4
-
-/** Every connection to server 1 is placed on the servers in turn. */
-const open = (boot: BootSettings, listening = [1, 2]) =>
-  Lab.open({ listening, boot: { placement: PLACEMENT_ROUND_ROBIN, ...boot } })
 
 async function requests(lab: Lab, count: number): Promise<Connection[]> {
   const clients = []
@@ -17,7 +12,7 @@ async function requests(lab: Lab, count: number): Promise<Connection[]> {
 }
 
 test('the Forward table is full: connections are served where they are', async (t) => {
-  const lab = await open({ forwardEntries: ENTRIES })
+  const lab = await Lab.inTurn({ forwardEntries: ENTRIES })
   const clients = await requests(lab, 4 * ENTRIES)
   t.is(lab.state(1, 'forwardUsed'), ENTRIES)
   t.is(lab.counter(2, 'migrationsTaken'), ENTRIES)
@@ -31,7 +26,7 @@ test('the Forward table is full: connections are served where they are', async (
 })
 
 test('the Forward table is full: an application is told that its connection stays', async (t) => {
-  const lab = await open({ forwardEntries: 1 }, [1, 2])
+  const lab = await Lab.inTurn({ forwardEntries: 1 })
   const [first] = await requests(lab, 2)
   t.is(lab.state(1, 'forwardUsed'), 1)
   await t.throwsAsync(

@@ -8,11 +8,7 @@ const INTERVAL_MS = 50
 /** How often server 2 writes, and the client acknowledges. */
 const TALK_MS = 20
 
-const open = () =>
-  Lab.open({
-    listening: [2],
-    boot: { placement: PLACEMENT_ROUND_ROBIN, leaseMs: LEASE_MS, stateIntervalMs: INTERVAL_MS },
-  })
+const open = () => Lab.elsewhere({ leaseMs: LEASE_MS, stateIntervalMs: INTERVAL_MS })
 
 /** Server 2 writes and the client acknowledges for so long; returns when the last frame of server 2 and the first reset came. */
 async function talk(

@@ -1,8 +1,6 @@
 /** Rules of docs/protocol.md: how a move is prepared and committed, what a lost, late or repeated packet does to it, and what moves. */
 import test from 'ava'
-import { PLACEMENT_ROUND_ROBIN } from '../abi/boot.ts'
 import { IPOS_TCP, RELEASE_UNKNOWN } from '../abi/ipos.ts'
-import type { BootSettings } from '../emulator/board.ts'
 import { formatAll, type IposKind } from './support/packets.ts'
 import { CLIENT_IP, type Connection, carried, ENTRY_IP, Lab, losing, PORT } from './support/protocol-lab.ts'
 
@@ -11,12 +9,8 @@ const LONG_MS = 12_000
 const PREPARED_MS = 10_000
 const HELD_PACKETS = 64
 
-/** Connections to server 1 are served by server 2 alone. */
-const elsewhere = (boot: BootSettings = {}) =>
-  Lab.open({ listening: [2], boot: { placement: PLACEMENT_ROUND_ROBIN, ...boot } })
-
 test('names: the client is the source everywhere, the receiver the destination, and one thread port names the endpoint', async (t) => {
-  const lab = await elsewhere()
+  const lab = await Lab.elsewhere()
   const client = await lab.request()
   client.send({ flags: 'PA', payload: 'more' })
   await lab.run(5)
@@ -168,7 +162,7 @@ test('commit: with nothing to send on it is told alone', async (t) => {
 const LOST: IposKind[] = ['connect', 'acknowledge', 'data', 'commit', 'committed']
 for (const kind of LOST) {
   test(`lost: ${kind}, twice`, async (t) => {
-    const lab = await elsewhere()
+    const lab = await Lab.elsewhere()
     lab.fate = losing({ [kind]: 2 })
     const client = await lab.request()
     await lab.run(600)
@@ -205,7 +199,7 @@ async function afterwards(): Promise<{
   again: (kind: IposKind, from: number) => Promise<void>
   client: Connection
 }> {
-  const lab = await elsewhere()
+  const lab = await Lab.elsewhere()
   const client = await lab.request()
   lab.socket(2).end('answer')
   await lab.run(5)
@@ -234,7 +228,7 @@ test('late: a connection packet builds nothing once its endpoint has come and go
 })
 
 test('late: a connection packet for an earlier life of its receiver builds nothing', async (t) => {
-  const lab = await elsewhere()
+  const lab = await Lab.elsewhere()
   await lab.request()
   const [connect] = lab.hub('connect')
   lab.server(2).board.powerOff()

@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
-import { readFile, stat, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, rename, stat, writeFile } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
@@ -249,6 +249,22 @@ test.serial('what does not boot says why, and what to do', async (t) => {
     t.regex(result.stderr, says, name)
     t.regex(result.stderr, /inic flash IMAGE --server NAME/, name)
   }
+})
+
+test.serial('the farm that runs is found from its own folder, and from the one above', async (t) => {
+  const { directory: above, file } = await farmFile()
+  const directory = join(above, 'farms')
+  await mkdir(directory)
+  await rename(file, join(directory, 'farm.json'))
+  const farm = startInic(t, ['run', 'farms/farm.json'], { cwd: above })
+  await farm.until(/Ctrl-C/)
+  for (const cwd of [directory, above]) {
+    const { code, stdout, stderr } = await inic(['inspect', 'farm'], { cwd })
+    t.is(code, 0, stderr)
+    t.regex(stdout, /server1/)
+  }
+  t.is((await farm.interrupt()).code, 0)
+  for (const cwd of [directory, above]) t.is((await inic(['inspect', 'farm'], { cwd })).code, 3)
 })
 
 test.serial('what was flashed by hand stays, and what an earlier run flashed is replaced', async (t) => {

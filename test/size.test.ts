@@ -8,7 +8,7 @@ import { artifacts } from '../toolchain/firmware/artifacts.ts'
 import { buildFirmware } from '../toolchain/firmware/build.ts'
 import { packageRoot } from '../toolchain/package-root.ts'
 import { codeSize, growth, sizeByFolder } from '../toolchain/profile/code-size.ts'
-import { inic, startInic } from './support/cli.ts'
+import { inic, refusals, startInic } from './support/cli.ts'
 import { builtFirmware } from './support/farm-kit.ts'
 import { TINY_SOURCE, temporaryDirectory, tinyFirmware } from './support/tiny-firmware.ts'
 
@@ -132,22 +132,13 @@ test.serial('inic size --server: INIC memory by pool of a running farm', async (
   t.is((await farm.interrupt()).code, 0)
 })
 
-/** What cannot be meant, what is said about it. */
-const REFUSED: Record<string, { args: string[]; code?: number; says: RegExp }> = {
+refusals('size', {
   'no such file': { args: ['/nonexistent.wasm'], says: /nonexistent\.wasm cannot be read/ },
   'neither an image nor a module': { args: ['package.json'], says: /neither an image nor a module/ },
   'no target': { args: ['--target', 'fast'], says: /Allowed choices are debug, release/ },
   'a file and a farm': { args: [artifacts(packageRoot, 'release').wasm, '--server', 'server1'], says: /without files/ },
   'no farm': { args: ['--server', '--state', '/nonexistent'], code: 3, says: /no farm is running/ },
-}
-for (const [name, { args, code = 2, says }] of Object.entries(REFUSED)) {
-  test(`inic size refuses: ${name}`, async (t) => {
-    const result = await inic(['size', ...args])
-    t.is(result.code, code, result.stderr)
-    t.regex(result.stderr, says)
-    t.notRegex(result.stderr, /defect of inic/)
-  })
-}
+})
 
 test('inic size refuses: a module that is cut off', async (t) => {
   const path = join(await temporaryDirectory(), 'cut.wasm')

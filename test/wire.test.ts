@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import asc from 'assemblyscript/asc'
 import test from 'ava'
 import fc from 'fast-check'
-import { projectRoot } from './support/bare-card.ts'
+import { packageRoot } from '../toolchain/package-root.ts'
 import {
   arp,
   bytes,
@@ -46,7 +46,7 @@ async function compile(): Promise<{ wire: Wire; memory: Uint8Array }> {
     readFile: (name: string) => {
       if (name.endsWith('asconfig.json')) return null // it would add the whole firmware
       try {
-        return readFileSync(join(projectRoot(), name), 'utf8')
+        return readFileSync(join(packageRoot, name), 'utf8')
       } catch {
         return null
       }

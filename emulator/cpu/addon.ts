@@ -19,17 +19,15 @@ export const DebugIo = {
   cycles: 3,
   stored: 4,
   pc: 5,
-  functionIndex: 6,
   /** -1 if instructions were not counted. */
-  steps: 7,
-  /** Of the frame whose values are in the second and third buffer: how many locals it has, and operands. */
-  locals: 8,
-  operands: 9,
+  steps: 6,
+  /** How many locals the innermost frame has; they are in the second and third buffer. */
+  locals: 7,
   /** 1: the request did not fit the state, and nothing ran or changed. */
-  refused: 10,
+  refused: 8,
 } as const
 
-/** Values of one frame that fit the shared buffer. */
+/** Locals that fit the shared buffer. */
 export const DEBUG_VALUES = 512
 
 /** Kinds of values in the shared buffer, by number; `kind_of` of panel.rs. */
@@ -58,15 +56,14 @@ export interface NativeCpu extends NativePages {
 interface NativePages {
   clearFault(): void
   usedPages(): Uint32Array
-  copyDirty(shadow: Uint8Array, pages: Uint32Array, bytes: Uint8Array): number
 }
 
-/** `Value` of debug.rs. */
+/** `Value` of frames.rs. */
 export type NativeValue =
   | { type: 'i32' | 'f32' | 'f64' | 'ref'; value: number }
   | { type: 'i64' | 'v128'; value: bigint }
 
-/** `DebugFrame` of debug.rs. */
+/** `DebugFrame` of frames.rs. */
 export interface NativeFrame {
   functionIndex: number
   functionName?: string
@@ -99,8 +96,6 @@ export interface NativeWatchHit {
 
 /** `DebugCpu` of debug.rs. */
 export interface NativeDebugCpu extends NativePages {
-  /** INIC memory. To be called once, and not of a twin. */
-  memory(): ArrayBuffer
   /** {@link DebugIo} as a Float64Array. To be called once. */
   io(): ArrayBuffer
   /** {@link DEBUG_VALUES} values of 16 bytes, and their kinds, a byte each. To be called once. */
@@ -109,8 +104,6 @@ export interface NativeDebugCpu extends NativePages {
   resetFunction(): () => void
   pollFunction(): () => void
   resumeFunction(): () => void
-  /** Writes the values of a frame: 0 is the innermost. Returns 1, or 0 if there is no such frame. */
-  selectFunction(): (depth: number) => number
   /** The next run stops before this instruction of the call, and before nothing else but a trap. */
   stopAtStep(step: number): void
   /** The same, so many instructions from here. */
@@ -196,21 +189,18 @@ export interface DwarfInfo {
   constants: { name: string; typeIndex: number; value: number }[]
 }
 
-type NativeCpuArguments = [
-  module: Uint8Array,
-  pages: number,
-  fuelPerSlice: number,
-  guard: readonly MemoryGuard[],
-  watchStart: number,
-  watchEnd: number,
-]
-
 export interface Addon {
-  readonly PlainCpu: new (...args: [...NativeCpuArguments, limit?: SliceLimit | undefined]) => NativeCpu
-  readonly DebugCpu: new (...args: NativeCpuArguments) => NativeDebugCpu
+  readonly PlainCpu: new (
+    module: Uint8Array,
+    pages: number,
+    fuelPerSlice: number,
+    guard: readonly MemoryGuard[],
+    watchStart: number,
+    watchEnd: number,
+    limit?: SliceLimit | undefined,
+  ) => NativeCpu
   /** Compiles for CPUs to come, on another thread. */
   precompile(module: Uint8Array, limit?: SliceLimit): Promise<void>
-  copyDirty(memory: Uint8Array, shadow: Uint8Array, pages: Uint32Array, bytes: Uint8Array): number
   /** Throws ERR_CPU_DWARF for a description that contradicts itself. */
   dwarfSections(info: DwarfInfo): { name: string; contents: Uint8Array }[]
   /** On Linux. */

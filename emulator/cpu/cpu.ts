@@ -12,8 +12,6 @@ export type CpuKind = 'wasmtime' | 'v8'
 export interface MemoryGuard {
   readonly start: number
   readonly end: number
-  /** Loads are allowed and only stores fault. Default false. */
-  readonly readable?: boolean
 }
 
 /** What a slice may take where its fuel is not counted. */
@@ -129,8 +127,8 @@ export interface Cpu {
   clearFault(): void
 
   /**
-   * The pages of INIC memory that were ever used, as pairs of first page and page behind the last, in units of 4096
-   * bytes: all others read as zero. On v8 all of them: it does not know. Throws ERR_CPU_DISPOSED.
+   * The pages of INIC memory that were ever used, as pairs of first page and page behind the last, in units of
+   * {@link USED_PAGE_BYTES}: all others read as zero. On v8 all of them: it does not know. Throws ERR_CPU_DISPOSED.
    */
   usedPages(): Uint32Array
 
@@ -185,6 +183,9 @@ export class CpuError extends Error {
 
 /** Bytes of a WebAssembly page. */
 export const WASM_PAGE_BYTES = 65536
+
+/** The unit of {@link Cpu.usedPages}. */
+export const USED_PAGE_BYTES = 4096
 
 /** What boards in real time have for {@link SliceLimit.ms}: a slice takes microseconds, and a reset of large memory some tens of milliseconds. */
 export const MS_PER_SLICE = 500

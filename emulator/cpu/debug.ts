@@ -5,18 +5,9 @@
  * of INIC memory and the interrupt lines, (call, instruction) is a place in a run that can be gone to again.
  */
 
-import { DEBUG_KINDS, DEBUG_VALUES, DebugIo, loadAddon, type NativeDebugCpu, type NativeValue } from './addon.ts'
-import {
-  CpuError,
-  type CpuFault,
-  type CpuFaultKind,
-  type CpuFrame,
-  type CpuOptions,
-  FUEL_PER_SLICE,
-  WASM_PAGE_BYTES,
-} from './cpu.ts'
-import { checkOptions } from './options.ts'
-import { MemoryShare } from './share.ts'
+import { DEBUG_KINDS, DEBUG_VALUES, DebugIo, type NativeDebugCpu, type NativeValue } from './addon.ts'
+import { CpuError, type CpuFault, type CpuFaultKind, type CpuFrame } from './cpu.ts'
+import type { MemoryShare } from './share.ts'
 
 /** A local or an operand. An i32 is signed; a v128 is an unsigned integer of 128 bits, lane 0 lowest. */
 export type DebugValue =
@@ -33,8 +24,8 @@ export interface DebugFrame extends CpuFrame {
   readonly stack: readonly DebugValue[]
 }
 
-/** How a call came back, as a number: what {@link DebugCpu.pollCode} and {@link DebugCpu.resumeCode} return. */
-export const DebugCode = {
+/** How a call came back, as a number. */
+const DebugCode = {
   /** The call returned. */
   done: 0,
   /** The firmware is stopped until `reset`. */
@@ -49,7 +40,7 @@ export const DebugCode = {
   watch: 5,
 } as const
 
-export type DebugCode = (typeof DebugCode)[keyof typeof DebugCode]
+type DebugCode = (typeof DebugCode)[keyof typeof DebugCode]
 
 /** How `reset`, `poll` or `resume` came back. */
 export type DebugOutcome =
@@ -114,12 +105,6 @@ export const TRACE_LIMIT = 1 << 20
 /** Numbers of a profile's samples that are kept if not told otherwise. */
 export const SAMPLE_WORDS = 1 << 20
 
-/** For a {@link DebugCpu} over the memory of another CPU. */
-export interface DebugSource {
-  readonly native: NativeDebugCpu
-  readonly share: MemoryShare
-}
-
 /**
  * Runs a firmware in calls that can be stopped within.
  *
@@ -130,7 +115,6 @@ export interface DebugSource {
  * microseconds in the addon, and no JavaScript runs.
  */
 export class DebugCpu {
-  readonly kind = 'wasmtime'
   /** INIC memory itself. To be read and written at stops too. Its length is 0 once its CPUs are disposed of. */
   readonly memory: ArrayBuffer
   readonly #native: NativeDebugCpu
@@ -145,18 +129,16 @@ export class DebugCpu {
   readonly #reset: () => void
   readonly #poll: () => void
   readonly #resume: () => void
-  readonly #select: (depth: number) => number
   #histogram: Uint32Array | undefined
   #counting = false
   #disposed = false
 
-  /** Throws ERR_CPU_ADDON_MISSING, ERR_CPU_OPTION, ERR_CPU_MODULE, ERR_CPU_MEMORY. */
-  constructor(source: CpuOptions | DebugSource) {
-    const native = 'native' in source ? source.native : create(source)
+  /** Over the memory of another CPU. Throws ERR_CPU_MEMORY. */
+  constructor(native: NativeDebugCpu, share: MemoryShare) {
     this.#native = native
-    this.#share = 'native' in source ? source.share : new MemoryShare(ask(() => native.memory()))
-    this.#share.join()
-    this.memory = this.#share.memory
+    this.#share = share
+    share.join()
+    this.memory = share.memory
     this.#io = new Float64Array(ask(() => native.io()))
     const values = ask(() => native.values())
     this.#i32 = new Int32Array(values)
@@ -168,7 +150,6 @@ export class DebugCpu {
     this.#reset = ask(() => native.resetFunction())
     this.#poll = ask(() => native.pollFunction())
     this.#resume = ask(() => native.resumeFunction())
-    this.#select = ask(() => native.selectFunction())
   }
 
   /** It was disposed of. */
@@ -205,11 +186,6 @@ export class DebugCpu {
     return this.stopped ? this.#io[DebugIo.pc] : undefined
   }
 
-  /** At a stop: the innermost function. Else undefined. */
-  get functionIndex(): number | undefined {
-    return this.stopped ? this.#io[DebugIo.functionIndex] : undefined
-  }
-
   /**
    * Instructions of the call that were begun: at a stop the number of the next one (at a trap, of the one behind the
    * instruction that traps), after a call all there were. Undefined if it was not counted from its start; see
@@ -232,35 +208,17 @@ export class DebugCpu {
 
   /** Calls the firmware's `reset` and takes back a fault. Throws ERR_CPU_STATE in mid-call. */
   reset(): DebugOutcome {
-    this.#run('reset')
-    return this.#outcome()
+    return this.#run('reset')
   }
 
   /** Calls the firmware's `poll`. Throws ERR_CPU_STATE in mid-call. After a fault: that fault. */
   poll(irqs: number): DebugOutcome {
-    this.#run(irqs)
-    return this.#outcome()
+    return this.#run(irqs)
   }
 
   /** Goes on from a stop. Throws ERR_CPU_STATE if there is none. */
   resume(): DebugOutcome {
-    this.#run('resume')
-    return this.#outcome()
-  }
-
-  /** {@link poll} that makes no object of its outcome. */
-  pollCode(irqs: number): DebugCode {
-    return this.#run(irqs)
-  }
-
-  /** {@link resume} that makes no object of its outcome: for a condition that does not hold. */
-  resumeCode(): DebugCode {
     return this.#run('resume')
-  }
-
-  /** What `poll` returned. */
-  get result(): number {
-    return this.#io[DebugIo.result]
   }
 
   /**
@@ -276,8 +234,7 @@ export class DebugCpu {
     }
     this.#expectState(call)
     ask(() => this.#native.stopAtStep(step))
-    this.#run(call)
-    return this.#outcome()
+    return this.#run(call)
   }
 
   /** Goes on from a stop for `steps` instructions, as {@link runTo} does. Throws ERR_CPU_STATE if there is none. */
@@ -285,8 +242,7 @@ export class DebugCpu {
     if (!Number.isSafeInteger(steps) || steps <= 0) throw option(`steps is ${steps}: it has to be 1 or more`)
     this.#expectState('resume')
     ask(() => this.#native.stopAfter(steps))
-    this.#run('resume')
-    return this.#outcome()
+    return this.#run('resume')
   }
 
   /**
@@ -297,8 +253,7 @@ export class DebugCpu {
     if (!Number.isSafeInteger(limit) || limit <= 0 || limit > 2 ** 28) throw option(`the limit is ${limit}`)
     this.#expectState(call)
     ask(() => this.#native.startTrace(limit))
-    this.#run(call)
-    return { outcome: this.#outcome(), pcs: ask(() => this.#native.takeTrace()) }
+    return { outcome: this.#run(call), pcs: ask(() => this.#native.takeTrace()) }
   }
 
   /**
@@ -384,34 +339,12 @@ export class DebugCpu {
   }
 
   /**
-   * Chooses the frame that {@link local} and {@link operand} read, 0 being the innermost, as at every stop. False if
-   * there is none.
-   */
-  selectFrame(depth: number): boolean {
-    return this.stopped && this.#select(depth) === 1
-  }
-
-  /** Locals of the chosen frame, parameters first. */
-  get localCount(): number {
-    return this.stopped ? this.#io[DebugIo.locals] : 0
-  }
-
-  /** Operands of the chosen frame. */
-  get operandCount(): number {
-    return this.stopped ? this.#io[DebugIo.operands] : 0
-  }
-
-  /**
-   * A local of the chosen frame: a signed i32 or a float as a number, an i64 or v128 as a bigint. Undefined if there is
-   * none, or it is behind the 512th value of a frame: {@link frames} has those too.
+   * A local of the innermost frame: a signed i32 or a float as a number, an i64 or v128 as a bigint. Undefined if there is
+   * none, or it is behind the 512th: {@link frames} has those too.
    */
   local(index: number): number | bigint | undefined {
-    return index >= 0 && index < this.localCount ? this.#value(index) : undefined
-  }
-
-  /** An operand of the chosen frame, 0 being the bottom, as {@link local}. */
-  operand(index: number): number | bigint | undefined {
-    return index >= 0 && index < this.operandCount ? this.#value(this.localCount + index) : undefined
+    const count = this.stopped ? Math.min(this.#io[DebugIo.locals], DEBUG_VALUES) : 0
+    return Number.isInteger(index) && index >= 0 && index < count ? this.#value(index) : undefined
   }
 
   /** As `Cpu.clearFault`. Does nothing in mid-call. */
@@ -430,11 +363,6 @@ export class DebugCpu {
     return ask(() => this.#native.usedPages())
   }
 
-  /** As `WasmtimeCpu.copyDirty`. */
-  copyDirty(shadow: Uint8Array, pages: Uint32Array, bytes: Uint8Array): number {
-    return ask(() => this.#native.copyDirty(shadow, pages, bytes))
-  }
-
   /**
    * Abandons a call that is stopped and frees the engine; detaches `memory` unless another CPU has it too. Safe to call
    * twice.
@@ -445,8 +373,7 @@ export class DebugCpu {
     ask(() => this.#native.dispose(this.#share.leave()))
   }
 
-  #value(at: number): number | bigint | undefined {
-    if (!Number.isInteger(at) || at >= DEBUG_VALUES) return undefined
+  #value(at: number): number | bigint {
     const kind: NativeValue['type'] = DEBUG_KINDS[this.#kinds[at]]
     if (kind === 'i32') return this.#i32[at * 4]
     if (kind === 'i64') return this.#i64[at * 2]
@@ -455,7 +382,7 @@ export class DebugCpu {
     return kind === 'v128' ? this.#u64[at * 2] | (this.#u64[at * 2 + 1] << 64n) : 0
   }
 
-  #run(call: DebugCall): DebugCode {
+  #run(call: DebugCall): DebugOutcome {
     const io = this.#io
     if (call === 'resume') this.#resume()
     else {
@@ -468,7 +395,7 @@ export class DebugCpu {
       }
     }
     if (io[DebugIo.refused] !== 0) this.#refuse(call)
-    return io[DebugIo.code] as DebugCode
+    return this.#outcome()
   }
 
   #expectState(call: DebugCall): void {
@@ -503,28 +430,7 @@ export class DebugCpu {
   }
 }
 
-function create(options: CpuOptions): NativeDebugCpu {
-  checkOptions(options)
-  const { DebugCpu: Native } = loadAddon()
-  const { module, memoryBytes, fuelPerSlice = FUEL_PER_SLICE, guard = [], watch } = options
-  const { start, end } = watch ?? { start: 0, end: 0 }
-  return ask(() => new Native(module, memoryBytes / WASM_PAGE_BYTES, fuelPerSlice, guard, start, end))
-}
-
 const option = (message: string) => new CpuError('ERR_CPU_OPTION', message)
-
-/**
- * Copies INIC memory, and with it all state of a firmware, from one CPU to another between two polls.
- *
- * Throws ERR_CPU_MEMORY if their sizes differ.
- */
-export function copyMemory(from: { readonly memory: ArrayBuffer }, to: { readonly memory: ArrayBuffer }): void {
-  const [source, target] = [from.memory.byteLength, to.memory.byteLength]
-  if (source !== target) {
-    throw new CpuError('ERR_CPU_MEMORY', `INIC memory of ${source} bytes does not fit one of ${target}`)
-  }
-  new Uint8Array(to.memory).set(new Uint8Array(from.memory))
-}
 
 function ask<T>(question: () => T): T {
   try {

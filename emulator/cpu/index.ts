@@ -3,7 +3,6 @@
 import { hasAddon, loadAddon } from './addon.ts'
 import { CountingCpu, type CountSink } from './counting.ts'
 import { type Cpu, CpuError, type CpuKind, type CpuOptions, type SliceLimit } from './cpu.ts'
-import type { DebugCpu } from './debug.ts'
 import { checkOptions } from './options.ts'
 import { precompileForV8, V8Cpu } from './v8.ts'
 import { WasmtimeCpu } from './wasmtime.ts'
@@ -11,7 +10,6 @@ import { WasmtimeCpu } from './wasmtime.ts'
 export { CountingCpu, type CountSink } from './counting.ts'
 export * from './cpu.ts'
 export * from './debug.ts'
-export { copyDirty, SNAPSHOT_PAGE_BYTES } from './pages.ts'
 export { WasmtimeCpu } from './wasmtime.ts'
 
 /**
@@ -26,19 +24,6 @@ export function createCpu(kind: CpuKind | 'auto', options: CpuOptions, counts: C
   checkOptions(options)
   if ((kind === 'auto' ? availableCpu() : kind) !== 'wasmtime') return new V8Cpu(options)
   return counts === null ? new WasmtimeCpu(options) : new CountingCpu(options, counts)
-}
-
-/**
- * A CPU to run parts of a run again on, apart from the board's own: with a memory of its own, to be loaded from a
- * snapshot, and with its debugged twin.
- *
- * Cheap where the firmware runs already: it is compiled once for each of the two, and memory takes room as it is used.
- * Throws as {@link createCpu}.
- */
-export function createReplayCpu(options: CpuOptions): { readonly plain: WasmtimeCpu; readonly debug: DebugCpu } {
-  checkOptions(options)
-  const plain = new WasmtimeCpu(options)
-  return { plain, debug: plain.debugTwin() }
 }
 
 /**

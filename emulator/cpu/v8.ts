@@ -13,11 +13,11 @@ import {
   type CpuFrame,
   type CpuOptions,
   POLL_STOPPED,
+  USED_PAGE_BYTES,
   WASM_PAGE_BYTES,
 } from './cpu.ts'
 import { functionNames, readConstants } from './firmware.ts'
 import { checkOptions } from './options.ts'
-import { SNAPSHOT_PAGE_BYTES } from './pages.ts'
 
 /** V8's words for a trap (`src/common/message-template.h`), by what they begin with or contain. */
 const FAULTS: readonly (readonly [RegExp, CpuFaultKind])[] = [
@@ -141,7 +141,7 @@ export class V8Cpu implements Cpu {
   }
 
   usedPages(): Uint32Array {
-    return Uint32Array.of(0, this.#memory.byteLength / SNAPSHOT_PAGE_BYTES)
+    return Uint32Array.of(0, this.#memory.byteLength / USED_PAGE_BYTES)
   }
 
   get #disposed(): boolean {

@@ -124,7 +124,7 @@ export class WasmtimeCpu implements Cpu {
     if (this.#disposed) throw new CpuError('ERR_CPU_DISPOSED', 'the CPU was disposed of')
     if (this.#twin && !this.#twin.disposed) return this.#twin
     try {
-      this.#twin = new DebugCpu({ native: this.#native.debugTwin(), share: this.#share })
+      this.#twin = new DebugCpu(this.#native.debugTwin(), this.#share)
     } catch (error) {
       throw CpuError.from(error)
     }
@@ -149,18 +149,6 @@ export class WasmtimeCpu implements Cpu {
   usedPages(): Uint32Array {
     try {
       return this.#native.usedPages()
-    } catch (error) {
-      throw CpuError.from(error)
-    }
-  }
-
-  /**
-   * `copyDirty` of pages.ts on INIC memory; pages that were never used are neither read nor compared. `shadow` has zeros
-   * for them. Throws ERR_CPU_OPTION, ERR_CPU_DISPOSED.
-   */
-  copyDirty(shadow: Uint8Array, pages: Uint32Array, bytes: Uint8Array): number {
-    try {
-      return this.#native.copyDirty(shadow, pages, bytes)
     } catch (error) {
       throw CpuError.from(error)
     }

@@ -1,5 +1,4 @@
-/** Size of the pieces that checkpoints are made of, bytes. */
-const PAGE_BYTES = 4096
+import { USED_PAGE_BYTES as PAGE_BYTES } from '../cpu/index.ts'
 
 /** As `Cpu.usedPages` gives them. */
 type PageRanges = Uint32Array

@@ -74,12 +74,6 @@ export class SliceLog {
     return this.#bytes
   }
 
-  /** Slice of the oldest entry; Infinity if there is none. */
-  get oldestSlice(): number {
-    const first = this.#chunks[0]
-    return first === undefined || first.used === 0 ? Number.POSITIVE_INFINITY : first.firstSlice
-  }
-
   /** Begins a slice's entry with room for `writeBytes` of addresses, lengths and padded bytes; `write` fills it. */
   slice(life: number, slice: number, timeNs: number, irqs: number, flags: number, writeBytes: number): void {
     const chunk = this.#entry(ENTRY_SLICE, flags, life, slice, timeNs, writeBytes)

@@ -1,8 +1,9 @@
-import { type FrameSink, type LinkHost, NOWHERE, type Port } from '../link/link.ts'
+import type { FrameSink, LinkHost } from '../link/link.ts'
 import { fragment } from './fragment.ts'
 import { FramePool, FrameQueue, LONGEST_FRAME } from './frames.ts'
 import { finish, type IcmpError, mayBeTold, RateLimit, turnEcho, writeError } from './icmp.ts'
 import { type Neighbor, type NeighborEvents, NeighborTable } from './neighbors.ts'
+import { isHostOf, type RouterInterface, RouterPort } from './port.ts'
 import { type Route, RouteTable } from './routes.ts'
 import {
   ARP_BYTES,
@@ -43,7 +44,6 @@ import {
   IPV4_TOTAL,
   IPV4_TTL,
   isRoutable,
-  maskOf,
   PROTOCOL_ICMP,
   PROTOCOL_UDP,
   sum,
@@ -66,19 +66,6 @@ const PROTOCOL_UNREACHABLE: IcmpError = { type: ICMP_UNREACHABLE, code: CODE_PRO
 const PORT_UNREACHABLE: IcmpError = { type: ICMP_UNREACHABLE, code: CODE_PORT }
 const FRAGMENTATION_NEEDED: IcmpError = { type: ICMP_UNREACHABLE, code: CODE_FRAGMENTATION_NEEDED }
 const TIME_EXCEEDED: IcmpError = { type: ICMP_TIME_EXCEEDED, code: 0 }
-
-/** One port of a router. IPv4 addresses are numbers: 192.0.2.1 is 0xc0000201. */
-export interface RouterInterface {
-  /** What is behind it, for the port's name: `router-a.lan-a`. */
-  readonly name: string
-  /** Six bytes. */
-  readonly mac: Uint8Array
-  readonly address: number
-  /** Bits of the network. */
-  readonly prefix: number
-  /** Bytes of the largest IP packet that leaves by it. */
-  readonly mtuBytes: number
-}
 
 /** A route to a network that no port is on; prefix 0 is the default route. */
 export interface StaticRoute {
@@ -554,71 +541,6 @@ export class Router implements NeighborEvents {
       this.#refuse(slot, 'unresolved', HOST_UNREACHABLE, 0, nowNs)
     }
   }
-}
-
-/** A port of a router. It takes frames for its own address and for everybody. */
-export class RouterPort implements Port {
-  readonly name: string
-  /** Six bytes. */
-  readonly mac: Uint8Array
-  /** First two bytes of it, and the last four. */
-  readonly macHigh: number
-  readonly macLow: number
-  /** Signed 32-bit numbers, as the views read them. */
-  readonly address: number
-  readonly mask: number
-  /** 0 where the network has none (RFC 3021). */
-  readonly broadcast: number
-  readonly mtuBytes: number
-  readonly prefix: number
-  carrier = false
-  outlet: FrameSink = NOWHERE
-  readonly #receive: FrameSink['frame']
-  readonly #onCarrier: (up: boolean) => void
-
-  constructor(name: string, item: RouterInterface, receive: FrameSink['frame'], onCarrier: (up: boolean) => void) {
-    const { mac } = item
-    this.name = name
-    this.mac = mac
-    this.macHigh = (mac[0] << 8) | mac[1]
-    this.macLow = ((mac[2] << 24) | (mac[3] << 16) | (mac[4] << 8) | mac[5]) >>> 0
-    this.address = item.address | 0
-    this.prefix = item.prefix
-    this.mask = maskOf(item.prefix)
-    this.broadcast = item.prefix < 31 ? this.address | ~this.mask : 0
-    this.mtuBytes = item.mtuBytes
-    this.#receive = receive
-    this.#onCarrier = onCarrier
-  }
-
-  plug(outlet: FrameSink | null): void {
-    this.outlet = outlet ?? NOWHERE
-  }
-
-  setCarrier(up: boolean): void {
-    if (up === this.carrier) return
-    this.carrier = up
-    this.#onCarrier(up)
-  }
-
-  frame(memory: Uint8Array, offset: number, length: number, nowNs: number): void {
-    if (length < ETHERNET_HEADER_BYTES) return
-    const high = (memory[offset] << 8) | memory[offset + 1]
-    const low =
-      ((memory[offset + 2] << 24) | (memory[offset + 3] << 16) | (memory[offset + 4] << 8) | memory[offset + 5]) >>> 0
-    if ((low === this.macLow && high === this.macHigh) || (low === 0xffffffff && high === 0xffff))
-      this.#receive(memory, offset, length, nowNs)
-  }
-
-  /** True for the addresses of the port's network that no host has: all host bits 0, or all 1. */
-  isNobody(address: number): boolean {
-    return this.broadcast !== 0 && (address === this.broadcast || address === (this.address & this.mask))
-  }
-}
-
-/** True for an address that a station on the port's link may have. */
-function isHostOf(port: RouterPort, address: number): boolean {
-  return ((address ^ port.address) & port.mask) === 0 && !port.isNobody(address)
 }
 
 function writeAddresses(

@@ -1,29 +1,6 @@
 import type { Bus } from '../../abi/bus.ts'
 import {
   CONNECT_BYTES,
-  EVENT_ACCEPTED,
-  EVENT_ARRIVED,
-  EVENT_CONNECT_FAILED,
-  EVENT_CONNECTED,
-  EVENT_COOKIE,
-  EVENT_CREDIT,
-  EVENT_FLASH,
-  EVENT_LISTENING,
-  EVENT_LOCAL_ADDRESS,
-  EVENT_LOCAL_PORT,
-  EVENT_MIGRATED,
-  EVENT_REMOTE_ADDRESS,
-  EVENT_REMOTE_PORT,
-  EVENT_RESET,
-  EVENT_SOCKET,
-  EVENT_STATUS,
-  EVENT_TYPE,
-  EVENT_UDP_BOUND,
-  EVENT_UDP_ERROR,
-  EVENT_UNLISTENED,
-  EVENT_VALUE,
-  EVENT_VALUE2,
-  EVENT_VALUE3,
   LISTEN_BYTES,
   OP_CANCEL,
   OP_CONNECT,
@@ -32,19 +9,9 @@ import {
   OP_SET_OPTION,
   OP_UDP_BIND,
   OP_UNLISTEN,
-  RX_DATA,
-  RX_DATAGRAM,
-  RX_FLAG_END,
-  RX_FLAGS,
-  RX_FLASH,
-  RX_HEADER_BYTES,
-  RX_LENGTH,
-  RX_SOCKET,
-  RX_STATE,
-  RX_TYPE,
 } from '../../abi/messages.ts'
 import { QUEUE_CONTROL, QUEUE_EVENT, QUEUE_RX, QUEUE_TX } from '../../abi/rings.ts'
-import { STATUS_EIO, STATUS_OK } from '../../abi/status.ts'
+import { STATUS_EIO } from '../../abi/status.ts'
 import {
   BUS_CARD_STATE,
   BUS_INTERRUPT_ACK,
@@ -54,7 +21,6 @@ import {
   CARD_RUNNING,
 } from '../../abi/virtio.ts'
 import { STATUS_ENETDOWN } from '../status.ts'
-import { Arrivals } from './arrivals.ts'
 import {
   type BoardState,
   boardStateCommand,
@@ -64,15 +30,14 @@ import {
 } from './board-commands.ts'
 import { type ConnectionHost, type ConnectionOwner, TcpConnection } from './connection.ts'
 import { ControlQueue } from './control.ts'
-import { Datagrams } from './datagrams.ts'
-import { failConnect, loseEndpoint, NOBODY, resetConnection, runAll } from './endings.ts'
+import { failConnect, runAll } from './endings.ts'
 import { CardFlash } from './flash.ts'
-import { HandleTable } from './handle-table.ts'
 import { Intake, RECORD_NONE, RECORD_RX } from './intake.ts'
 import { EVENT_STRIDE, layoutRam, type RamLayout, RX_BUFFER_BYTES } from './layout.ts'
 import { type ListenerHost, type ListenerOwner, type ListenRequest, TcpListener } from './listener.ts'
 import { Ram } from './ram.ts'
 import { disableQueue, enableQueue, explainQueue } from './registers.ts'
+import { Sockets } from './sockets.ts'
 import { TxQueue } from './tx.ts'
 import { type DatagramHost, type DatagramOwner, UdpEndpoint } from './udp.ts'
 import { QueueFault, queueIsIdle } from './virtqueue.ts'
@@ -108,11 +73,8 @@ export class Driver implements ConnectionHost, DatagramHost, ListenerHost {
   readonly intake: Intake
   /** The slot of the card's flash that updates are written to. */
   readonly flash: CardFlash
-  interrupts = 0
-  doorbells = 0
-  /** Records for sockets that had let go already. */
-  staleRecords = 0
 
+  readonly #sockets: Sockets
   readonly #bus: Bus
   readonly #layout: RamLayout
   readonly #processId: number
@@ -122,20 +84,11 @@ export class Driver implements ConnectionHost, DatagramHost, ListenerHost {
   #state: DriverState = 'waiting'
   #serving = false
   #serviceDue = false
-  #lastCookie = 0
-
-  // Who is where: by cookie until the card has named a handle, by handle after that.
-  readonly #connecting = new HandleTable<TcpConnection>()
-  readonly #connections = new HandleTable<TcpConnection>()
-  readonly #listeners = new HandleTable<TcpListener>()
-  readonly #datagrams: Datagrams
-  readonly #arrivals = new Arrivals()
 
   /** Takes the queue set over. Throws RangeError if its RAM is too small. */
   constructor(bus: Bus, options: DriverOptions = {}) {
     this.#bus = bus
     this.ram = new Ram(bus.ram)
-    this.#datagrams = new Datagrams(this.ram, this)
     this.#layout = layoutRam(bus.ram.byteLength)
     this.#processId = options.processId ?? 0
     this.#onFault =
@@ -158,6 +111,7 @@ export class Driver implements ConnectionHost, DatagramHost, ListenerHost {
       () => this.#ring(QUEUE_EVENT),
     )
     this.flash = new CardFlash(this.tx, () => this.#state === 'running')
+    this.#sockets = new Sockets(this.ram, this, this.flash)
     bus.onInterrupt(() => this.#onInterrupt())
     if (bus.read(BUS_CARD_STATE) === CARD_RUNNING) this.#start()
   }
@@ -168,7 +122,12 @@ export class Driver implements ConnectionHost, DatagramHost, ListenerHost {
 
   /** Sockets of all kinds that the driver knows. */
   get sockets(): number {
-    return this.#connecting.size + this.#connections.size + this.#listeners.size + this.#datagrams.size
+    return this.#sockets.size
+  }
+
+  /** Records for sockets that had let go already. */
+  get staleRecords(): number {
+    return this.#sockets.staleRecords
   }
 
   /** True once the card has taken everything that was sent, or will take nothing more. */
@@ -186,11 +145,11 @@ export class Driver implements ConnectionHost, DatagramHost, ListenerHost {
     localPort: number,
     options: number,
   ): TcpConnection {
-    const cookie = this.#nextCookie()
+    const cookie = this.#sockets.nextCookie()
     const connection = new TcpConnection(this, owner, cookie)
     connection.remoteAddress = remoteAddress
     connection.remotePort = remotePort
-    this.#connecting.set(cookie, connection)
+    this.#sockets.connecting.set(cookie, connection)
     const command = this.control.command
     command[0] = OP_CONNECT
     command[1] = cookie
@@ -200,7 +159,7 @@ export class Driver implements ConnectionHost, DatagramHost, ListenerHost {
     command[5] = options
     if (!this.#post(CONNECT_BYTES)) {
       process.nextTick(() => {
-        if (this.#connecting.delete(cookie)) failConnect(connection, this.#downStatus)
+        if (this.#sockets.connecting.delete(cookie)) failConnect(connection, this.#downStatus)
       })
     }
     return connection
@@ -208,9 +167,9 @@ export class Driver implements ConnectionHost, DatagramHost, ListenerHost {
 
   /** Listens; the answer goes to `owner`. */
   listen(owner: ListenerOwner, request: ListenRequest): TcpListener {
-    const cookie = this.#nextCookie()
+    const cookie = this.#sockets.nextCookie()
     const listener = new TcpListener(owner, cookie, this)
-    this.#listeners.set(cookie, listener)
+    this.#sockets.listeners.set(cookie, listener)
     const command = this.control.command
     command[0] = OP_LISTEN
     command[1] = cookie
@@ -222,7 +181,7 @@ export class Driver implements ConnectionHost, DatagramHost, ListenerHost {
     command[7] = request.options
     if (!this.#post(LISTEN_BYTES)) {
       process.nextTick(() => {
-        if (this.#listeners.delete(cookie)) owner.onListening(this.#downStatus, request.port)
+        if (this.#sockets.listeners.delete(cookie)) owner.onListening(this.#downStatus, request.port)
       })
     }
     return listener
@@ -230,12 +189,12 @@ export class Driver implements ConnectionHost, DatagramHost, ListenerHost {
 
   /** Binds an endpoint of UDP; `flags`: UDP_FLAG_*. The answer goes to `owner`. */
   bind(owner: DatagramOwner, address: number, port: number, flags: number): UdpEndpoint {
-    const cookie = this.#nextCookie()
+    const cookie = this.#sockets.nextCookie()
     const endpoint = new UdpEndpoint(this, owner, cookie)
-    this.#datagrams.add(endpoint)
+    this.#sockets.datagrams.add(endpoint)
     if (!this.#command(OP_UDP_BIND, cookie, address, port | (flags << 16))) {
       process.nextTick(() => {
-        if (this.#datagrams.remove(endpoint)) owner.onBound(this.#downStatus, address, port)
+        if (this.#sockets.datagrams.remove(endpoint)) owner.onBound(this.#downStatus, address, port)
       })
     }
     return endpoint
@@ -243,7 +202,7 @@ export class Driver implements ConnectionHost, DatagramHost, ListenerHost {
 
   /** Connections that are open, in no order. */
   connections(): TcpConnection[] {
-    return this.#connections.values()
+    return this.#sockets.connections.values()
   }
 
   /** Tells the card how the main board is. */
@@ -265,7 +224,7 @@ export class Driver implements ConnectionHost, DatagramHost, ListenerHost {
   close(): void {
     if (this.#state === 'closed') return
     this.#state = 'closed'
-    this.#forgetAll()
+    this.#sockets.clear()
     this.flash.fail(STATUS_ENETDOWN)
     for (let q = QUEUE_CONTROL; q <= QUEUE_EVENT; q++) disableQueue(this.#bus, q)
   }
@@ -273,15 +232,15 @@ export class Driver implements ConnectionHost, DatagramHost, ListenerHost {
   // ── for connections, listeners and endpoints ──
 
   forget(connection: TcpConnection): void {
-    this.#connections.delete(connection.handle)
+    this.#sockets.connections.delete(connection.handle)
   }
 
   cancel(connection: TcpConnection): void {
-    if (this.#connecting.delete(connection.cookie)) this.#command(OP_CANCEL, connection.cookie, 0, 0)
+    if (this.#sockets.connecting.delete(connection.cookie)) this.#command(OP_CANCEL, connection.cookie, 0, 0)
   }
 
   unbind(endpoint: UdpEndpoint): void {
-    this.#datagrams.remove(endpoint)
+    this.#sockets.datagrams.remove(endpoint)
   }
 
   setOption(handle: number, option: number, value: number): void {
@@ -289,11 +248,11 @@ export class Driver implements ConnectionHost, DatagramHost, ListenerHost {
   }
 
   unlisten(listener: TcpListener): void {
-    if (this.#listeners.delete(listener.cookie)) this.#command(OP_UNLISTEN, listener.cookie, 0, 0)
+    if (this.#sockets.listeners.delete(listener.cookie)) this.#command(OP_UNLISTEN, listener.cookie, 0, 0)
   }
 
   isListening(listener: TcpListener): boolean {
-    return this.#listeners.get(listener.cookie) === listener
+    return this.#sockets.listeners.get(listener.cookie) === listener
   }
 
   setListenerOptions(listener: TcpListener, options: number): void {
@@ -321,19 +280,7 @@ export class Driver implements ConnectionHost, DatagramHost, ListenerHost {
     return this.#state === 'broken' ? STATUS_EIO : STATUS_ENETDOWN
   }
 
-  #nextCookie(): number {
-    do this.#lastCookie = (this.#lastCookie + 1) >>> 0
-    while (
-      this.#lastCookie === 0 ||
-      this.#listeners.has(this.#lastCookie) ||
-      this.#connecting.has(this.#lastCookie) ||
-      this.#datagrams.hasCookie(this.#lastCookie)
-    )
-    return this.#lastCookie
-  }
-
   #ring(queue: number): void {
-    this.doorbells++
     this.#bus.write(queue * BUS_QUEUE_STRIDE + BUS_QUEUE_NOTIFY, 1)
   }
 
@@ -361,21 +308,7 @@ export class Driver implements ConnectionHost, DatagramHost, ListenerHost {
     for (let q = QUEUE_CONTROL; q <= QUEUE_EVENT; q++) disableQueue(this.#bus, q)
     this.tx.reset()
     this.control.reset(false)
-    const victims = [
-      ...this.#connecting.values().map((c) => () => failConnect(c, status)),
-      ...this.#connections.values().map((c) => () => resetConnection(c, status)),
-      ...this.#listeners.values().map((l) => () => l.owner.onListenerLost(status)),
-      ...this.#datagrams.takeAll().map((e) => () => loseEndpoint(e, status)),
-      () => this.flash.fail(status),
-    ]
-    this.#forgetAll()
-    runAll(victims)
-  }
-
-  #forgetAll(): void {
-    for (const table of [this.#connecting, this.#connections, this.#listeners]) table.clear()
-    this.#datagrams.takeAll()
-    this.#arrivals.clear()
+    runAll([...this.#sockets.fail(status), () => this.flash.fail(status)])
   }
 
   /** Follows the card's state. */
@@ -409,7 +342,6 @@ export class Driver implements ConnectionHost, DatagramHost, ListenerHost {
   // ── interrupt service ──
 
   #onInterrupt(): void {
-    this.interrupts++
     this.#bus.write(BUS_INTERRUPT_ACK, this.#bus.read(BUS_INTERRUPT_STATUS))
     if (this.#serving) {
       this.#scheduleService()
@@ -446,8 +378,8 @@ export class Driver implements ConnectionHost, DatagramHost, ListenerHost {
           if (this.#state !== 'running' || !intake.requestInterrupt()) break
           continue
         }
-        if (kind === RECORD_RX) this.#receive(intake.address, intake.bytes)
-        else this.#event(intake.address >>> 2)
+        if (kind === RECORD_RX) this.#sockets.receive(intake.address, intake.bytes)
+        else this.#sockets.event(intake.address >>> 2)
         // Not before: the card, on a thread of its own, may write to the buffer at once.
         if ((++records & (PUBLISH_EVERY - 1)) === 0) intake.publish()
       }
@@ -466,158 +398,5 @@ export class Driver implements ConnectionHost, DatagramHost, ListenerHost {
     }
     if (fault !== null) this.#break(fault)
     return records > 0 || fault !== null
-  }
-
-  #receive(address: number, bytes: number): void {
-    const words = this.ram.words
-    const kind = words[(address + RX_TYPE) >>> 2]!
-    const handle = words[(address + RX_SOCKET) >>> 2]!
-    const length = words[(address + RX_LENGTH) >>> 2]!
-    if ((kind & 0xffff) === RX_DATA) {
-      if (length > bytes - RX_HEADER_BYTES)
-        throw new QueueFault(`The card delivered ${length} bytes in a record of ${bytes}.`)
-      const connection = this.#connections.get(handle)
-      if (connection === undefined) {
-        this.staleRecords++
-        return
-      }
-      const data = length === 0 ? null : this.ram.copy(address + RX_HEADER_BYTES, length)
-      const end = ((kind >>> ((RX_FLAGS - RX_TYPE) * 8)) & RX_FLAG_END) !== 0
-      if (!connection.deliver(data, end))
-        throw new QueueFault(`The card delivered ${length} bytes that socket ${handle} had no credit for.`)
-      return
-    }
-    if ((kind & 0xffff) === RX_STATE) {
-      if (length > bytes - RX_HEADER_BYTES)
-        throw new QueueFault(`The card delivered ${length} bytes of state in a record of ${bytes}.`)
-      const piece = this.ram.copy(address + RX_HEADER_BYTES, length)
-      const last = ((kind >>> ((RX_FLAGS - RX_TYPE) * 8)) & RX_FLAG_END) !== 0
-      if (!this.#arrivals.piece(handle, piece, last)) this.staleRecords++
-      return
-    }
-    if ((kind & 0xffff) === RX_FLASH) {
-      if (length > bytes - RX_HEADER_BYTES)
-        throw new QueueFault(`The card delivered ${length} bytes of flash in a record of ${bytes}.`)
-      const piece = this.ram.copy(address + RX_HEADER_BYTES, length)
-      if (!this.flash.answered(handle, STATUS_OK, 0, piece)) this.staleRecords++
-      return
-    }
-    if ((kind & 0xffff) !== RX_DATAGRAM)
-      throw new QueueFault(`The card delivered an RX record of type ${kind & 0xffff}.`)
-    if (!this.#datagrams.receive(address, bytes, handle, length)) this.staleRecords++
-  }
-
-  /** `at`: word index of the event. */
-  #event(at: number): void {
-    const words = this.ram.words
-    const type = words[at + (EVENT_TYPE >>> 2)]! & 0xffff
-    const status = words[at + (EVENT_TYPE >>> 2)]! >>> ((EVENT_STATUS - EVENT_TYPE) * 8)
-    const handle = words[at + (EVENT_SOCKET >>> 2)]!
-    const cookie = words[at + (EVENT_COOKIE >>> 2)]!
-    switch (type) {
-      case EVENT_CREDIT: {
-        const connection = this.#connections.get(handle)
-        if (connection === undefined) this.staleRecords++
-        else connection.addSendCredit(words[at + (EVENT_VALUE >>> 2)]!)
-        return
-      }
-      case EVENT_ACCEPTED: {
-        const connection = this.#open(new TcpConnection(this, NOBODY, 0), at)
-        const listener = this.#listeners.get(cookie)
-        if (listener === undefined) connection.abort()
-        else listener.owner.onConnection(connection)
-        return
-      }
-      case EVENT_ARRIVED: {
-        const connection = this.#open(new TcpConnection(this, NOBODY, 0), at)
-        const listener = this.#listeners.get(cookie)
-        if (listener === undefined) connection.abort()
-        else this.#arrivals.begin(connection, listener, words[at + (EVENT_VALUE3 >>> 2)]!)
-        return
-      }
-      case EVENT_MIGRATED: {
-        const connection = this.#connections.get(handle)
-        if (connection === undefined) this.staleRecords++
-        else connection.migrated(status)
-        return
-      }
-      case EVENT_CONNECTED: {
-        const connection = this.#connecting.get(cookie)
-        if (connection === undefined) {
-          // Cancelled while the card's answer was on its way.
-          this.#open(new TcpConnection(this, NOBODY, 0), at).abort()
-          return
-        }
-        this.#connecting.delete(cookie)
-        this.#open(connection, at)
-        connection.owner.onConnected()
-        return
-      }
-      case EVENT_CONNECT_FAILED: {
-        const connection = this.#connecting.get(cookie)
-        if (connection === undefined) return
-        this.#connecting.delete(cookie)
-        failConnect(connection, status)
-        return
-      }
-      case EVENT_RESET: {
-        const connection = this.#connections.get(handle)
-        if (connection === undefined) {
-          this.staleRecords++
-          return
-        }
-        this.#connections.delete(handle)
-        this.#arrivals.forget(handle)
-        resetConnection(connection, status)
-        return
-      }
-      case EVENT_LISTENING: {
-        const listener = this.#listeners.get(cookie)
-        if (listener === undefined) return
-        if (status !== STATUS_OK) this.#listeners.delete(cookie)
-        listener.owner.onListening(status, this.#port(at, EVENT_LOCAL_PORT))
-        return
-      }
-      case EVENT_UNLISTENED:
-        return
-      case EVENT_UDP_BOUND:
-        if (status === STATUS_OK && this.#datagrams.hasCookie(cookie)) this.#checkHandle(handle)
-        this.#datagrams.bound(at, status, handle, cookie)
-        return
-      case EVENT_FLASH:
-        if (!this.flash.answered(cookie, status, words[at + (EVENT_VALUE >>> 2)]!, null)) this.staleRecords++
-        return
-      case EVENT_UDP_ERROR:
-        if (!this.#datagrams.failed(at, status, handle)) this.staleRecords++
-        return
-      default:
-        throw new QueueFault(`The card sent an event of type ${type}, which this driver does not know.`)
-    }
-  }
-
-  /** Takes handle, addresses and credit of a new connection from the event at word `at`. */
-  #open(connection: TcpConnection, at: number): TcpConnection {
-    const words = this.ram.words
-    const handle = words[at + (EVENT_SOCKET >>> 2)]!
-    this.#checkHandle(handle)
-    connection.localAddress = words[at + (EVENT_LOCAL_ADDRESS >>> 2)]!
-    connection.remoteAddress = words[at + (EVENT_REMOTE_ADDRESS >>> 2)]!
-    connection.localPort = this.#port(at, EVENT_LOCAL_PORT)
-    connection.remotePort = this.#port(at, EVENT_REMOTE_PORT)
-    // Below 0 if its host has overdrawn it, elsewhere, before it moved here.
-    const sendCredit = words[at + (EVENT_VALUE >>> 2)]! | 0
-    connection.begin(handle, sendCredit, words[at + (EVENT_VALUE2 >>> 2)]!)
-    this.#connections.set(handle, connection)
-    return connection
-  }
-
-  #port(at: number, field: number): number {
-    return this.ram.halves[(at << 1) + (field >>> 1)]!
-  }
-
-  #checkHandle(handle: number): void {
-    if (handle === 0 || this.#connections.has(handle) || this.#datagrams.hasHandle(handle)) {
-      throw new QueueFault(`The card named socket ${handle}, which is ${handle === 0 ? 'none' : 'taken'}.`)
-    }
   }
 }

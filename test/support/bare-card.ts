@@ -1,55 +1,6 @@
-import { existsSync, readFileSync } from 'node:fs'
-import { dirname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import {
-  BOOT_CONGESTION_CONTROL,
-  BOOT_FLAGS,
-  BOOT_FORWARD_ENTRIES,
-  BOOT_INTERFACE_ADDRESS,
-  BOOT_INTERFACE_BYTES,
-  BOOT_INTERFACE_FLAGS,
-  BOOT_INTERFACE_GATEWAY,
-  BOOT_INTERFACE_MTU,
-  BOOT_INTERFACE_PREFIX,
-  BOOT_INTERFACE_REPLY,
-  BOOT_INTERFACES,
-  BOOT_IPOS_ETHERTYPE,
-  BOOT_LEASE_MS,
-  BOOT_LOAD_LIMIT,
-  BOOT_LOCAL_LIMIT,
-  BOOT_MAGIC,
-  BOOT_MAGIC_VALUE,
-  BOOT_MAXIMUM_CONNECTIONS,
-  BOOT_MSL_MS,
-  BOOT_PEER_ADDRESSES,
-  BOOT_PEER_BYTES,
-  BOOT_PEER_COUNT,
-  BOOT_PEER_INDEX,
-  BOOT_PEER_MAC_HIGH,
-  BOOT_PEER_MAC_LOW,
-  BOOT_PEERS,
-  BOOT_PLACE_AFTER_MS,
-  BOOT_PLACEMENT,
-  BOOT_RECEIVE_CREDIT,
-  BOOT_RTO_MINIMUM_MS,
-  BOOT_SEED,
-  BOOT_SEND_CREDIT,
-  BOOT_SERVER_INDEX,
-  BOOT_STATE_INTERVAL_MS,
-  BOOT_SYN_BACKLOG,
-  BOOT_UNATTACHED_TIMEOUT_MS,
-  BOOT_USER_TIMEOUT_MS,
-  BOOT_VERSION,
-  BOOT_VERSION_VALUE,
-  BOOT_WEIGHT_BANDWIDTH,
-  BOOT_WEIGHT_CONNECTIONS,
-  BOOT_WEIGHT_CPU,
-  BOOT_WEIGHT_MEMORY,
-  INTERFACE_ENABLED,
-  INTERFACE_HUB,
-} from '../../abi/boot.ts'
-import {
-  BOOT_BASE,
   DEFAULT_MEMORY_BYTES,
   DIRECTORY_BASE,
   DIRECTORY_COUNT,
@@ -64,9 +15,13 @@ import {
 import * as M from '../../abi/messages.ts'
 import * as R from '../../abi/registers.ts'
 import * as G from '../../abi/rings.ts'
-import { formatAll, ipNumber, macBytes } from './packets.ts'
+import { packageRoot } from '../../toolchain/package-root.ts'
+import { type BootSettings, writeBoot } from './card-boot.ts'
+import { formatAll } from './packets.ts'
 import { type CardRecord, decodeRecord } from './records.ts'
+import { sourceLayout } from './source-layout.ts'
 
+export { DEFAULT_INTERFACES, type InterfaceSettings, type PeerSettings } from './card-boot.ts'
 export * from './records.ts'
 
 /**
@@ -74,62 +29,7 @@ export * from './records.ts'
  * no fuel, no wire. What the firmware sees is what abi/registers.ts and abi/rings.ts promise, in their order.
  */
 
-export interface InterfaceSettings {
-  address?: string
-  prefix?: number
-  gateway?: string
-  mtu?: number
-  hub?: boolean
-  mac?: string
-  link?: boolean
-  /** Port by which packets leave that carry this interface's address as their source. */
-  reply?: number
-}
-
-/** Another server on the hub. */
-export interface PeerSettings {
-  mac: string
-  index: number
-  /** By port; '' = none. */
-  addresses: string[]
-}
-
-const SETTINGS = {
-  maximumConnections: BOOT_MAXIMUM_CONNECTIONS,
-  synBacklog: BOOT_SYN_BACKLOG,
-  placeAfterMs: BOOT_PLACE_AFTER_MS,
-  mslMs: BOOT_MSL_MS,
-  rtoMinimumMs: BOOT_RTO_MINIMUM_MS,
-  receiveCredit: BOOT_RECEIVE_CREDIT,
-  sendCredit: BOOT_SEND_CREDIT,
-  congestionControl: BOOT_CONGESTION_CONTROL,
-  iposEtherType: BOOT_IPOS_ETHERTYPE,
-  flags: BOOT_FLAGS,
-  userTimeoutMs: BOOT_USER_TIMEOUT_MS,
-  unattachedTimeoutMs: BOOT_UNATTACHED_TIMEOUT_MS,
-  serverIndex: BOOT_SERVER_INDEX,
-  placement: BOOT_PLACEMENT,
-  stateIntervalMs: BOOT_STATE_INTERVAL_MS,
-  leaseMs: BOOT_LEASE_MS,
-  forwardEntries: BOOT_FORWARD_ENTRIES,
-} as const
-
-/** Settings where 0 is a value: the field holds one more. */
-const SETTINGS_FROM_0 = {
-  weightCpu: BOOT_WEIGHT_CPU,
-  weightMemory: BOOT_WEIGHT_MEMORY,
-  weightBandwidth: BOOT_WEIGHT_BANDWIDTH,
-  weightConnections: BOOT_WEIGHT_CONNECTIONS,
-  localLimit: BOOT_LOCAL_LIMIT,
-  loadLimit: BOOT_LOAD_LIMIT,
-} as const
-
-type SettingName = keyof typeof SETTINGS | keyof typeof SETTINGS_FROM_0
-
-export interface CardSettings extends Partial<Record<SettingName, number>> {
-  interfaces?: InterfaceSettings[]
-  peers?: PeerSettings[]
-  seed?: number
+export interface CardSettings extends BootSettings {
   memoryBytes?: number
   /** Milliseconds since power-on at the first poll. */
   startMs?: number
@@ -145,13 +45,6 @@ export interface Captured {
   timeNs: number
   frame: Uint8Array
 }
-
-/** Two LANs of 192.0.2.0/24 and 198.51.100.0/24 with a gateway each, and the hub. */
-export const DEFAULT_INTERFACES: InterfaceSettings[] = [
-  { address: '192.0.2.1', prefix: 24, gateway: '192.0.2.254', mac: '02:00:00:00:00:01' },
-  { address: '198.51.100.1', prefix: 24, gateway: '198.51.100.254', mac: '02:00:00:00:00:02' },
-  { hub: true, mac: '02:00:00:00:00:03' },
-]
 
 /** What this file needs of WebAssembly, which @types/node does not declare. */
 interface Wasm {
@@ -173,13 +66,6 @@ interface Queue {
   bufferBytes: number
   pending: { bytes: Uint8Array; at: number }[]
   replenish: boolean
-}
-
-/** The project's root, whether this file runs from test/ or from dist/test/. */
-export function projectRoot(): string {
-  let folder = dirname(fileURLToPath(import.meta.url))
-  while (!existsSync(join(folder, 'asconfig.json'))) folder = dirname(folder)
-  return folder
 }
 
 const modules = new Map<string, object>()
@@ -226,7 +112,7 @@ export class BareCard {
     this.view = new DataView(memory.buffer)
     this.guard = new BigUint64Array(memory.buffer, 0, NULL_GUARD_BYTES / 8)
     this.nowNs = (settings.startMs ?? 0) * 1e6
-    this.writeBoot(settings)
+    writeBoot(this.view, settings)
     this.set(R.SYS_ID, R.SYS_ID_VALUE)
     this.set(R.SYS_VERSION, R.SYS_VERSION_VALUE)
     this.set(R.SYS_MEMORY_BYTES, memoryBytes)
@@ -241,7 +127,7 @@ export class BareCard {
         replenish: true,
       })
     }
-    const path = settings.firmware ?? process.env.INIC_FIRMWARE ?? join(projectRoot(), 'build/release/firmware.wasm')
+    const path = settings.firmware ?? process.env.INIC_FIRMWARE ?? join(packageRoot, 'build/release/firmware.wasm')
     const instance = new wasm.Instance(firmwareModule(path), { env: { memory } })
     this.exports = instance.exports as BareCard['exports']
     this.writeTime()
@@ -386,7 +272,7 @@ export class BareCard {
   }
 
   private field(className: string, kind: number, name: string): number {
-    const { offset, bytes } = stateLayout(className).get(name) ?? { offset: -1, bytes: 0 }
+    const { offset, bytes } = sourceLayout(className).get(name) ?? { offset: -1, bytes: 0 }
     if (offset < 0) throw new RangeError(`firmware/state.ts: class ${className} has no field ${name}`)
     const address = this.directory(kind) + offset
     return bytes === 8 ? Number(this.view.getBigUint64(address, true)) : this.view.getUint32(address, true)
@@ -553,45 +439,6 @@ export class BareCard {
     this.set(R.TIMER_NOW_HIGH, Math.floor(this.nowNs / 0x100000000))
   }
 
-  private writeBoot(settings: CardSettings): void {
-    const boot = (offset: number, value: number) => this.view.setUint32(BOOT_BASE + offset, value, true)
-    boot(BOOT_MAGIC, BOOT_MAGIC_VALUE)
-    boot(BOOT_VERSION, BOOT_VERSION_VALUE)
-    let seed = settings.seed ?? 1
-    for (let i = 0; i < 32; i += 4) {
-      seed = (Math.imul(seed, 0x915f77f5) + 0x1234567) >>> 0
-      boot(BOOT_SEED + i, seed)
-    }
-    for (const [name, offset] of Object.entries(SETTINGS)) boot(offset, settings[name as SettingName] ?? 0)
-    for (const [name, offset] of Object.entries(SETTINGS_FROM_0))
-      boot(offset, (settings[name as SettingName] ?? -1) + 1)
-    boot(BOOT_PEER_COUNT, settings.peers?.length ?? 0)
-    for (const [n, { mac, index, addresses }] of (settings.peers ?? []).entries()) {
-      const block = BOOT_PEERS + n * BOOT_PEER_BYTES
-      const octets = Buffer.from(macBytes(mac))
-      boot(block + BOOT_PEER_MAC_HIGH, octets.readUInt16BE(0))
-      boot(block + BOOT_PEER_MAC_LOW, octets.readUInt32BE(2))
-      boot(block + BOOT_PEER_INDEX, index)
-      for (const [port, address] of addresses.entries())
-        boot(block + BOOT_PEER_ADDRESSES + port * 4, address ? ipNumber(address) : 0)
-    }
-    const interfaces = settings.interfaces ?? DEFAULT_INTERFACES
-    for (const [port, wanted] of interfaces.entries()) {
-      const block = BOOT_INTERFACES + port * BOOT_INTERFACE_BYTES
-      boot(block + BOOT_INTERFACE_FLAGS, INTERFACE_ENABLED | (wanted.hub ? INTERFACE_HUB : 0))
-      boot(block + BOOT_INTERFACE_ADDRESS, wanted.address ? ipNumber(wanted.address) : 0)
-      boot(block + BOOT_INTERFACE_PREFIX, wanted.prefix ?? 24)
-      boot(block + BOOT_INTERFACE_GATEWAY, wanted.gateway ? ipNumber(wanted.gateway) : 0)
-      boot(block + BOOT_INTERFACE_MTU, wanted.mtu ?? 0)
-      boot(block + BOOT_INTERFACE_REPLY, (wanted.reply ?? -1) + 1)
-      const mac = Buffer.from(macBytes(wanted.mac ?? `02:00:00:00:00:0${port + 1}`))
-      const registers = R.MAC_BLOCK + port * R.MAC_STRIDE
-      this.set(registers + R.MAC_ADDRESS_HIGH, mac.readUInt16BE(0))
-      this.set(registers + R.MAC_ADDRESS_LOW, mac.readUInt32BE(2))
-      this.set(registers + R.MAC_LINK, wanted.link === false ? 0 : 1)
-    }
-  }
-
   private guarded<T>(run: () => T): T {
     try {
       return run()
@@ -610,34 +457,4 @@ export class BareCard {
   private word(address: number): number {
     return this.view.getUint32(address, true)
   }
-}
-
-// ── layout of State and Counters ──
-
-const layouts = new Map<string, Map<string, { offset: number; bytes: number }>>()
-
-/** Where the classes stand, with what they extend. */
-const CLASS_SOURCES: Readonly<Record<string, string>> = {
-  Hal: 'firmware/hal/state.ts',
-  HalCounters: 'firmware/hal/state.ts',
-  State: 'firmware/state.ts',
-  Counters: 'firmware/state.ts',
-}
-
-/** Offsets of an @unmanaged class of plain numbers, read from its source: its base's fields, then its own, naturally aligned. */
-function stateLayout(className: string): Map<string, { offset: number; bytes: number }> {
-  let layout = layouts.get(className)
-  if (layout) return layout
-  const source = readFileSync(join(projectRoot(), CLASS_SOURCES[className]!), 'utf8')
-  const [, base, body = ''] = new RegExp(`class ${className}(?: extends (\\w+))? \\{([^}]*)\\}`).exec(source) ?? []
-  layout = base === undefined ? new Map() : new Map(stateLayout(base))
-  let end = Math.max(0, ...Array.from(layout.values(), ({ offset, bytes }) => offset + bytes))
-  for (const [, name, bits] of body.matchAll(/^\s*(\w+): [iu](8|16|32|64);?/gm)) {
-    const bytes = Number(bits) / 8
-    const offset = (end + bytes - 1) & -bytes
-    layout.set(name!, { offset, bytes })
-    end = offset + bytes
-  }
-  layouts.set(className, layout)
-  return layout
 }

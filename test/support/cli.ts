@@ -2,7 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
-import type { ExecutionContext } from 'ava'
+import test, { type ExecutionContext } from 'ava'
 import { packageRoot } from '../../toolchain/package-root.ts'
 
 const MAIN = join(packageRoot, 'dist/toolchain/main.js')
@@ -28,6 +28,25 @@ export async function inic(args: readonly string[], options: CliOptions = {}): P
   await once(command.child, 'close')
   clearTimeout(timer)
   return command.result()
+}
+
+/** How a command answers what cannot be meant: exit code, 2 unless it is another, and what it says. */
+export interface Refusal {
+  readonly args: readonly string[]
+  readonly code?: number
+  readonly says: RegExp
+}
+
+/** A test for each of them, by name. */
+export function refusals(command: string, cases: Readonly<Record<string, Refusal>>): void {
+  for (const [name, { args, code = 2, says }] of Object.entries(cases)) {
+    test(`inic ${command} refuses: ${name}`, async (t) => {
+      const result = await inic([command, ...args])
+      t.is(result.code, code, result.stderr)
+      t.regex(result.stderr, says)
+      t.notRegex(result.stderr, /defect of inic/)
+    })
+  }
 }
 
 export interface RunningCommand {

@@ -32,12 +32,13 @@ export class DebugKit extends FarmKit {
     return new Promise((resolve) => this.session.once('stopped', resolve))
   }
 
-  /** A server that answers each connection with `answer`, once it has heard something. */
+  /** A server that answers each connection with `answer`, once it has heard something; until its card is switched off. */
   listen(answer = 'hello from the farm'): void {
     for (const server of this.servers) {
       const listener = server.net.createServer((socket) => {
         socket.once('data', () => socket.end(answer))
       })
+      listener.on('error', () => {})
       listener.listen(80)
     }
   }

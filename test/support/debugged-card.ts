@@ -1,11 +1,14 @@
 /** A card whose firmware runs under the debugger: it stops at breakpoints, where a test looks at frames, locals and memory. */
+
+import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { DebugCpu, type DebugFrame } from '../../emulator/cpu/debug.ts'
-import { loadProgram, type Program } from '../../toolchain/debug/symbols/index.ts'
-import { type EvaluationContext, memoryOf, type Scope } from '../../toolchain/debug/values/index.ts'
-import type { Artifacts, BuildTarget } from '../../toolchain/firmware/artifacts.ts'
+import { type DebugCpu, type DebugFrame, WasmtimeCpu } from '../../emulator/cpu/index.ts'
+import { createProgram, type Program } from '../../toolchain/debug/symbols/index.ts'
+import { type EvaluationContext, type MemoryAccess, memoryOf, type Scope } from '../../toolchain/debug/values/index.ts'
+import type { BuildTarget } from '../../toolchain/firmware/artifacts.ts'
 import { buildFirmware } from '../../toolchain/firmware/build.ts'
-import { type BareCard, projectRoot } from './bare-card.ts'
+import { packageRoot } from '../../toolchain/package-root.ts'
+import type { BareCard } from './bare-card.ts'
 
 const programs = new Map<BuildTarget, Promise<Program>>()
 
@@ -13,18 +16,29 @@ const programs = new Map<BuildTarget, Promise<Program>>()
 export function ipos(target: BuildTarget): Promise<Program> {
   let program = programs.get(target)
   if (program === undefined) {
-    program = build(target).then((files) => loadProgram(files, projectRoot()))
+    program = build(target)
     programs.set(target, program)
   }
   return program
 }
 
-async function build(target: BuildTarget): Promise<Artifacts> {
-  return (await buildFirmware({ directory: projectRoot(), target })).artifacts
+async function build(target: BuildTarget): Promise<Program> {
+  const { artifacts } = await buildFirmware({ directory: packageRoot, target })
+  const { wasm, ...texts } = artifacts
+  const [sourceMap, layouts, symbols] = await Promise.all(
+    [texts.sourceMap, texts.layouts, texts.symbols].map((file) => readFile(file, 'utf8')),
+  )
+  return createProgram({ wasm: await readFile(wasm), sourceMap, layouts, symbols, directory: packageRoot })
+}
+
+/** INIC memory that may be written. */
+export function inicMemory(buffer: ArrayBufferLike): MemoryAccess {
+  const bytes = new Uint8Array(buffer)
+  return memoryOf(bytes, (address, data) => bytes.set(data, address))
 }
 
 export function firmwareFile(target: BuildTarget): string {
-  return join(projectRoot(), 'build', target, 'firmware.wasm')
+  return join(packageRoot, 'build', target, 'firmware.wasm')
 }
 
 export interface Stop {
@@ -43,7 +57,7 @@ export function debugCard(
   pcs: Iterable<number>,
   onStop: (stop: Stop) => void,
 ): DebugCpu {
-  const cpu = new DebugCpu({ module: program.wasm, memoryBytes: card.memory.length })
+  const cpu = new WasmtimeCpu({ module: program.wasm, memoryBytes: card.memory.length }).debugTwin()
   for (const pc of pcs) cpu.addBreakpoint(pc)
   const memory = new Uint8Array(cpu.memory)
   card.replaceCpu((irqs) => {
@@ -54,7 +68,7 @@ export function debugCard(
       onStop({
         pc: frames[0].pc,
         frames,
-        context: (frame = 0) => ({ memory: memoryOf(cpu.memory), frame: { locals: () => frames[frame].locals } }),
+        context: (frame = 0) => ({ memory: inicMemory(cpu.memory), frame: { locals: () => frames[frame].locals } }),
         scope: (frame = 0, inline = 0) => ({ pc: frames[frame].pc, caller: frame > 0, inline }),
       })
       outcome = cpu.resume()

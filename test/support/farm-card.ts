@@ -1,7 +1,8 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import asc from 'assemblyscript/asc'
-import { BareCard, type Captured, type CardSettings, DEFAULT_INTERFACES, projectRoot } from './bare-card.ts'
+import { packageRoot } from '../../toolchain/package-root.ts'
+import { BareCard, type Captured, type CardSettings, DEFAULT_INTERFACES } from './bare-card.ts'
 import { BROADCAST_MAC, type Heard, type IposFields, type IposPacket, iposFrame, parse } from './packets.ts'
 import { temporaryDirectory } from './tiny-firmware.ts'
 
@@ -31,7 +32,7 @@ async function compile(): Promise<string> {
   let wasm: Uint8Array | undefined
   // The other options are those of asconfig.json.
   const { error, stderr } = await asc.main(
-    ['test/firmware/farm.as.ts', '--baseDir', projectRoot(), '--outFile', 'farm.wasm', '-O1', '--noAssert'],
+    ['test/firmware/farm.as.ts', '--baseDir', packageRoot, '--outFile', 'farm.wasm', '-O1', '--noAssert'],
     {
       writeFile: (_name, contents) => {
         if (typeof contents !== 'string') wasm = contents

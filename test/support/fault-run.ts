@@ -15,8 +15,8 @@ import {
   PORT_SERVER_FIRST,
   serveConversations,
 } from '../../toolchain/soak/conversation.ts'
-import { describeFrame } from '../../toolchain/soak/frames.ts'
 import { Monitor } from '../../toolchain/soak/monitor.ts'
+import { describeFrame } from './describe-frame.ts'
 import { FarmKit, type FarmKitOptions, type Node } from './farm-kit.ts'
 
 // ── faults ──

@@ -3,8 +3,9 @@
  * and hub is noted, and may be lost or delayed on its way.
  */
 import type net from 'node:net'
-import { PLACEMENT_LOCAL_ONLY } from '../../abi/boot.ts'
+import { PLACEMENT_LOCAL_ONLY, PLACEMENT_ROUND_ROBIN } from '../../abi/boot.ts'
 import { DIRECTORY_COUNTERS, DIRECTORY_STATE } from '../../abi/memory.ts'
+import type { BootSettings } from '../../emulator/board.ts'
 import type { Farm } from '../../emulator/farm.ts'
 import type { Copy, Inspector, Interposer } from '../../emulator/link/interposer.ts'
 import { type Alarm, type FrameSink, NOWHERE, type Port } from '../../emulator/link/link.ts'
@@ -69,6 +70,16 @@ export class Lab implements Inspector {
     for (const n of listening ?? lab.kit.servers.map((_, i) => i + 1)) lab.listen(n)
     await lab.kit.settle()
     return lab
+  }
+
+  /** Connections to server 1 are placed on the servers that listen, in turn. */
+  static inTurn(boot: BootSettings = {}, listening: readonly number[] = [1, 2]): Promise<Lab> {
+    return Lab.open({ listening, boot: { placement: PLACEMENT_ROUND_ROBIN, ...boot } })
+  }
+
+  /** Connections to server 1 are served by server 2 alone. */
+  static elsewhere(boot: BootSettings = {}): Promise<Lab> {
+    return Lab.inTurn(boot, [2])
   }
 
   constructor(options: FarmKitOptions) {

@@ -3,7 +3,21 @@ import { Farm } from '../../emulator/farm.ts'
 import type { Cable } from '../../emulator/link/cable.ts'
 import type { Router, RouterOptions } from '../../emulator/router/router.ts'
 import { TestPort } from '../emulator-kit.ts'
-import { arpFrame, ipNumber, type LinkFields, macBytes } from './packets.ts'
+import {
+  arpFrame,
+  BROADCAST_MAC,
+  bytes,
+  concat,
+  formatAll,
+  type Ipv4Fields,
+  ipNumber,
+  ipv4Frame,
+  type LinkFields,
+  macBytes,
+  type PacketPattern,
+  parse,
+  udp,
+} from './packets.ts'
 
 /** A station on the network of one of the router's ports. */
 export interface RouterStation {
@@ -114,4 +128,45 @@ export function answer(station: RouterStation): Uint8Array {
 /** Link and IPv4 fields of a packet that `from` sends to `destination` by way of the router. */
 export function by(from: RouterStation, destination: string): LinkFields & { source: string; destination: string } {
   return { sourceMac: from.mac, destinationMac: ENDS[from.port].mac, source: from.ip, destination }
+}
+
+export const PORTS = { sourcePort: 1000, destinationPort: 2000 }
+
+/** A UDP datagram of A for `destination`. */
+export function datagram(
+  destination: string,
+  fields: Partial<Ipv4Fields & LinkFields> = {},
+  payload = bytes(32),
+): Uint8Array {
+  const addresses = { ...by(A, destination), ...fields }
+  return ipv4Frame({ protocol: 17, payload: udp({ ...PORTS, ...addresses, payload }), ...addresses })
+}
+
+/** As it leaves to `to`. */
+export function passed(to: RouterStation, fields: PacketPattern = {}): PacketPattern {
+  return { port: to.port, destinationMac: to.mac, sourceMac: ENDS[to.port].mac, ...fields }
+}
+
+/** An ICMP error from the router to A, as a pattern. */
+export function icmpError(type: number, code: number, rest = 0): PacketPattern {
+  return passed(A, { ipv4: { source: ENDS[0].ip, destination: A.ip, ttl: 64 }, icmp: { type, code, rest } })
+}
+
+/** An ARP request of the router, as a pattern. */
+export function arpRequest(port: number, target: string): PacketPattern {
+  const { mac, ip } = ENDS[port]
+  return { port, destinationMac: BROADCAST_MAC, arp: { operation: 'request', senderMac: mac, sender: ip, target } }
+}
+
+/** The payload that the fragments make, checked for gaps, and for what must be the same in all. */
+export function reassemble(sent: readonly Sent[]): Uint8Array {
+  const packets = sent.map(({ frame }) => parse(frame).ipv4!)
+  let end = packets[0].offset
+  for (const [index, packet] of packets.entries()) {
+    if (packet.offset !== end) throw new Error(`fragment at ${packet.offset}, not ${end}\n${formatAll([...sent])}`)
+    if (packet.identification !== packets[0].identification) throw new Error('another identification')
+    if (index < packets.length - 1 && !packet.moreFragments) throw new Error('an end in the middle')
+    end += packet.payload.length
+  }
+  return concat(...packets.map(({ payload }) => payload))
 }

@@ -88,3 +88,11 @@ export function closed(emitter: NodeJS.EventEmitter): Promise<void> {
 }
 
 export const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
+
+/** A callback that notes how a write ended. */
+export function noting(into: string[], name: string): (error?: Error | null) => void {
+  return (error) => into.push(error ? `${name} ${(error as NodeJS.ErrnoException).code}` : name)
+}
+
+/** Events of a socket that tell how it fared. */
+export const SOCKET_EVENTS = ['end', 'error', 'close', 'timeout', 'finish'] as const

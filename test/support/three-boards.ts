@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import type net from 'node:net'
+import test, { type ExecutionContext } from 'ava'
 import { Driver } from '../../host/driver/driver.ts'
 import { createNet, type Net } from '../../host/net.ts'
 import { NO_REFERENCES, type Stack } from '../../host/stack.ts'
@@ -79,6 +80,29 @@ export class ThreeBoards {
   }
 }
 
+type Run = (t: ExecutionContext, boards: ThreeBoards) => Promise<void>
+
+/** A test over three boards, which are closed after it. */
+export function boardsTest(name: string, run: Run, options?: FakeNetworkOptions): void {
+  test(name, closing(run, options))
+}
+
+/** The same, one after the other: for tests that look at what nobody catches. */
+export function serialBoardsTest(name: string, run: Run, options?: FakeNetworkOptions): void {
+  test.serial(name, closing(run, options))
+}
+
+function closing(run: Run, options?: FakeNetworkOptions) {
+  return async (t: ExecutionContext): Promise<void> => {
+    const boards = new ThreeBoards(options)
+    try {
+      await run(t, boards)
+    } finally {
+      boards.close()
+    }
+  }
+}
+
 export interface MovingPair {
   readonly first: net.Server
   readonly second: net.Server
@@ -105,4 +129,10 @@ export async function readBytes(socket: net.Socket, count: number): Promise<Buff
     }
   }
   return Buffer.concat(chunks)
+}
+
+/** Has `server` take no hand-overs any more. */
+export async function refuse(boards: ThreeBoards, server: net.Server): Promise<void> {
+  server.removeAllListeners('migrate')
+  await boards.settle()
 }

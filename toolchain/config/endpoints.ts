@@ -28,11 +28,6 @@ export function parsePublish(text: string): PublishConfig | undefined {
   }
 }
 
-/** `127.0.0.1:8080:server1:80`. */
-export function formatPublish({ host, port, server, serverPort }: PublishConfig): string {
-  return `${formatHost(host)}:${port}:${server}:${serverPort}`
-}
-
 /** Parses `listen:HOST:PORT`, `connect:HOST:PORT`, or either with `unix:PATH`; undefined if it is none of them. */
 export function parseStream(text: string): StreamConfig | undefined {
   const match = /^(listen|connect):(.+)$/.exec(text)

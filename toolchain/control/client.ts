@@ -1,6 +1,6 @@
 /** Talks to the control socket of a running farm. */
 import { once } from 'node:events'
-import { readdirSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { defaultFarm, loadFarm } from '../config/load-farm.ts'
@@ -115,7 +115,7 @@ export async function findRunning(selection: FarmSelection): Promise<FarmState |
 
 async function selectState(selection: FarmSelection): Promise<FarmState> {
   if (selection.farm !== undefined) return FarmState.of(await loadFarm(selection.farm), selection.state)
-  const running = await runningFarms(stateBase(selection.state, process.cwd()))
+  const running = (await Promise.all(stateBases(selection.state).map(runningFarms))).flat()
   if (running.length > 1) {
     throw usageError(
       `${running.length} farms are running here: ${running.map((state) => state.name).join(', ')}`,
@@ -123,6 +123,13 @@ async function selectState(selection: FarmSelection): Promise<FarmState> {
     )
   }
   return running[0] ?? FarmState.of(await defaultFarm(), selection.state)
+}
+
+/** Where farms keep their state whose file is in the current folder, or in one right below it, as `examples/farm.json` is. */
+function stateBases(named: string | undefined): string[] {
+  const here = process.cwd()
+  const below = readdirSync(here).map((name) => stateBase(named, join(here, name)))
+  return [...new Set([stateBase(named, here), ...below.filter((base) => existsSync(base))])]
 }
 
 /** Farms that run with their state below `base`. */

@@ -11,7 +11,7 @@ import { CARD_RUNNING } from '../../abi/virtio.ts'
 import { type Board, type BootImage, TakeoverError } from '../../emulator/board.ts'
 import { CpuError, precompile } from '../../emulator/cpu/index.ts'
 import type { ServiceUpdateStatus } from '../control/protocol.ts'
-import { CommandError, EXIT_BOARD, EXIT_FAILED, errorMessage, usageError } from '../errors.ts'
+import { CommandError, EXIT_BOARD, EXIT_FAILED, usageError } from '../errors.ts'
 import { checkFirmware } from '../firmware/checks.ts'
 import { WasmFormatError } from '../firmware/wasm-module.ts'
 import { type SymbolFinder, sourceResolver } from '../image/boot-loader.ts'
@@ -26,7 +26,7 @@ import type { InicMemoryReader } from '../inspect/inic-memory.ts'
 import type { FarmAssembly } from './assembly.ts'
 import { serversOnHub } from './directory.ts'
 import type { Drains } from './drains.ts'
-import { isOver, type Updates } from './updates.ts'
+import { fail, isOver, type Mutable, type Updates } from './updates.ts'
 
 /** How long connections may take to leave, if nothing else is said. */
 export const DEFAULT_DRAIN_TIMEOUT_MS = 60_000
@@ -57,7 +57,6 @@ export interface ServiceUpdateParts {
   readonly reader: (board: Board) => InicMemoryReader | undefined
 }
 
-type Mutable<T> = { -readonly [K in keyof T]: T[K] }
 type Job = Mutable<ServiceUpdateStatus>
 
 /** What hangs on an INIC. */
@@ -146,9 +145,7 @@ export class ServiceUpdates {
       job.share = 1
       job.stage = 'done'
     } catch (error) {
-      const { exitCode, hint } = error instanceof CommandError ? error : { exitCode: EXIT_FAILED, hint: undefined }
-      job.error = { message: errorMessage(error), exitCode, ...(hint !== undefined && { hint }) }
-      job.stage = 'failed'
+      fail(job, error)
     }
   }
 

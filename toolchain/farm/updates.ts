@@ -9,7 +9,7 @@ import type { BoardAgent } from '../../host/board-agent.ts'
 import type { CardFlash, FlashAnswer } from '../../host/driver/flash.ts'
 import { STATUS_ENETDOWN } from '../../host/status.ts'
 import { suggest } from '../config/issues.ts'
-import type { UpdateStatus } from '../control/protocol.ts'
+import type { ServiceUpdateStatus, UpdateStatus } from '../control/protocol.ts'
 import { CommandError, EXIT_BOARD, EXIT_FAILED, errorMessage, usageError } from '../errors.ts'
 import { loadImage } from '../image/files.ts'
 import { flashErrorText } from '../image/flash-access.ts'
@@ -45,7 +45,8 @@ export interface UpdateRequest {
   readonly confirm: boolean
 }
 
-type Mutable<T> = { -readonly [K in keyof T]: T[K] }
+/** A status that its update writes. */
+export type Mutable<T> = { -readonly [K in keyof T]: T[K] }
 
 export class Updates {
   readonly #find: (server: string) => UpdatedBoard | undefined
@@ -174,9 +175,7 @@ export class Updates {
       job.share = 1
       job.stage = 'done'
     } catch (error) {
-      const { exitCode, hint } = error instanceof CommandError ? error : { exitCode: EXIT_FAILED, hint: undefined }
-      job.error = { message: errorMessage(error), exitCode, ...(hint !== undefined && { hint }) }
-      job.stage = 'failed'
+      fail(job, error)
     }
   }
 
@@ -218,6 +217,13 @@ export class Updates {
       suggest(server, this.#servers) ?? `it has: ${this.#servers.join(', ')}`,
     )
   }
+}
+
+/** Ends an update that has failed, with what a command would say. */
+export function fail(job: Mutable<UpdateStatus> | Mutable<ServiceUpdateStatus>, error: unknown): void {
+  const { exitCode, hint } = error instanceof CommandError ? error : { exitCode: EXIT_FAILED, hint: undefined }
+  job.error = { message: errorMessage(error), exitCode, ...(hint !== undefined && { hint }) }
+  job.stage = 'failed'
 }
 
 export function isOver({ stage }: UpdateStatus): boolean {

@@ -87,9 +87,3 @@ function sourceOf(map: TraceMap, segment: SourceMapSegment): SourcePosition | un
   const file = map.sources[segment[1]]
   return file === null ? undefined : { file, line: segment[2] + 1, column: segment[3] + 1 }
 }
-
-/** `firmware/tcp/rcv.ts:41:7 (firmware/tcp/rcv/receive)`, as far as known. */
-export function formatPosition(position: CodePosition): string {
-  const { source } = position
-  return source ? `${source.file}:${source.line}:${source.column} (${position.functionName})` : position.functionName
-}

@@ -1,6 +1,7 @@
 /** Decodes the instructions of a function's body. What they mean is in wasm-opcodes.ts. */
 
-import { type CodeRange, VALUE_TYPES, WasmFormatError } from './wasm-module.ts'
+import { WasmCursor } from './wasm-cursor.ts'
+import { type CodeRange, VALUE_TYPES } from './wasm-module.ts'
 import { CORE_OPCODES, type Opcode, PREFIXED_OPCODES } from './wasm-opcodes.ts'
 
 export interface DecodedInstruction {
@@ -41,43 +42,35 @@ export function decodeFunction(wasm: Uint8Array, range: CodeRange): FunctionBody
   return new BodyReader(wasm, range).read()
 }
 
-class BodyReader {
-  readonly #bytes: Uint8Array
-  readonly #view: DataView
-  readonly #end: number
-  #at: number
-
+class BodyReader extends WasmCursor {
   constructor(bytes: Uint8Array, range: CodeRange) {
-    this.#bytes = bytes
-    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-    this.#at = range.start
-    this.#end = range.end
+    super(bytes, range.start, range.end)
   }
 
   read(): FunctionBody {
     const locals: string[] = []
-    for (let groups = this.#u32(); groups > 0; groups--) {
-      const count = this.#u32()
+    for (let groups = this.u32(); groups > 0; groups--) {
+      const count = this.u32()
       const type = this.#valueType()
-      if (locals.length + count > MAXIMUM_LOCALS) throw this.#error(`more than ${MAXIMUM_LOCALS} locals`)
+      if (locals.length + count > MAXIMUM_LOCALS) throw this.error(`more than ${MAXIMUM_LOCALS} locals`)
       for (let left = count; left > 0; left--) locals.push(type)
     }
-    const start = this.#at
+    const start = this.at
     const instructions: DecodedInstruction[] = []
     let depth = 0
-    while (this.#at < this.#end) {
+    while (this.at < this.end) {
       const instruction = this.#instruction(depth)
       const { name } = instruction.opcode
       if (instruction.opcode.immediates === 'block') depth++
-      else if (name === 'end' && --depth < 0 && this.#at !== this.#end) throw this.#error('code behind the last end')
+      else if (name === 'end' && --depth < 0 && this.at !== this.end) throw this.error('code behind the last end')
       instructions.push(instruction)
     }
-    if (depth !== -1) throw this.#error('the body ends within a block')
+    if (depth !== -1) throw this.error('the body ends within a block')
     return { locals, start, instructions }
   }
 
   #instruction(depth: number): DecodedInstruction {
-    const pc = this.#at
+    const pc = this.at
     const opcode = this.#opcode()
     let [index, offset, align] = [0, 0, 0]
     let constant: number | bigint | undefined
@@ -91,7 +84,7 @@ class BodyReader {
         break
       case 'labels':
         list = this.#list()
-        list.push(this.#u32())
+        list.push(this.u32())
         break
       case 'label':
       case 'function':
@@ -101,50 +94,50 @@ class BodyReader {
       case 'element':
       case 'memory':
       case 'data':
-        index = this.#u32()
+        index = this.u32()
         break
       case 'call_indirect':
       case 'memory init':
       case 'memory copy':
       case 'table init':
       case 'table copy':
-        index = this.#u32()
-        list = [this.#u32()]
+        index = this.u32()
+        list = [this.u32()]
         break
       case 'memarg':
       case 'memarg lane':
-        align = this.#u32()
-        if (align & 0x40) this.#u32() // a memory other than 0
-        offset = this.#u32()
-        if (opcode.immediates === 'memarg lane') index = this.#byte()
+        align = this.u32()
+        if (align & 0x40) this.u32() // a memory other than 0
+        offset = this.u32()
+        if (opcode.immediates === 'memarg lane') index = this.byte()
         break
       case 'lane':
       case 'zero':
-        index = this.#byte()
+        index = this.byte()
         break
       case 'lanes':
-        list = Array.from({ length: 16 }, () => this.#byte())
+        list = Array.from({ length: 16 }, () => this.byte())
         break
       case 'i32':
-        constant = Number(BigInt.asIntN(32, this.#signed()))
+        constant = Number(BigInt.asIntN(32, this.signed()))
         break
       case 'i64':
-        constant = this.#signed()
+        constant = this.signed()
         break
       case 'f32':
-        this.#need(4)
-        constant = this.#view.getFloat32(this.#at, true)
-        this.#at += 4
+        this.need(4)
+        constant = this.view.getFloat32(this.at, true)
+        this.at += 4
         break
       case 'f64':
-        this.#need(8)
-        constant = this.#view.getFloat64(this.#at, true)
-        this.#at += 8
+        this.need(8)
+        constant = this.view.getFloat64(this.at, true)
+        this.at += 8
         break
       case 'v128':
-        this.#need(16)
-        constant = this.#view.getBigUint64(this.#at, true) | (this.#view.getBigUint64(this.#at + 8, true) << 64n)
-        this.#at += 16
+        this.need(16)
+        constant = this.view.getBigUint64(this.at, true) | (this.view.getBigUint64(this.at + 8, true) << 64n)
+        this.at += 16
         break
       case 'reference type':
         blockType = this.#valueType()
@@ -154,89 +147,51 @@ class BodyReader {
     }
     // The end of a block stands outside of it, and so does an else.
     const within = opcode.name === 'end' || opcode.name === 'else' ? Math.max(0, depth - 1) : depth
-    return { pc, bytes: this.#at - pc, opcode, index, offset, align, constant, list, blockType, depth: within }
+    return { pc, bytes: this.at - pc, opcode, index, offset, align, constant, list, blockType, depth: within }
   }
 
   #opcode(): Opcode {
-    const first = this.#byte()
+    const first = this.byte()
     const prefixed = PREFIXED_OPCODES.get(first)
     if (prefixed === undefined) {
       const opcode = CORE_OPCODES.get(first)
-      if (opcode === undefined) throw this.#error(`opcode 0x${first.toString(16)}`)
+      if (opcode === undefined) throw this.error(`opcode 0x${first.toString(16)}`)
       return opcode
     }
-    const second = this.#u32()
+    const second = this.u32()
     const opcode = prefixed.get(second)
-    if (opcode === undefined) throw this.#error(`opcode 0x${first.toString(16)} ${second}`)
+    if (opcode === undefined) throw this.error(`opcode 0x${first.toString(16)} ${second}`)
     return opcode
   }
 
   #blockType(): string {
-    const code = this.#signed()
+    const code = this.signed()
     if (code === -64n) return ''
     if (code >= 0n) return `type ${code}`
     const type = VALUE_TYPES.get(Number(code & 0x7fn))
-    if (type === undefined) throw this.#error(`block type ${code}`)
+    if (type === undefined) throw this.error(`block type ${code}`)
     return type
   }
 
   #valueType(): string {
-    const code = this.#byte()
+    const code = this.byte()
     const type = VALUE_TYPES.get(code)
-    if (type === undefined) throw this.#error(`value type 0x${code.toString(16)}`)
+    if (type === undefined) throw this.error(`value type 0x${code.toString(16)}`)
     return type
   }
 
   #list(): number[] {
-    return Array.from({ length: this.#count() }, () => this.#u32())
+    return Array.from({ length: this.#count() }, () => this.u32())
   }
 
   /** A number of things that each take a byte at least. */
   #count(): number {
-    const count = this.#u32()
-    if (count > this.#end - this.#at) throw this.#error(`${count} entries announced and the body ends before`)
+    const count = this.u32()
+    if (count > this.end - this.at) throw this.error(`${count} entries announced and the body ends before`)
     return count
   }
 
-  #byte(): number {
-    this.#need(1)
-    return this.#bytes[this.#at++]
-  }
-
-  #need(count: number): void {
-    if (this.#at + count > this.#end) throw this.#error('an instruction that goes beyond its function')
-  }
-
-  /** LEB128, unsigned, at most 32 bits. */
-  #u32(): number {
-    let value = 0
-    for (let shift = 0; shift < 35; shift += 7) {
-      const byte = this.#byte()
-      value += (byte & 0x7f) * 2 ** shift
-      if (byte < 0x80) return value
-    }
-    throw this.#error('a number of more than 5 bytes')
-  }
-
-  /** LEB128, signed, at most 64 bits. */
-  #signed(): bigint {
-    let low = 0
-    // Nearly all are short: no BigInt until it takes one.
-    for (let shift = 0; shift < 28; shift += 7) {
-      const byte = this.#byte()
-      low |= (byte & 0x7f) << shift
-      if (byte < 0x80) return BigInt((low << (25 - shift)) >> (25 - shift))
-    }
-    let value = BigInt(low)
-    for (let shift = 28n; shift < 70n; shift += 7n) {
-      const byte = this.#byte()
-      value |= BigInt(byte & 0x7f) << shift
-      if (byte < 0x80) return BigInt.asIntN(Math.min(64, Number(shift) + 7), value)
-    }
-    throw this.#error('a number of more than 10 bytes')
-  }
-
-  #error(what: string): WasmFormatError {
-    return new WasmFormatError(`malformed WebAssembly at byte ${this.#at}: ${what}`)
+  protected override shortage(): string {
+    return 'an instruction that goes beyond its function'
   }
 }

@@ -5,6 +5,10 @@
  * Source: WebAssembly core specification, "Binary Format"; the name section of its appendix.
  */
 
+import { WasmCursor, WasmFormatError } from './wasm-cursor.ts'
+
+export { WasmFormatError }
+
 export type WasmKind = 'function' | 'table' | 'memory' | 'global' | 'tag'
 
 export interface FunctionType {
@@ -75,11 +79,6 @@ export interface WasmModule {
   readonly importedFunctions: number
 }
 
-/** Thrown for bytes that are no wasm module, or one that uses what the toolchain does not know. */
-export class WasmFormatError extends Error {
-  override readonly name = 'WasmFormatError'
-}
-
 const MAGIC = 0x6d736100
 const VERSION = 1
 const KINDS: readonly WasmKind[] = ['function', 'table', 'memory', 'global', 'tag']
@@ -104,11 +103,7 @@ export function functionName(module: WasmModule, index: number): string {
   return module.functionNames.get(index) ?? `function ${index}`
 }
 
-class ModuleReader {
-  readonly #bytes: Uint8Array
-  readonly #view: DataView
-  #at = 0
-
+class ModuleReader extends WasmCursor {
   readonly #types: FunctionType[] = []
   readonly #imports: WasmImport[] = []
   readonly #exports: WasmExport[] = []
@@ -126,20 +121,15 @@ class ModuleReader {
   #codeStart = 0
 
   constructor(bytes: Uint8Array) {
-    this.#bytes = bytes
-    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    super(bytes, 0, bytes.length)
   }
 
   read(): WasmModule {
-    if (
-      this.#bytes.length < 8 ||
-      this.#view.getUint32(0, true) !== MAGIC ||
-      this.#view.getUint32(4, true) !== VERSION
-    ) {
+    if (this.bytes.length < 8 || this.view.getUint32(0, true) !== MAGIC || this.view.getUint32(4, true) !== VERSION) {
       throw new WasmFormatError('not a WebAssembly module: it does not begin with \\0asm and version 1')
     }
-    this.#at = 8
-    while (this.#at < this.#bytes.length) this.#section()
+    this.at = 8
+    while (this.at < this.bytes.length) this.#section()
     for (const item of this.#exports) {
       if (item.kind === 'global' && !this.#globalNames.has(item.index)) this.#globalNames.set(item.index, item.name)
     }
@@ -162,10 +152,10 @@ class ModuleReader {
   }
 
   #section(): void {
-    const id = this.#byte()
-    const size = this.#u32()
-    const end = this.#at + size
-    if (end > this.#bytes.length) throw this.#error(`section ${id} announces ${size} bytes and the file ends before`)
+    const id = this.byte()
+    const size = this.u32()
+    const end = this.at + size
+    if (end > this.bytes.length) throw this.error(`section ${id} announces ${size} bytes and the file ends before`)
     switch (id) {
       case 0:
         this.#customSection(end)
@@ -178,7 +168,7 @@ class ModuleReader {
         break
       case 3:
         this.#importedFunctions = this.#functions.length
-        this.#vector(() => this.#functions.push(this.#typeAt(this.#u32())))
+        this.#vector(() => this.#functions.push(this.#typeAt(this.u32())))
         break
       case 5:
         this.#vector(() => this.#memories.push(this.#memoryType()))
@@ -190,27 +180,27 @@ class ModuleReader {
         })
         break
       case 7:
-        this.#vector(() => this.#exports.push({ name: this.#name(), kind: this.#kind(), index: this.#u32() }))
+        this.#vector(() => this.#exports.push({ name: this.#name(), kind: this.#kind(), index: this.u32() }))
         break
       case 8:
-        this.#startFunction = this.#u32()
+        this.#startFunction = this.u32()
         break
       case 10:
-        this.#codeStart = this.#at
+        this.#codeStart = this.at
         this.#codeSection()
         break
       case 11:
         this.#vector(() => this.#dataSegment())
         break
       default: // tables, elements, data count, tags: nothing in them is looked at
-        this.#at = end
+        this.at = end
     }
-    if (this.#at !== end) throw this.#error(`section ${id} ends at byte ${end} and its contents do not`)
+    if (this.at !== end) throw this.error(`section ${id} ends at byte ${end} and its contents do not`)
   }
 
   #functionType(): void {
-    const form = this.#byte()
-    if (form !== 0x60) throw this.#error(`type form 0x${form.toString(16)}, of which only functions (0x60) are known`)
+    const form = this.byte()
+    if (form !== 0x60) throw this.error(`type form 0x${form.toString(16)}, of which only functions (0x60) are known`)
     const parameters: string[] = []
     const results: string[] = []
     this.#vector(() => parameters.push(this.#valueType()))
@@ -225,11 +215,11 @@ class ModuleReader {
     this.#imports.push({ module, name, kind })
     switch (kind) {
       case 'function':
-        this.#functions.push(this.#typeAt(this.#u32()))
+        this.#functions.push(this.#typeAt(this.u32()))
         this.#importedFunctions = this.#functions.length
         break
       case 'table':
-        this.#byte()
+        this.byte()
         this.#limits()
         break
       case 'memory':
@@ -240,74 +230,74 @@ class ModuleReader {
         this.#globals.push({ ...this.#globalType(), value: undefined })
         break
       case 'tag':
-        this.#byte()
-        this.#u32()
+        this.byte()
+        this.u32()
     }
   }
 
   #codeSection(): void {
     let functionIndex = this.#importedFunctions
     this.#vector(() => {
-      const size = this.#u32()
-      const start = this.#at
+      const size = this.u32()
+      const start = this.at
       this.#skip(size)
-      this.#code.push({ functionIndex: functionIndex++, start, end: this.#at })
+      this.#code.push({ functionIndex: functionIndex++, start, end: this.at })
     })
   }
 
   #dataSegment(): void {
-    const flags = this.#u32()
-    if (flags === 2) this.#u32()
+    const flags = this.u32()
+    if (flags === 2) this.u32()
     const address = flags === 1 ? undefined : this.#constantExpression()
-    const bytes = this.#u32()
+    const bytes = this.u32()
     this.#skip(bytes)
     this.#data.push({ address, bytes })
   }
 
   #customSection(end: number): void {
     const name = this.#name()
-    while (name === 'name' && this.#at < end) {
-      const subsection = this.#byte()
-      const size = this.#u32()
-      const subsectionEnd = this.#at + size
+    while (name === 'name' && this.at < end) {
+      const subsection = this.byte()
+      const size = this.u32()
+      const subsectionEnd = this.at + size
       const names = subsection === 1 ? this.#functionNames : subsection === 7 ? this.#globalNames : undefined
-      if (names) this.#vector(() => names.set(this.#u32(), this.#name()))
+      if (names) this.#vector(() => names.set(this.u32(), this.#name()))
       else if (subsection === 2) this.#vector(() => this.#localNameMap())
-      this.#at = subsectionEnd
+      this.at = subsectionEnd
     }
-    this.#at = end
+    this.at = end
   }
 
   #localNameMap(): void {
     const names = new Map<number, string>()
-    this.#localNames.set(this.#u32(), names)
-    this.#vector(() => names.set(this.#u32(), this.#name()))
+    this.#localNames.set(this.u32(), names)
+    this.#vector(() => names.set(this.u32(), this.#name()))
   }
 
   /** Value of an expression that is one i32.const, else undefined; either way the reader stands after it. */
   #constantExpression(): number | undefined {
     let value: number | undefined
     for (let first = true; ; first = false) {
-      const opcode = this.#byte()
+      const opcode = this.byte()
       if (opcode === 0x0b) return value
       value = undefined
       if (opcode === 0x41) {
-        const constant = this.#signed()
+        const constant = this.signed()
         if (first) value = Number(BigInt.asUintN(32, constant))
-      } else if (opcode === 0x42) this.#signed()
+      } else if (opcode === 0x42) this.signed()
       else if (opcode === 0x43) this.#skip(4)
       else if (opcode === 0x44) this.#skip(8)
-      else if (opcode === 0x23 || opcode === 0xd2) this.#u32()
-      else if (opcode === 0xd0) this.#signed()
-      else if (opcode === 0xfd && this.#u32() === 12) this.#skip(16)
+      else if (opcode === 0x23 || opcode === 0xd2) this.u32()
+      else if (opcode === 0xd0) this.signed()
+      else if (opcode === 0xfd && this.u32() === 12) this.#skip(16)
       else if (![0x6a, 0x6b, 0x6c, 0x7c, 0x7d, 0x7e].includes(opcode)) {
-        throw this.#error(`opcode 0x${opcode.toString(16)} in a constant expression`)
+        throw this.error(`opcode 0x${opcode.toString(16)} in a constant expression`)
       }
     }
   }
 
   #globalType(): { type: string; mutable: boolean } {
-    return { type: this.#valueType(), mutable: this.#byte() === 1 }
+    return { type: this.#valueType(), mutable: this.byte() === 1 }
   }
 
   #memoryType(): WasmMemory {
@@ -316,76 +306,48 @@ class ModuleReader {
   }
 
   #limits(): { flags: number; minimum: number; maximum: number | undefined } {
-    const flags = this.#byte()
-    const minimum = this.#u32()
-    return { flags, minimum, maximum: flags & 1 ? this.#u32() : undefined }
+    const flags = this.byte()
+    const minimum = this.u32()
+    return { flags, minimum, maximum: flags & 1 ? this.u32() : undefined }
   }
 
   #typeAt(index: number): FunctionType {
     const type = this.#types[index]
-    if (type === undefined) throw this.#error(`type ${index} of ${this.#types.length}`)
+    if (type === undefined) throw this.error(`type ${index} of ${this.#types.length}`)
     return type
   }
 
   #valueType(): string {
-    const code = this.#byte()
+    const code = this.byte()
     const type = VALUE_TYPES.get(code)
-    if (type === undefined) throw this.#error(`value type 0x${code.toString(16)}, which ipOS firmware does not use`)
+    if (type === undefined) throw this.error(`value type 0x${code.toString(16)}, which ipOS firmware does not use`)
     return type
   }
 
   #kind(): WasmKind {
-    const code = this.#byte()
+    const code = this.byte()
     const kind = KINDS[code]
-    if (kind === undefined) throw this.#error(`import or export kind ${code}`)
+    if (kind === undefined) throw this.error(`import or export kind ${code}`)
     return kind
   }
 
   #vector(item: () => unknown): void {
-    for (let left = this.#u32(); left > 0; left--) item()
+    for (let left = this.u32(); left > 0; left--) item()
   }
 
   #name(): string {
-    const length = this.#u32()
-    const start = this.#at
+    const length = this.u32()
+    const start = this.at
     this.#skip(length)
-    return new TextDecoder().decode(this.#bytes.subarray(start, this.#at))
-  }
-
-  #byte(): number {
-    const start = this.#at
-    this.#skip(1)
-    return this.#bytes[start]
+    return new TextDecoder().decode(this.bytes.subarray(start, this.at))
   }
 
   #skip(count: number): void {
-    if (this.#at + count > this.#bytes.length) throw this.#error(`${count} bytes announced and the file ends before`)
-    this.#at += count
+    this.need(count)
+    this.at += count
   }
 
-  /** LEB128, unsigned, at most 32 bits. */
-  #u32(): number {
-    let value = 0
-    for (let shift = 0; shift < 35; shift += 7) {
-      const byte = this.#byte()
-      value += (byte & 0x7f) * 2 ** shift
-      if (byte < 0x80) return value
-    }
-    throw this.#error('a number of more than 5 bytes')
-  }
-
-  /** LEB128, signed, at most 64 bits. */
-  #signed(): bigint {
-    let value = 0n
-    for (let shift = 0n; shift < 70n; shift += 7n) {
-      const byte = this.#byte()
-      value |= BigInt(byte & 0x7f) << shift
-      if (byte < 0x80) return BigInt.asIntN(Number(shift) + 7, value)
-    }
-    throw this.#error('a number of more than 10 bytes')
-  }
-
-  #error(what: string): WasmFormatError {
-    return new WasmFormatError(`malformed WebAssembly at byte ${this.#at}: ${what}`)
+  protected override shortage(count: number): string {
+    return `${count} bytes announced and the file ends before`
   }
 }

@@ -42,8 +42,6 @@ export interface Opcode {
   /** Bytes that a load or store touches; undefined for other instructions. */
   readonly accessBytes?: number
   readonly stores?: boolean
-  /** Atomic operations that read and write. */
-  readonly loads?: boolean
 }
 
 const CORE: [number, Opcode][] = []
@@ -71,10 +69,7 @@ function defineAccess(
   immediates?: Immediates,
 ) {
   names.split(' ').forEach((name, index) => {
-    table.push([
-      first + index,
-      { name, immediates: immediates ?? 'memarg', accessBytes: accessBytes(name), stores, loads: !stores },
-    ])
+    table.push([first + index, { name, immediates: immediates ?? 'memarg', accessBytes: accessBytes(name), stores }])
   })
 }
 
@@ -221,19 +216,19 @@ define(
 
 define(ATOMIC, 0, 'memory.atomic.notify', { immediates: 'memarg' })
 define(ATOMIC, 3, 'atomic.fence', { immediates: 'zero' })
-define(ATOMIC, 1, 'memory.atomic.wait32', { immediates: 'memarg', accessBytes: 4, stores: false, loads: true })
-define(ATOMIC, 2, 'memory.atomic.wait64', { immediates: 'memarg', accessBytes: 8, stores: false, loads: true })
+define(ATOMIC, 1, 'memory.atomic.wait32', { immediates: 'memarg', accessBytes: 4, stores: false })
+define(ATOMIC, 2, 'memory.atomic.wait64', { immediates: 'memarg', accessBytes: 8, stores: false })
 const ATOMIC_WIDTHS = ['i32.', 'i64.', 'i32.8', 'i32.16', 'i64.8', 'i64.16', 'i64.32']
 for (const [index, width] of ATOMIC_WIDTHS.entries()) {
   const [type, narrow] = width.split('.')
   const bytes = Number(narrow || type.slice(1)) / 8
   const unsigned = narrow ? '_u' : ''
   const memory = { immediates: 'memarg', accessBytes: bytes } as const
-  define(ATOMIC, 0x10 + index, `${type}.atomic.load${narrow}${unsigned}`, { ...memory, stores: false, loads: true })
-  define(ATOMIC, 0x17 + index, `${type}.atomic.store${narrow}`, { ...memory, stores: true, loads: false })
+  define(ATOMIC, 0x10 + index, `${type}.atomic.load${narrow}${unsigned}`, { ...memory, stores: false })
+  define(ATOMIC, 0x17 + index, `${type}.atomic.store${narrow}`, { ...memory, stores: true })
   for (const [row, operation] of ['add', 'sub', 'and', 'or', 'xor', 'xchg', 'cmpxchg'].entries()) {
     const name = `${type}.atomic.rmw${narrow}.${operation}${unsigned}`
-    define(ATOMIC, 0x1e + row * 7 + index, name, { ...memory, stores: true, loads: true })
+    define(ATOMIC, 0x1e + row * 7 + index, name, { ...memory, stores: true })
   }
 }
 

@@ -42,8 +42,3 @@ export function formatVersion(version: ImageVersion): string {
   const { major, minor, revision, build } = version
   return `${major}.${minor}.${revision}${build === 0 ? '' : `+${build}`}`
 }
-
-/** Negative, zero or positive as `a` is older than, equal to or newer than `b`; the build number counts last. */
-export function compareVersions(a: ImageVersion, b: ImageVersion): number {
-  return a.major - b.major || a.minor - b.minor || a.revision - b.revision || a.build - b.build
-}

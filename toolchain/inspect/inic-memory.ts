@@ -3,25 +3,13 @@
  * say what a row holds. Nothing here knows an offset, so it follows the firmware.
  */
 import {
-  CARVE_BASE,
-  CONSTANTS_BASE,
   DIRECTORY_APPLICATIONS,
   DIRECTORY_ARP,
-  DIRECTORY_BASE,
   DIRECTORY_CHUNKS,
-  DIRECTORY_COUNT,
   DIRECTORY_COUNTERS,
-  DIRECTORY_ENTRIES,
-  DIRECTORY_ENTRY_BASE,
-  DIRECTORY_ENTRY_BYTES,
-  DIRECTORY_ENTRY_COUNT,
-  DIRECTORY_ENTRY_KIND,
-  DIRECTORY_ENTRY_STRIDE,
   DIRECTORY_FORWARDS,
   DIRECTORY_INTERFACES,
   DIRECTORY_LISTENERS,
-  DIRECTORY_MAGIC,
-  DIRECTORY_MAXIMUM_ENTRIES,
   DIRECTORY_MIGRATIONS,
   DIRECTORY_SERVERS,
   DIRECTORY_SERVICES,
@@ -38,32 +26,29 @@ import {
   type Layouts,
   readField,
 } from '../firmware/layouts.ts'
+import { type DirectoryEntry, fitsRows, readDirectory } from './directory.ts'
+import { memoryOf } from './memory-access.ts'
 
-/** What a directory entry of each kind holds. */
-const KINDS: ReadonlyMap<number, { readonly name: string; readonly className: string | undefined }> = new Map([
-  [DIRECTORY_STATE, { name: 'state', className: 'State' }],
-  [DIRECTORY_TCBS, { name: 'transmission control blocks', className: 'Tcb' }],
-  [DIRECTORY_TIME_WAITS, { name: 'TIME-WAIT records', className: 'TimeWait' }],
-  [DIRECTORY_LISTENERS, { name: 'listening sockets', className: 'Listener' }],
-  [DIRECTORY_UDP_ENDPOINTS, { name: 'UDP endpoints', className: 'UdpEndpoint' }],
-  [DIRECTORY_ARP, { name: 'ARP cache', className: 'ArpEntry' }],
-  [DIRECTORY_INTERFACES, { name: 'interfaces', className: 'Interface' }],
-  [DIRECTORY_CHUNKS, { name: 'buffers', className: undefined }],
-  [DIRECTORY_COUNTERS, { name: 'counters', className: 'Counters' }],
-  [DIRECTORY_FORWARDS, { name: 'forwarded connections', className: 'Forward' }],
-  [DIRECTORY_MIGRATIONS, { name: 'endpoints that move or are guests', className: 'Migration' }],
-  [DIRECTORY_SERVERS, { name: 'servers', className: 'Server' }],
-  [DIRECTORY_APPLICATIONS, { name: 'applications', className: 'Application' }],
-  [DIRECTORY_SERVICES, { name: 'ports served in the farm', className: 'Service' }],
+/** What people call what an entry of each kind holds. */
+const NAMES: ReadonlyMap<number, string> = new Map([
+  [DIRECTORY_STATE, 'state'],
+  [DIRECTORY_TCBS, 'transmission control blocks'],
+  [DIRECTORY_TIME_WAITS, 'TIME-WAIT records'],
+  [DIRECTORY_LISTENERS, 'listening sockets'],
+  [DIRECTORY_UDP_ENDPOINTS, 'UDP endpoints'],
+  [DIRECTORY_ARP, 'ARP cache'],
+  [DIRECTORY_INTERFACES, 'interfaces'],
+  [DIRECTORY_CHUNKS, 'buffers'],
+  [DIRECTORY_COUNTERS, 'counters'],
+  [DIRECTORY_FORWARDS, 'forwarded connections'],
+  [DIRECTORY_MIGRATIONS, 'endpoints that move or are guests'],
+  [DIRECTORY_SERVERS, 'servers'],
+  [DIRECTORY_APPLICATIONS, 'applications'],
+  [DIRECTORY_SERVICES, 'ports served in the farm'],
 ])
 
-export interface DirectoryEntry {
-  readonly kind: number
+export interface NamedEntry extends DirectoryEntry {
   readonly name: string
-  readonly className: string | undefined
-  readonly base: number
-  readonly stride: number
-  readonly count: number
 }
 
 /** One row of a table: fields by name. */
@@ -98,7 +83,7 @@ export class Row {
 }
 
 export class InicMemoryReader {
-  readonly entries: readonly DirectoryEntry[]
+  readonly entries: readonly NamedEntry[]
   readonly #memory: DataView
   readonly #layouts: Layouts | undefined
   readonly #fields = new Map<string, ReadonlyMap<string, FieldLayout>>()
@@ -107,11 +92,11 @@ export class InicMemoryReader {
   constructor(memory: DataView, layouts: Layouts | undefined) {
     this.#memory = memory
     this.#layouts = layouts
-    this.entries = readDirectory(memory)
-  }
-
-  get bytes(): number {
-    return this.#memory.byteLength
+    const bytes = new Uint8Array(memory.buffer, memory.byteOffset, memory.byteLength)
+    this.entries = readDirectory(memoryOf(bytes)).map((entry) => ({
+      ...entry,
+      name: NAMES.get(entry.kind) ?? entry.className ?? `kind ${entry.kind}`,
+    }))
   }
 
   /** True if rows can be read: the firmware has a directory, and its layouts are known. */
@@ -119,12 +104,12 @@ export class InicMemoryReader {
     return this.#layouts !== undefined && this.entries.length > 0
   }
 
-  entry(kind: number): DirectoryEntry | undefined {
+  entry(kind: number): NamedEntry | undefined {
     return this.entries.find((entry) => entry.kind === kind)
   }
 
   /** The table whose rows are of this class. */
-  entryOf(className: string): DirectoryEntry | undefined {
+  entryOf(className: string): NamedEntry | undefined {
     return this.entries.find((entry) => entry.className === className)
   }
 
@@ -151,51 +136,16 @@ export class InicMemoryReader {
     return this.#layouts?.constants[name]
   }
 
-  #fieldsOf({ className, stride }: DirectoryEntry): ReadonlyMap<string, FieldLayout> | undefined {
+  #fieldsOf(entry: DirectoryEntry): ReadonlyMap<string, FieldLayout> | undefined {
+    const { className } = entry
     if (className === undefined) return undefined
     let fields = this.#fields.get(className)
     if (fields === undefined) {
       const layout: ClassLayout | undefined = this.#layouts && findClass(this.#layouts, className)
-      // A class larger than its rows is another class of that name.
-      if (layout === undefined || layout.bytes > stride) return undefined
+      if (layout === undefined || !fitsRows(layout, entry)) return undefined
       fields = new Map(layout.fields.map((field) => [field.name, field]))
       this.#fields.set(className, fields)
     }
     return fields
   }
-}
-
-/** Longest class name of a table, bytes. */
-const MAXIMUM_NAME_BYTES = 256
-
-/** What an entry holds that is none of KINDS: rows of the class whose name its kind is the address of. */
-function ownTable(memory: DataView, kind: number): { name: string; className: string | undefined } {
-  const unknown = { name: `kind ${kind}`, className: undefined }
-  if (kind < CONSTANTS_BASE + 4 || kind > CARVE_BASE || kind % 2 !== 0) return unknown
-  const bytes = memory.getUint32(kind - 4, true)
-  if (bytes === 0 || bytes > MAXIMUM_NAME_BYTES || kind + bytes > CARVE_BASE) return unknown
-  const text = new Uint8Array(memory.buffer, memory.byteOffset + kind, bytes)
-  const className = new TextDecoder('utf-16le').decode(text)
-  return { name: className, className }
-}
-
-/** Entries of the directory whose range lies inside memory; none if the firmware keeps no directory. */
-function readDirectory(memory: DataView): DirectoryEntry[] {
-  const word = (address: number) => memory.getUint32(address, true)
-  if (word(DIRECTORY_BASE) !== DIRECTORY_MAGIC) return []
-  const count = Math.min(word(DIRECTORY_BASE + DIRECTORY_COUNT), DIRECTORY_MAXIMUM_ENTRIES)
-  const entries = Array.from({ length: count }, (_, index) => {
-    const at = DIRECTORY_BASE + DIRECTORY_ENTRIES + index * DIRECTORY_ENTRY_BYTES
-    const kind = word(at + DIRECTORY_ENTRY_KIND)
-    const { name, className } = KINDS.get(kind) ?? ownTable(memory, kind)
-    return {
-      kind,
-      name,
-      className,
-      base: word(at + DIRECTORY_ENTRY_BASE),
-      stride: word(at + DIRECTORY_ENTRY_STRIDE),
-      count: word(at + DIRECTORY_ENTRY_COUNT),
-    }
-  })
-  return entries.filter(({ base, stride, count }) => base + stride * count <= memory.byteLength)
 }

@@ -11,7 +11,7 @@ import { formatIpv4 } from '../config/addresses.ts'
 import type { FieldValue } from '../firmware/layouts.ts'
 import { readEndpointTables } from './endpoints.ts'
 import { readForwards } from './forwards.ts'
-import type { DirectoryEntry, InicMemoryReader } from './inic-memory.ts'
+import type { InicMemoryReader, NamedEntry } from './inic-memory.ts'
 import { readServers } from './servers.ts'
 import { type Cell, DEFAULT_ROW_LIMIT, type Table, TableBuilder } from './table.ts'
 
@@ -39,7 +39,7 @@ function drawnTables(memory: InicMemoryReader, limit: number): Table[] {
   ]
 }
 
-function ownTable(memory: InicMemoryReader, { kind, name }: DirectoryEntry, limit: number): Table {
+function ownTable(memory: InicMemoryReader, { kind, name }: NamedEntry, limit: number): Table {
   const [first] = memory.rows(kind)
   const columns = (first?.entries() ?? []).map(([field]) => field).filter((field) => field !== 'inUse')
   const table = new TableBuilder(name, columns, limit)

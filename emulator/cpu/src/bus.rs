@@ -10,8 +10,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crate::engine::Firmware;
+use crate::error::{Code, Result};
 use crate::fault::Frame;
-use crate::memory::{self, GuardedRange, Page};
+use crate::memory::{self, Page};
 
 /// Return addresses of generated code that are kept from the stack of a faulting host function.
 const KEPT_WORDS: usize = 64;
@@ -41,7 +42,7 @@ struct StackWord {
 pub struct BusGuard {
     /// Start of the firmware's view of INIC memory, and the address space that belongs to it.
     view: Range<usize>,
-    ranges: Box<[GuardedRange]>,
+    ranges: Box<[Range<usize>]>,
     /// The page that a watchdog may take away at any time.
     leash: Option<Page>,
     /// Machine code of the firmware; empty when its place is not known (debugged CPUs run a private copy).
@@ -68,7 +69,7 @@ pub struct Access {
 
 impl BusGuard {
     /// A guard for the memory that starts at `base`, with `text` the machine code that works on it.
-    pub fn new(base: usize, ranges: Box<[GuardedRange]>, leash: Option<Page>, text: Range<usize>) -> Self {
+    pub fn new(base: usize, ranges: Box<[Range<usize>]>, leash: Option<Page>, text: Range<usize>) -> Self {
         // A 32-bit address plus a 32-bit offset plus the width of the access.
         let reach = (8 << 30) + 16;
         Self {
@@ -87,7 +88,7 @@ impl BusGuard {
     ///
     /// # Safety
     /// The memory is alive and not in use.
-    pub unsafe fn arm(&self) -> rustix::io::Result<()> {
+    pub unsafe fn arm(&self) -> Result<()> {
         self.address.store(NO_ADDRESS, Ordering::Relaxed);
         self.in_host.store(false, Ordering::Relaxed);
         for word in &self.words {
@@ -95,7 +96,8 @@ impl BusGuard {
         }
         if cfg!(target_os = "linux") {
             // SAFETY: as promised by the caller.
-            unsafe { memory::protect(self.view.start, &self.ranges) }?;
+            unsafe { memory::protect(self.view.start, &self.ranges) }
+                .map_err(|cause| Code::Memory.error(format!("pages cannot be guarded: {cause}")))?;
         }
         Ok(())
     }
@@ -108,7 +110,7 @@ impl BusGuard {
     }
 
     /// The addresses it guards.
-    pub fn ranges(&self) -> &[GuardedRange] {
+    pub fn ranges(&self) -> &[Range<usize>] {
         &self.ranges
     }
 
@@ -165,8 +167,8 @@ impl BusGuard {
         frames
     }
 
-    fn range_of(&self, address: u64) -> Option<&GuardedRange> {
-        self.ranges.iter().find(|range| range.addresses.contains(&usize::try_from(address).unwrap_or(usize::MAX)))
+    fn range_of(&self, address: u64) -> Option<&Range<usize>> {
+        self.ranges.iter().find(|range| range.contains(&usize::try_from(address).unwrap_or(usize::MAX)))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The CPU under a debugger.
+//! The CPU under a debugger, over the memory of a plain one.
 //!
 //! ```text
 //!            reset, poll                       stop
@@ -6,147 +6,36 @@
 //!    ▲                        │  ▲         resume             │
 //!    └────── done, fault ─────┘  └────────────────────────────┘
 //! ```
-//!
-//! A call into the firmware is a future on a fiber of its own, polled by hand. At a stop the engine awaits our handler,
-//! whose future stays pending: the poll returns, the fiber hangs in mid-call. The Store is borrowed all that time, so a
-//! request that needs it, such as for the frames, is handed to the handler as a closure, and one more poll runs it. All
-//! of this is on one thread, and no JavaScript runs within.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::ffi::CStr;
-use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
 
 use napi::Env;
-use napi::bindgen_prelude::{ArrayBuffer, BigInt, Either, Uint8Array, Uint32Array, Unknown};
+use napi::bindgen_prelude::{ArrayBuffer, Uint32Array, Unknown};
 use napi_derive::napi;
-use wasmtime::{AsContext, AsContextMut, FrameHandle, ModulePC, Store, StoreContextMut, TypedFunc, Val};
+use wasmtime::{AsContext, AsContextMut, ModulePC, Store, TypedFunc};
 
 use crate::bus::BusGuard;
-use crate::desk::{ACCESS, BREAKPOINT, Desk, Order, Profile, Session, Trace, Work, publish_values};
+use crate::desk::{ACCESS, BREAKPOINT, Desk, Order, Profile, Session, Trace};
 use crate::engine::{Firmware, Mode};
 use crate::error::{Code, Result};
-use crate::exports::{self, GuardRange};
+use crate::exports;
 use crate::fault::Fault;
+use crate::fiber::Fiber;
+use crate::frames::{self, DebugFrame};
 use crate::instructions::Form;
 use crate::machine::{Health, Machine, Plan, Watch};
-use crate::memory::{HostView, WASM_PAGE_BYTES};
+use crate::memory::HostView;
 use crate::panel::{Outcome, Panel, Slot};
 use crate::raw;
 use crate::watch::{WatchHit, WatchSpec};
 
-/// A Store that a future may hold while we hold it too, never both at work.
-struct Shared {
-    store: *mut Store<()>,
-    /// The call under way. Borrows the Store: goes first.
-    call: Option<Pin<Box<dyn Future<Output = wasmtime::Result<f64>>>>>,
-    desk: Desk,
-}
-
-impl Shared {
-    fn new(mut store: Store<()>, desk: Desk) -> Self {
-        store.set_debug_handler(desk.clone());
-        Self { store: Box::into_raw(Box::new(store)), call: None, desk }
-    }
-
-    /// Begins a call; [`Shared::advance`] runs it.
-    fn begin<F>(&mut self, call: impl FnOnce(&'static mut Store<()>) -> F)
-    where
-        F: Future<Output = wasmtime::Result<f64>> + 'static,
-    {
-        debug_assert!(self.call.is_none());
-        // SAFETY: the Store lives until `self` is dropped, which drops the future first; while the future exists the
-        // Store is reached through it only.
-        self.call = Some(Box::pin(call(unsafe { &mut *self.store })));
-    }
-
-    /// Runs the call until it ends or stops. `None`: it has stopped.
-    fn advance(&mut self) -> Option<wasmtime::Result<f64>> {
-        let polled = self.call.as_mut()?.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        match polled {
-            Poll::Pending => None,
-            Poll::Ready(result) => {
-                self.call = None;
-                Some(result)
-            }
-        }
-    }
-
-    /// Does something with the Store, in mid-call too.
-    fn with_store<R: Send + 'static>(
-        &mut self,
-        work: impl for<'a> FnOnce(StoreContextMut<'a, ()>) -> R + Send + 'static,
-    ) -> Result<R> {
-        if self.call.is_none() {
-            // SAFETY: without a call nobody else has the Store.
-            return Ok(work(unsafe { &mut *self.store }.as_context_mut()));
-        }
-        let answer = Arc::new(Mutex::new(None));
-        let slot = answer.clone();
-        let work: Work = Box::new(move |store| {
-            let result = work(store);
-            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
-        });
-        self.desk.session().order = Some(Order::Work(work));
-        self.advance();
-        let result = answer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        result.ok_or_else(|| Code::Internal.error("the stopped call does not answer"))
-    }
-
-    /// Unwinds the fiber of a call under way.
-    fn abandon(&mut self) {
-        if self.call.is_none() {
-            return;
-        }
-        self.desk.session().abandoned = true;
-        self.call = None;
-        self.desk.session().abandoned = false;
-        // Wasmtime drops the handler when it wants to ask it about the end of a fiber that nobody waits for.
-        // SAFETY: without a call nobody else has the Store.
-        unsafe { &mut *self.store }.set_debug_handler(self.desk.clone());
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        self.abandon();
-        // SAFETY: made in `new`, and the only borrower is gone.
-        drop(unsafe { Box::from_raw(self.store) });
-    }
-}
-
-/// A local or an operand.
-#[napi(object)]
-pub struct Value {
-    /// `i32`, `i64`, `f32`, `f64`, `v128` or `ref`.
-    #[napi(js_name = "type")]
-    pub kind: String,
-    /// i64 and v128 as a BigInt, the latter without sign.
-    pub value: Either<f64, BigInt>,
-}
-
-/// A function of the firmware that is running.
-#[napi(object)]
-pub struct DebugFrame {
-    /// Index in the module's function space.
-    pub function_index: u32,
-    /// From the name section.
-    pub function_name: Option<String>,
-    /// Offset in the module of the next instruction; in a caller, of the one behind the call.
-    pub pc: u32,
-    /// Parameters, then locals.
-    pub locals: Vec<Value>,
-    /// Operand stack, bottom first.
-    pub stack: Vec<Value>,
-}
-
 /// What is left of a [`Machine`] besides its Store.
 struct Core {
-    shared: Shared,
+    fiber: Fiber,
     reset: TypedFunc<(), ()>,
     poll: TypedFunc<u32, u32>,
     firmware: Arc<Firmware>,
@@ -168,7 +57,7 @@ impl Core {
         let Machine { watched: _, store, reset, poll, firmware, guard, view, fuel_per_slice, watch } = machine;
         let session = Session::new(panel.clone(), firmware.clone(), view.clone(), guard.clone(), fuel_per_slice);
         let mut core = Self {
-            shared: Shared::new(store, Desk::new(session)),
+            fiber: Fiber::new(store, Desk::new(session)),
             reset,
             poll,
             firmware,
@@ -187,7 +76,7 @@ impl Core {
     }
 
     fn is_idle(&self) -> bool {
-        self.shared.call.is_none() && !self.health.mid_call.get()
+        !self.fiber.is_busy() && !self.health.mid_call.get()
     }
 
     fn start_reset(&mut self) {
@@ -207,15 +96,14 @@ impl Core {
         {
             return self.stop(Fault::internal(error.reason.clone()));
         }
-        // Interrupt lines are 32 bits, and JavaScript may have set the topmost by a signed operation.
-        let irqs = self.panel.get(Slot::Irqs) as i64 as u32;
+        let irqs = exports::irq_lines(self.panel.get(Slot::Irqs));
         let function = self.poll.clone();
         self.start(move |store| async move { function.call_async(store, irqs).await.map(f64::from) });
     }
 
     fn clear_fault(&self) -> Result<()> {
         // SAFETY: the Store holds the memory, and no call is under way.
-        unsafe { self.guard.arm() }.map_err(|cause| Code::Memory.error(format!("pages cannot be guarded: {cause}")))?;
+        unsafe { self.guard.arm() }?;
         self.health.clear();
         Ok(())
     }
@@ -227,26 +115,26 @@ impl Core {
         if let Err(error) = self.prepare() {
             return self.stop(Fault::internal(error.reason.clone()));
         }
-        self.shared.desk.session().begin(self.stepping);
+        self.fiber.desk.session().begin(self.stepping);
         self.watch.keep(&self.view);
-        self.shared.begin(call);
+        self.fiber.begin(call);
         self.run();
     }
 
     fn prepare(&mut self) -> Result<()> {
         self.apply_stepping()?;
         let fuel = self.fuel_per_slice;
-        self.shared
+        self.fiber
             .with_store(move |mut store| store.set_fuel(fuel))?
             .map_err(|cause| Code::Internal.wasmtime("no fuel", &cause))
     }
 
     fn resume(&mut self) {
         if let Err(error) = self.apply_stepping() {
-            self.shared.abandon();
+            self.fiber.abandon();
             return self.stop(Fault::internal(error.reason.clone()));
         }
-        let mut session = self.shared.desk.session();
+        let mut session = self.fiber.desk.session();
         session.counted &= self.stepping;
         session.order = Some(Order::Resume);
         drop(session);
@@ -255,7 +143,7 @@ impl Core {
 
     /// Tells the engine to report each instruction, or no longer.
     fn apply_stepping(&mut self) -> Result<()> {
-        let wanted = self.shared.desk.session().wants_steps();
+        let wanted = self.fiber.desk.session().wants_steps();
         if wanted != self.stepping {
             self.edit(move |edit| edit.single_step(wanted))?;
             self.stepping = wanted;
@@ -268,15 +156,15 @@ impl Core {
         self.panel.set_outcome(Outcome::Fault);
         self.health.stopped.set(true);
         self.health.mid_call.set(false);
-        let Some(result) = self.shared.advance() else {
+        let Some(result) = self.fiber.advance() else {
             // The handler has told the panel where and why.
             return self.health.mid_call.set(true);
         };
-        let (store, allowance) = (&mut self.shared, self.fuel_per_slice);
+        let (store, allowance) = (&mut self.fiber, self.fuel_per_slice);
         let left = store.with_store(|store| store.get_fuel()).ok().and_then(wasmtime::Result::ok);
         self.panel.set(Slot::Cycles, allowance.saturating_sub(left.unwrap_or(allowance)) as f64);
         self.panel.set(Slot::Stored, if self.watch.changed(&self.view) { 1.0 } else { 0.0 });
-        self.shared.desk.session().end();
+        self.fiber.desk.session().end();
         match &result {
             Ok(_) if self.guard.tripped_in_host() => self.stop(self.fault_in_host()),
             Ok(value) => {
@@ -291,7 +179,7 @@ impl Core {
 
     /// A bus fault in `memory.copy` or `memory.fill`, with the call stack noted before it.
     fn fault_in_host(&self) -> Fault {
-        let frames = std::mem::take(&mut self.shared.desk.session().bulk_frames);
+        let frames = std::mem::take(&mut self.fiber.desk.session().bulk_frames);
         Fault { frames, ..Fault::in_host(&self.guard, &self.firmware) }
     }
 
@@ -301,15 +189,15 @@ impl Core {
     }
 
     fn abandon(&mut self) -> Result<()> {
-        if self.shared.call.is_none() {
+        if !self.fiber.is_busy() {
             return Ok(());
         }
-        self.shared.abandon();
+        self.fiber.abandon();
         self.panel.set_outcome(Outcome::Done);
         self.panel.set(Slot::Result, 0.0);
         self.health.mid_call.set(false);
         self.health.stopped.set(false);
-        let mut session = self.shared.desk.session();
+        let mut session = self.fiber.desk.session();
         session.counted = false;
         session.end();
         let behind_access = session.behind_access.take();
@@ -329,7 +217,7 @@ impl Core {
             return Err(Code::Breakpoint.error(message));
         }
         let firmware = self.firmware.clone();
-        let actual = self.shared.with_store(move |mut store| {
+        let actual = self.fiber.with_store(move |mut store| {
             if let Some(mut edit) = store.as_context_mut().edit_breakpoints() {
                 edit.add_breakpoint(&firmware.module, ModulePC::new(pc))?;
             }
@@ -339,7 +227,7 @@ impl Core {
         })?;
         let actual = actual.map_err(|cause: wasmtime::Error| Code::Breakpoint.wasmtime("no breakpoint", &cause))?;
         self.breakpoints.insert(pc, actual);
-        if let Some(marks) = self.shared.desk.session().marks.get_mut(actual as usize) {
+        if let Some(marks) = self.fiber.desk.session().marks.get_mut(actual as usize) {
             *marks |= BREAKPOINT;
         }
         Ok(actual)
@@ -350,7 +238,7 @@ impl Core {
             return Ok(false);
         };
         let is_last = !self.breakpoints.values().any(|other| *other == actual);
-        if let Some(marks) = self.shared.desk.session().marks.get_mut(actual as usize).filter(|_| is_last) {
+        if let Some(marks) = self.fiber.desk.session().marks.get_mut(actual as usize).filter(|_| is_last) {
             *marks &= !BREAKPOINT;
         }
         self.edit_breakpoints(vec![(pc, false)])?;
@@ -360,7 +248,7 @@ impl Core {
     /// Has the engine report the loads and stores that somebody wants to look at, and no others.
     fn mark_accesses(&mut self) -> Result<()> {
         let mut changes = Vec::new();
-        let mut session = self.shared.desk.session();
+        let mut session = self.fiber.desk.session();
         let (reads, writes) = session.watches.interests();
         let is_guarded = !self.guard.ranges().is_empty();
         for access in &self.firmware.instructions().accesses {
@@ -400,7 +288,7 @@ impl Core {
         &mut self,
         change: impl FnOnce(&mut wasmtime::BreakpointEdit<'_>) -> wasmtime::Result<()> + Send + 'static,
     ) -> Result<()> {
-        let done = self.shared.with_store(move |store| match store.edit_breakpoints() {
+        let done = self.fiber.with_store(move |store| match store.edit_breakpoints() {
             Some(mut edit) => change(&mut edit),
             None => Ok(()),
         })?;
@@ -413,82 +301,15 @@ impl Core {
         self.histogram.get_or_insert_with(make).clone()
     }
 
-    /// Writes the values of a frame to the panel. False if there is no such frame.
-    fn select(&mut self, depth: u32) -> bool {
-        if self.shared.call.is_none() {
-            return false;
-        }
-        let panel = self.panel.clone();
-        let selected = self.shared.with_store(move |mut store| {
-            let mut left = depth;
-            let mut next = store.debug_exit_frames().next();
-            while let Some(frame) = next {
-                // Trampolines do not count.
-                if let Ok(Some(_)) = frame.wasm_function_index_and_pc(&mut store) {
-                    if left == 0 {
-                        publish_values(&panel, &frame, &mut store);
-                        return true;
-                    }
-                    left -= 1;
-                }
-                next = frame.parent(&mut store).ok().flatten();
-            }
-            false
-        });
-        selected.unwrap_or(false)
-    }
-
     fn frames(&mut self) -> Result<Vec<DebugFrame>> {
-        if self.shared.call.is_none() {
+        if !self.fiber.is_busy() {
             return Ok(Vec::new());
         }
         let firmware = self.firmware.clone();
-        self.shared
-            .with_store(move |mut store| {
-                let mut frames = Vec::new();
-                let mut next = store.debug_exit_frames().next();
-                while let Some(frame) = next {
-                    frames.extend(read_frame(&frame, &mut store, &firmware)?);
-                    next = frame.parent(&mut store)?;
-                }
-                Ok(frames)
-            })?
-            .map_err(|cause: wasmtime::Error| Code::Internal.wasmtime("the frames cannot be read", &cause))
+        self.fiber
+            .with_store(move |mut store| frames::read(&mut store, &firmware))?
+            .map_err(|cause| Code::Internal.wasmtime("the frames cannot be read", &cause))
     }
-}
-
-fn read_frame(
-    frame: &FrameHandle,
-    store: &mut StoreContextMut<'_, ()>,
-    firmware: &Firmware,
-) -> wasmtime::Result<Option<DebugFrame>> {
-    let Some((function, pc)) = frame.wasm_function_index_and_pc(&mut *store)? else {
-        return Ok(None); // A trampoline.
-    };
-    // Firmware imports no function, so indices of all functions and of the defined ones are the same.
-    let function_index = function.as_u32();
-    let mut locals = Vec::new();
-    for index in 0..frame.num_locals(&mut *store)? {
-        locals.push(value(frame.local(&mut *store, index)?));
-    }
-    let mut stack = Vec::new();
-    for index in 0..frame.num_stacks(&mut *store)? {
-        stack.push(value(frame.stack(&mut *store, index)?));
-    }
-    let function_name = firmware.function_name(function_index);
-    Ok(Some(DebugFrame { function_index, function_name, pc: pc.raw(), locals, stack }))
-}
-
-fn value(value: Val) -> Value {
-    let (kind, value) = match value {
-        Val::I32(number) => ("i32", Either::A(f64::from(number))),
-        Val::I64(number) => ("i64", Either::B(BigInt::from(number))),
-        Val::F32(bits) => ("f32", Either::A(f64::from(f32::from_bits(bits)))),
-        Val::F64(bits) => ("f64", Either::A(f64::from_bits(bits))),
-        Val::V128(vector) => ("v128", Either::B(BigInt::from(vector.as_u128()))),
-        _ => ("ref", Either::A(0.0)),
-    };
-    Value { kind: kind.into(), value }
 }
 
 /// What the functions and methods of a [`DebugCpu`] share.
@@ -502,7 +323,7 @@ impl Place {
     /// Runs the firmware, from a stop or from none, or refuses.
     fn run(&self, from_stop: bool, go: impl FnOnce(&mut Core)) {
         let mut core = self.core.borrow_mut();
-        let ready = core.as_mut().filter(|core| if from_stop { core.shared.call.is_some() } else { core.is_idle() });
+        let ready = core.as_mut().filter(|core| if from_stop { core.fiber.is_busy() } else { core.is_idle() });
         self.panel.set(Slot::Refused, if ready.is_some() { 0.0 } else { 1.0 });
         if let Some(core) = ready {
             go(core);
@@ -517,24 +338,12 @@ pub struct DebugCpu {
 }
 
 impl DebugCpu {
-    fn of(machine: Machine, health: Rc<Health>) -> Result<Self> {
-        let panel = Arc::<Panel>::default();
-        let core = Core::new(machine, health.clone(), panel.clone())?;
-        Ok(Self { place: Rc::new(Place { panel, health, core: RefCell::new(Some(core)) }) })
-    }
-
     /// A CPU with the firmware of `machine` over its memory.
     pub fn twin_of(machine: &Machine, health: &Rc<Health>) -> Result<Self> {
-        let plan = Plan {
-            module: &machine.firmware.bytes,
-            pages: (machine.view.bytes() as u64 / WASM_PAGE_BYTES) as u32,
-            guard: machine.guard.ranges().into(),
-            fuel_per_slice: machine.fuel_per_slice,
-            limit: None,
-            watch: machine.watch.range(),
-            over: Some(machine.view.clone()),
-        };
-        Self::of(Machine::boot(Mode::Debug, plan)?, health.clone())
+        let twin = Machine::boot(Mode::Debug, Plan::over(machine, &machine.firmware.bytes))?;
+        let panel = Arc::<Panel>::default();
+        let core = Core::new(twin, health.clone(), panel.clone())?;
+        Ok(Self { place: Rc::new(Place { panel, health: health.clone(), core: RefCell::new(Some(core)) }) })
     }
 
     fn ask<T>(&self, question: impl FnOnce(&mut Core) -> Result<T>) -> Result<T> {
@@ -546,13 +355,9 @@ impl DebugCpu {
 
     fn tell(&self, order: impl FnOnce(&mut Session)) -> Result<()> {
         self.ask(|core| {
-            order(&mut core.shared.desk.session());
+            order(&mut core.fiber.desk.session());
             Ok(())
         })
-    }
-
-    fn bind(&self, env: &Env, name: &CStr, arguments: usize, method: raw::Method<Place>) -> Result<Unknown<'static>> {
-        raw::bind(env, name, &self.place, arguments, method).map_err(|cause| Code::Internal.napi("no function", &cause))
     }
 
     fn buffer<'env>(&self, env: &'env Env, (start, bytes): (*mut u8, usize)) -> Result<ArrayBuffer<'env>> {
@@ -563,42 +368,13 @@ impl DebugCpu {
 
 #[napi]
 impl DebugCpu {
-    /// As [`crate::plain::PlainCpu::new`].
-    #[napi(constructor, catch_unwind)]
-    pub fn new(
-        module: Uint8Array,
-        pages: u32,
-        fuel_per_slice: f64,
-        guard: Vec<GuardRange>,
-        watch_start: u32,
-        watch_end: u32,
-    ) -> Result<Self> {
-        let plan = Plan {
-            module: &module,
-            pages,
-            guard: exports::ranges(guard),
-            fuel_per_slice: fuel_per_slice as u64,
-            limit: None,
-            watch: watch_start as usize..watch_end as usize,
-            over: None,
-        };
-        Self::of(Machine::boot(Mode::Debug, plan)?, Rc::default())
-    }
-
-    /// INIC memory; the buffer keeps it alive. To be called once, and not of a twin.
-    #[napi(catch_unwind)]
-    pub fn memory<'env>(&self, env: &'env Env) -> Result<ArrayBuffer<'env>> {
-        let view = self.ask(|core| Ok(core.view.clone()))?;
-        exports::memory(env, &view)
-    }
-
     /// The numbers shared with JavaScript. To be called once.
     #[napi(catch_unwind)]
     pub fn io<'env>(&self, env: &'env Env) -> Result<ArrayBuffer<'env>> {
         self.buffer(env, self.place.panel.numbers())
     }
 
-    /// The values of a frame. To be called once.
+    /// The locals of the innermost frame. To be called once.
     #[napi(catch_unwind)]
     pub fn values<'env>(&self, env: &'env Env) -> Result<ArrayBuffer<'env>> {
         self.buffer(env, self.place.panel.values())
@@ -613,7 +389,7 @@ impl DebugCpu {
     /// The function that calls the firmware's `reset`. Clears a fault.
     #[napi(catch_unwind)]
     pub fn reset_function(&self, env: &Env) -> Result<Unknown<'static>> {
-        self.bind(env, c"reset", 0, |place, _| {
+        raw::bind(env, c"reset", &self.place, 0, |place, _| {
             place.run(false, Core::start_reset);
             None
         })
@@ -622,7 +398,7 @@ impl DebugCpu {
     /// The function that calls the firmware's `poll`.
     #[napi(catch_unwind)]
     pub fn poll_function(&self, env: &Env) -> Result<Unknown<'static>> {
-        self.bind(env, c"poll", 0, |place, _| {
+        raw::bind(env, c"poll", &self.place, 0, |place, _| {
             place.run(false, Core::start_poll);
             None
         })
@@ -631,19 +407,9 @@ impl DebugCpu {
     /// The function that goes on from a stop.
     #[napi(catch_unwind)]
     pub fn resume_function(&self, env: &Env) -> Result<Unknown<'static>> {
-        self.bind(env, c"resume", 0, |place, _| {
+        raw::bind(env, c"resume", &self.place, 0, |place, _| {
             place.run(true, Core::resume);
             None
-        })
-    }
-
-    /// The function that writes the values of a frame to the panel: 1, or 0 if there is no such frame.
-    #[napi(catch_unwind)]
-    pub fn select_function(&self, env: &Env) -> Result<Unknown<'static>> {
-        self.bind(env, c"select", 1, |place, call| {
-            let mut core = place.core.borrow_mut();
-            let selected = core.as_mut().is_some_and(|core| core.select(call.u32(0)));
-            Some(if selected { 1.0 } else { 0.0 })
         })
     }
 
@@ -668,7 +434,7 @@ impl DebugCpu {
     /// Ends the trace: what it noted.
     #[napi(catch_unwind)]
     pub fn take_trace(&self) -> Result<Uint32Array> {
-        let trace = self.ask(|core| Ok(core.shared.desk.session().trace.take()))?;
+        let trace = self.ask(|core| Ok(core.fiber.desk.session().trace.take()))?;
         Ok(Uint32Array::new(trace.map_or_else(Vec::new, |trace| trace.pcs)))
     }
 
@@ -707,7 +473,7 @@ impl DebugCpu {
     /// Takes the samples away.
     #[napi(catch_unwind)]
     pub fn take_samples(&self) -> Result<Uint32Array> {
-        let samples = self.ask(|core| Ok(std::mem::take(&mut core.shared.desk.session().samples)))?;
+        let samples = self.ask(|core| Ok(std::mem::take(&mut core.fiber.desk.session().samples)))?;
         Ok(Uint32Array::new(samples))
     }
 
@@ -727,7 +493,7 @@ impl DebugCpu {
     #[napi(catch_unwind)]
     pub fn add_watchpoint(&self, spec: WatchSpec) -> Result<u32> {
         self.ask(|core| {
-            let id = core.shared.desk.session().watches.add(&spec, core.view.bytes())?;
+            let id = core.fiber.desk.session().watches.add(&spec, core.view.bytes())?;
             core.mark_accesses()?;
             Ok(id)
         })
@@ -737,7 +503,7 @@ impl DebugCpu {
     #[napi(catch_unwind)]
     pub fn remove_watchpoint(&self, id: u32) -> Result<bool> {
         self.ask(|core| {
-            let removed = core.shared.desk.session().watches.remove(id);
+            let removed = core.fiber.desk.session().watches.remove(id);
             core.mark_accesses()?;
             Ok(removed)
         })
@@ -746,7 +512,7 @@ impl DebugCpu {
     /// What the access did that it is stopped behind.
     #[napi(catch_unwind)]
     pub fn watch_hits(&self) -> Result<Vec<WatchHit>> {
-        self.ask(|core| Ok(core.shared.desk.session().watches.hits()))
+        self.ask(|core| Ok(core.fiber.desk.session().watches.hits()))
     }
 
     /// Stops before every instruction, or no longer.
@@ -758,7 +524,7 @@ impl DebugCpu {
     /// The kind of the trap it is stopped at.
     #[napi(catch_unwind)]
     pub fn trap_kind(&self) -> Result<Option<&'static str>> {
-        self.ask(|core| Ok(core.shared.desk.session().trap))
+        self.ask(|core| Ok(core.fiber.desk.session().trap))
     }
 
     /// The stopped call stack, innermost first; empty between calls.
@@ -789,12 +555,6 @@ impl DebugCpu {
     #[napi(catch_unwind)]
     pub fn used_pages(&self) -> Result<Uint32Array> {
         self.ask(|core| Ok(exports::used_pages(&core.view)))
-    }
-
-    /// See [`exports::copy_dirty_of`].
-    #[napi(catch_unwind)]
-    pub fn copy_dirty(&self, shadow: Uint8Array, pages: Uint32Array, bytes: Uint8Array) -> Result<u32> {
-        self.ask(|core| exports::copy_dirty_of(&core.view, shadow, pages, bytes))
     }
 
     /// Ends a call under way and frees the engine's state. `memory` is detached first, if it is given.

@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
-use wasmtime::{AsContextMut, DebugEvent, DebugHandler, FrameHandle, ModulePC, StoreContextMut, Val};
+use wasmtime::{AsContextMut, DebugEvent, DebugHandler, ModulePC, StoreContextMut, Val};
 
 use crate::bus::BusGuard;
 use crate::engine::Firmware;
 use crate::fault::{Frame, describe};
+use crate::frames::{call_stack, place_of, publish_locals};
 use crate::instructions::{Access, Form};
 use crate::memory::HostView;
 use crate::panel::{Outcome, Panel, Slot};
@@ -32,9 +33,6 @@ pub enum Order {
 pub const BREAKPOINT: u8 = 1;
 /// A load or store that has to be looked at.
 pub const ACCESS: u8 = 2;
-
-/// Depth of a noted call stack.
-const MAX_FRAMES: usize = 64;
 
 /// Offsets of the instructions that ran.
 pub struct Trace {
@@ -194,16 +192,15 @@ impl Session {
         self.trap = trap;
         self.target = None;
         let panel = &self.panel;
-        let (function, pc) = place.unwrap_or_default();
+        let (_, pc) = place.unwrap_or_default();
         let left = store.get_fuel().unwrap_or(self.allowance);
         panel.set_outcome(outcome);
         panel.set(Slot::Pc, f64::from(pc));
-        panel.set(Slot::FunctionIndex, f64::from(function));
         panel.set(Slot::Cycles, self.allowance.saturating_sub(left) as f64);
         panel.set(Slot::Steps, if self.counted { self.next as f64 } else { -1.0 });
         match frame {
-            Some(frame) => publish_values(panel, &frame, store),
-            None => [Slot::Locals, Slot::Operands].into_iter().for_each(|slot| panel.set(slot, 0.0)),
+            Some(frame) => publish_locals(panel, &frame, store),
+            None => panel.set(Slot::Locals, 0.0),
         }
         true
     }
@@ -282,15 +279,10 @@ impl Session {
         };
         let is_bulk = matches!(access.form, Form::Copy | Form::Fill);
         if is_bulk && self.bulk_frames.is_empty() {
-            let reaches = |touched: Option<(u64, u64)>, write: bool| {
-                touched.is_some_and(|(at, bytes)| {
-                    self.guard.ranges().iter().any(|range| {
-                        let guarded = &range.addresses;
-                        (write || !range.readable) && at < guarded.end as u64 && at + bytes > guarded.start as u64
-                    })
-                })
+            let reaches = |(at, bytes): (u64, u64)| {
+                self.guard.ranges().iter().any(|range| at < range.end as u64 && at + bytes > range.start as u64)
             };
-            if reaches(read, false) || reaches(written, true) {
+            if read.is_some_and(reaches) || written.is_some_and(reaches) {
                 self.bulk_frames = self.fault_frames(store);
             }
         }
@@ -321,43 +313,6 @@ impl Session {
             Frame { function_index, function_name, pc: Some(call.unwrap_or(pc)) }
         });
         frames.collect()
-    }
-}
-
-/// Function and offset of a frame; none of a trampoline.
-fn place_of(frame: &FrameHandle, store: &mut StoreContextMut<'_, ()>) -> Option<(u32, u32)> {
-    // Firmware imports no function, so indices of all functions and of the defined ones are the same.
-    frame.wasm_function_index_and_pc(store).ok().flatten().map(|(function, pc)| (function.as_u32(), pc.raw()))
-}
-
-/// Functions and offsets of the frames, innermost first.
-fn call_stack(store: &mut StoreContextMut<'_, ()>) -> Vec<(u32, u32)> {
-    let mut frames = Vec::new();
-    let mut next = store.debug_exit_frames().next();
-    while let Some(frame) = next
-        && frames.len() < MAX_FRAMES
-    {
-        frames.extend(place_of(&frame, store));
-        next = frame.parent(&mut *store).ok().flatten();
-    }
-    frames
-}
-
-/// Writes locals and operands of a frame where JavaScript sees them.
-pub fn publish_values(panel: &Panel, frame: &FrameHandle, store: &mut StoreContextMut<'_, ()>) {
-    let locals = frame.num_locals(&mut *store).unwrap_or(0);
-    let operands = frame.num_stacks(&mut *store).unwrap_or(0);
-    panel.set(Slot::Locals, f64::from(locals));
-    panel.set(Slot::Operands, f64::from(operands));
-    for index in 0..locals.min(crate::panel::VALUES as u32) {
-        if let Ok(value) = frame.local(&mut *store, index) {
-            panel.set_value(index as usize, &value);
-        }
-    }
-    for index in 0..operands.min((crate::panel::VALUES as u32).saturating_sub(locals)) {
-        if let Ok(value) = frame.stack(&mut *store, index) {
-            panel.set_value((locals + index) as usize, &value);
-        }
     }
 }
 

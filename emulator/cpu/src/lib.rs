@@ -8,10 +8,10 @@
 //! | bus | what happens when the firmware touches a page where nothing is |
 //! | machine | a Store with the firmware in it |
 //! | plain, debug | the two CPUs that addon.ts declares |
-//! | desk, watch | what the debugged one does at an instruction, and what it watches |
+//! | fiber, frames | the call that the debugged one is stopped in, and the functions it is in |
+//! | desk, watch | what it does at an instruction, and what it watches |
 //! | panel | the numbers it shares with JavaScript |
 //! | instructions | which instructions of a firmware touch memory |
-//! | pages | which pages of a memory differ from a copy |
 //! | dwarf | DWARF sections for LLDB |
 //! | fault | why a firmware stopped |
 //! | raw, exports | the Node-API side |
@@ -30,11 +30,12 @@ mod engine;
 mod error;
 mod exports;
 mod fault;
+mod fiber;
+mod frames;
 mod instructions;
 mod leash;
 mod machine;
 mod memory;
-mod pages;
 mod panel;
 mod plain;
 mod raw;

@@ -12,7 +12,7 @@ use crate::bus::BusGuard;
 use crate::engine::{Firmware, Mode, Shop};
 use crate::error::{Code, Result};
 use crate::fault::Fault;
-use crate::memory::{self, GuardedRange, HostView, Page, WASM_PAGE_BYTES};
+use crate::memory::{self, HostView, Page, WASM_PAGE_BYTES};
 use crate::watchdog::{Beat, TimeLimit};
 
 /// What a CPU is made from.
@@ -21,8 +21,8 @@ pub struct Plan<'a> {
     pub module: &'a [u8],
     /// INIC memory in units of 64 KiB.
     pub pages: u32,
-    /// Ranges that the firmware must not touch.
-    pub guard: Box<[GuardedRange]>,
+    /// Addresses that the firmware must not touch, multiples of 4096.
+    pub guard: Box<[Range<usize>]>,
     /// Watchdog allowance of a slice, in units of fuel.
     pub fuel_per_slice: u64,
     /// Allowance of a slice of a machine that counts no fuel ([`Mode::Timed`]).
@@ -31,6 +31,21 @@ pub struct Plan<'a> {
     pub watch: Range<usize>,
     /// The memory of another CPU, to run on instead of one of its own.
     pub over: Option<Arc<HostView>>,
+}
+
+impl<'a> Plan<'a> {
+    /// Another CPU with `module` over the memory of `machine`, with its guard and watched range, that counts fuel.
+    pub fn over(machine: &Machine, module: &'a [u8]) -> Self {
+        Self {
+            module,
+            pages: (machine.view.bytes() as u64 / WASM_PAGE_BYTES) as u32,
+            guard: machine.guard.ranges().into(),
+            fuel_per_slice: machine.fuel_per_slice,
+            limit: None,
+            watch: machine.watch.range(),
+            over: Some(machine.view.clone()),
+        }
+    }
 }
 
 /// How the firmware in one INIC memory fares, whichever CPU runs it. All on the JavaScript thread.
@@ -211,7 +226,7 @@ impl Machine {
             beat.forgive().map_err(|cause| Code::Memory.error(format!("the page of the leash stays away: {cause}")))?;
         }
         // SAFETY: the Store holds the memory, and the firmware does not run while `self` can be borrowed.
-        unsafe { self.guard.arm() }.map_err(|cause| Code::Memory.error(format!("pages cannot be guarded: {cause}")))
+        unsafe { self.guard.arm() }
     }
 }
 
@@ -258,7 +273,7 @@ fn check_ranges(plan: &Plan<'_>) -> Result<()> {
     if plan.limit.is_some_and(|limit| u64::from(limit.leash) >= bytes) {
         return Err(Code::Memory.error("the leash is not in memory"));
     }
-    for GuardedRange { addresses, .. } in &plan.guard {
+    for addresses in &plan.guard {
         let aligned = addresses.start % 4096 == 0 && addresses.end % 4096 == 0;
         if !aligned || addresses.start >= addresses.end || addresses.end as u64 > bytes {
             return Err(Code::Memory.error(format!(

@@ -34,15 +34,6 @@ thread_local! {
 /// Bytes of a WebAssembly page.
 pub const WASM_PAGE_BYTES: u64 = 64 << 10;
 
-/// An address range of the firmware that it must not touch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GuardedRange {
-    /// INIC addresses, multiples of 4096.
-    pub addresses: Range<usize>,
-    /// Loads are allowed, stores are not.
-    pub readable: bool,
-}
-
 /// A module that does nothing but export a memory of `pages` × 64 KiB, of a size that never changes.
 ///
 /// Wasmtime asks a [`MemoryCreator`] for the memories of modules only, not for those that the host makes.
@@ -85,11 +76,10 @@ pub fn create<E: std::fmt::Display>(
 ///
 /// # Safety
 /// `base` is the start of a wasm view that is alive and at least as long as the ranges reach.
-pub unsafe fn protect(base: usize, ranges: &[GuardedRange]) -> rustix::io::Result<()> {
+pub unsafe fn protect(base: usize, ranges: &[Range<usize>]) -> rustix::io::Result<()> {
     for range in ranges {
-        let access = if range.readable { MprotectFlags::READ } else { MprotectFlags::empty() };
         // SAFETY: as promised by the caller.
-        unsafe { set_access(base, &range.addresses, access) }?;
+        unsafe { set_access(base, range, MprotectFlags::empty()) }?;
     }
     Ok(())
 }
@@ -98,9 +88,9 @@ pub unsafe fn protect(base: usize, ranges: &[GuardedRange]) -> rustix::io::Resul
 ///
 /// # Safety
 /// As for [`protect`].
-pub unsafe fn unprotect(base: usize, range: &GuardedRange) -> rustix::io::Result<()> {
+pub unsafe fn unprotect(base: usize, range: &Range<usize>) -> rustix::io::Result<()> {
     // SAFETY: as promised by the caller.
-    unsafe { set_access(base, &range.addresses, MprotectFlags::READ | MprotectFlags::WRITE) }
+    unsafe { set_access(base, range, MprotectFlags::READ | MprotectFlags::WRITE) }
 }
 
 unsafe fn set_access(base: usize, addresses: &Range<usize>, access: MprotectFlags) -> rustix::io::Result<()> {

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use wasmtime::Val;
 
-/// Values of one frame that fit: locals, then operands. `DEBUG_VALUES` of addon.ts.
+/// Locals that fit. `DEBUG_VALUES` of addon.ts.
 pub const VALUES: usize = 512;
 
 /// Words of a value: a v128 has two.
 const VALUE_WORDS: usize = 2;
 
-const SLOTS: usize = 11;
+const SLOTS: usize = 9;
 
 /// The places of a Float64Array; `DebugIo` of addon.ts.
 #[derive(Clone, Copy)]
@@ -30,14 +30,10 @@ pub enum Slot {
     Stored,
     /// Where it is stopped.
     Pc,
-    /// In which function.
-    FunctionIndex,
     /// Instructions begun, or -1.
     Steps,
-    /// Locals of the frame whose values are there.
+    /// Locals of the innermost frame.
     Locals,
-    /// Operands of that frame.
-    Operands,
     /// 1 if the request did not fit the state, and nothing ran.
     Refused,
 }
@@ -93,7 +89,7 @@ impl Panel {
         self.set(Slot::Code, f64::from(outcome as u8));
     }
 
-    /// Writes one value of the frame; nothing behind the last that fits.
+    /// Writes one local; nothing behind the last that fits.
     pub fn set_value(&self, at: usize, value: &Val) {
         let (kind, low, high) = match *value {
             Val::I32(number) => (1, u64::from(number as u32), 0),

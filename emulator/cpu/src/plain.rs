@@ -14,7 +14,7 @@ use crate::error::{Code, Error, Result};
 use crate::exports::{self, GuardRange};
 use crate::fault::Fault;
 use crate::machine::{Health, Machine, Plan};
-use crate::memory::{HostView, WASM_PAGE_BYTES};
+use crate::memory::HostView;
 use crate::raw;
 use crate::watchdog::TimeLimit;
 
@@ -53,8 +53,7 @@ unsafe impl Sync for IoBlock {}
 impl Core {
     fn poll(&self) {
         self.run(|machine, io| {
-            // Interrupt lines are 32 bits, and JavaScript may have set the topmost by a signed operation.
-            let irqs = io.irqs.get() as i64 as u32;
+            let irqs = exports::irq_lines(io.irqs.get());
             machine.poll.call(&mut machine.store, irqs).map(f64::from)
         });
     }
@@ -183,7 +182,7 @@ impl PlainCpu {
     /// The function that runs one slice.
     #[napi(catch_unwind)]
     pub fn poll_function(&self, env: &Env) -> Result<Unknown<'static>> {
-        self.bind(env, c"poll", |core, _| {
+        raw::bind(env, c"poll", &self.core, 0, |core, _| {
             core.poll();
             None
         })
@@ -192,14 +191,10 @@ impl PlainCpu {
     /// The function that resets the firmware, after a fault too. INIC memory stays as it is.
     #[napi(catch_unwind)]
     pub fn reset_function(&self, env: &Env) -> Result<Unknown<'static>> {
-        self.bind(env, c"reset", |core, _| {
+        raw::bind(env, c"reset", &self.core, 0, |core, _| {
             core.reset();
             None
         })
-    }
-
-    fn bind(&self, env: &Env, name: &std::ffi::CStr, method: raw::Method<Core>) -> Result<Unknown<'static>> {
-        raw::bind(env, name, &self.core, 0, method).map_err(|cause| Code::Internal.napi("no function", &cause))
     }
 
     /// Why the firmware is stopped.
@@ -231,7 +226,7 @@ impl PlainCpu {
         if self.core.health.stopped.get() {
             return Err(Code::State.error("the firmware is stopped, or in mid-call"));
         }
-        Self::of(Plan { limit: machine.limit(), ..same_place(machine, &module) }, self.core.health.clone())
+        Self::of(Plan { limit: machine.limit(), ..Plan::over(machine, &module) }, self.core.health.clone())
     }
 
     /// A CPU with the same firmware over the same memory that counts fuel. Throws ERR_CPU_DISPOSED, ERR_CPU_MEMORY.
@@ -239,19 +234,13 @@ impl PlainCpu {
     pub fn metered(&self) -> Result<PlainCpu> {
         let machine = self.core.machine.borrow();
         let machine = machine.as_ref().ok_or_else(disposed)?;
-        Self::of(same_place(machine, &machine.firmware.bytes), self.core.health.clone())
+        Self::of(Plan::over(machine, &machine.firmware.bytes), self.core.health.clone())
     }
 
     /// See [`exports::used_pages`].
     #[napi(catch_unwind)]
     pub fn used_pages(&self) -> Result<Uint32Array> {
         Ok(exports::used_pages(&*self.core.view()?))
-    }
-
-    /// See [`exports::copy_dirty_of`].
-    #[napi(catch_unwind)]
-    pub fn copy_dirty(&self, shadow: Uint8Array, pages: Uint32Array, bytes: Uint8Array) -> Result<u32> {
-        exports::copy_dirty_of(&*self.core.view()?, shadow, pages, bytes)
     }
 
     /// Frees the engine's state. `memory`, what [`PlainCpu::memory`] returned, is detached first, if it is given.
@@ -262,19 +251,6 @@ impl PlainCpu {
         }
         self.core.machine.take();
         Ok(())
-    }
-}
-
-/// A machine over the memory of another one, to count fuel.
-fn same_place<'a>(machine: &Machine, module: &'a [u8]) -> Plan<'a> {
-    Plan {
-        module,
-        pages: (machine.view.bytes() as u64 / WASM_PAGE_BYTES) as u32,
-        guard: machine.guard.ranges().into(),
-        fuel_per_slice: machine.fuel_per_slice,
-        limit: None,
-        watch: machine.watch.range(),
-        over: Some(machine.view.clone()),
     }
 }
 

@@ -10,6 +10,8 @@ use std::rc::Rc;
 use napi::bindgen_prelude::{FromNapiValue, Unknown};
 use napi::{Env, check_status, sys};
 
+use crate::error::{Code, Result};
+
 /// The arguments of a call.
 pub struct Call {
     env: sys::napi_env,
@@ -71,6 +73,16 @@ pub fn bind<T: 'static>(
     target: &Rc<T>,
     arguments: usize,
     method: Method<T>,
+) -> Result<Unknown<'static>> {
+    make(env, name, target, arguments, method).map_err(|cause| Code::Internal.napi("no function", &cause))
+}
+
+fn make<T: 'static>(
+    env: &Env,
+    name: &CStr,
+    target: &Rc<T>,
+    arguments: usize,
+    method: Method<T>,
 ) -> napi::Result<Unknown<'static>> {
     let data = Box::into_raw(Box::new(Bound { target: target.clone(), method, arguments: arguments.min(3) }));
     let mut function = null_mut();
@@ -120,6 +132,6 @@ unsafe extern "C" fn call<T>(env: sys::napi_env, info: sys::napi_callback_info) 
 }
 
 unsafe extern "C" fn free<T>(_: sys::napi_env, data: *mut c_void, _: *mut c_void) {
-    // SAFETY: made by `bind`, which installed this finalizer once; Node-API calls it when the function is gone.
+    // SAFETY: made by `make`, which installed this finalizer once; Node-API calls it when the function is gone.
     drop(unsafe { Box::from_raw(data.cast::<Bound<T>>()) });
 }

@@ -183,14 +183,12 @@ impl TapDevice {
     #[napi(catch_unwind)]
     pub fn read_function(&self, env: &Env) -> Result<Unknown<'static>> {
         raw::bind(env, c"read", &self.core, 2, |core, call| Some(core.read(call)))
-            .map_err(|cause| Code::Internal.napi("no function", &cause))
     }
 
     /// `(frame: Uint8Array, offset, length) => 1`, 0 if the queue is full, or a negative errno.
     #[napi(catch_unwind)]
     pub fn write_function(&self, env: &Env) -> Result<Unknown<'static>> {
         raw::bind(env, c"write", &self.core, 3, |core, call| Some(core.write(call)))
-            .map_err(|cause| Code::Internal.napi("no function", &cause))
     }
 
     /// The interface's name.

@@ -78,10 +78,6 @@ export class GdbServer extends EventEmitter<GdbEvents> {
 
   // ── for commands ──
 
-  get running(): boolean {
-    return this.#running
-  }
-
   /** No acknowledgements from the next packet on. */
   stopAcknowledging(): void {
     this.#acknowledges = false

@@ -2,7 +2,7 @@
 import { styleText } from 'node:util'
 import { BreakpointBook } from '../front/breakpoint-book.ts'
 import { SourceFiles } from '../front/source-files.ts'
-import type { DebugThread, SessionApi, StackFrame, Stop } from '../session/api.ts'
+import type { SessionApi, StackFrame, Stop } from '../session/api.ts'
 
 export type Style = 'bold' | 'dim' | 'red' | 'green' | 'yellow' | 'cyan'
 
@@ -83,10 +83,6 @@ export class ReplContext {
 
   threadName(id: number): string {
     return this.session.threads.find((thread) => thread.id === id)?.name ?? `INIC ${id}`
-  }
-
-  get selectedThread(): DebugThread | undefined {
-    return this.session.threads.find(({ id }) => id === this.thread)
   }
 
   /** The selected frame of the call stack; undefined between two slices. */

@@ -21,10 +21,6 @@ export class Armed {
     this.cpu = cpu
   }
 
-  get arms(): Arms {
-    return this.#arms
-  }
-
   set(arms: Arms): void {
     if (arms === this.#arms) return
     this.#arms = arms

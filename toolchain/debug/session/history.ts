@@ -3,10 +3,10 @@ import type { WatchHit } from '../../../emulator/cpu/index.ts'
 import { ENTRY_FRAME, FLAG_IN } from '../../../emulator/record/log.ts'
 import type { Life } from '../../../emulator/record/recorder.ts'
 import type { Recording } from '../../../emulator/record/recording.ts'
-import { type EvaluationContext, ExpressionError, type Scope } from '../values/index.ts'
+import { type EvaluationContext, ExpressionError, memoryOf, type Scope } from '../values/index.ts'
 import type { Arms } from './armed.ts'
 import { type BreakpointEntry, isWanted } from './breakpoints.ts'
-import { type Inic, type LoadedFirmware, memoryAccess } from './inic.ts'
+import type { Inic, LoadedFirmware } from './inic.ts'
 import { Sandbox, type SandboxStop } from './sandbox.ts'
 
 /** Slices that are searched at once. */
@@ -230,7 +230,7 @@ export class History {
   #event(inic: Inic, sandbox: Sandbox, slice: number, { step, pc, hits }: SandboxStop): PastEvent | undefined {
     const firmware = this.#firmware(sandbox.life.module)
     const context: EvaluationContext = {
-      memory: memoryAccess(sandbox.memory),
+      memory: memoryOf(sandbox.memory),
       frame: {
         locals: () => sandbox.frames()[0]?.locals ?? [],
         local: (index) => sandbox.twin.local(index),

@@ -1,7 +1,7 @@
 /** One INIC of a session: its board, its firmware, and the CPU that it runs on while somebody wants to stop it. */
 import type { Board } from '../../../emulator/board.ts'
 import { type Cpu, type DebugOutcome, WasmtimeCpu } from '../../../emulator/cpu/index.ts'
-import type { EvaluationContext, MemoryAccess } from '../values/index.ts'
+import { type EvaluationContext, type MemoryAccess, memoryOf } from '../values/index.ts'
 import { DebugError } from './api.ts'
 import { Armed, type Arms, NO_ARMS } from './armed.ts'
 import type { Firmware } from './breakpoints.ts'
@@ -110,7 +110,7 @@ export class LiveInic extends Inic {
     const memory = this.board.memory?.bytes
     if (memory === undefined)
       throw new DebugError('no-thread', `${this.board.name} is off: it has no memory to look at`)
-    return memoryAccess(memory, store)
+    return memoryOf(memory, store)
   }
 
   #takeOver(): void {
@@ -134,16 +134,5 @@ export class LiveInic extends Inic {
         return this.host?.judge(this, outcome) ?? false
       },
     })
-  }
-}
-
-/** Memory for values and expressions; `store` where it may be written. */
-export function memoryAccess(memory: Uint8Array, store?: (address: number, bytes: Uint8Array) => void): MemoryAccess {
-  return {
-    size: memory.length,
-    view: new DataView(memory.buffer, memory.byteOffset, memory.length),
-    read: (address, bytes) =>
-      address + bytes <= memory.length ? memory.subarray(address, address + bytes) : undefined,
-    ...(store !== undefined && { write: store }),
   }
 }

@@ -1,11 +1,11 @@
 /** The debug engine: one session over the INICs of a farm, in the present and the past. */
 import { EventEmitter } from 'node:events'
-import { CARD_OFF } from '../../../abi/virtio.ts'
 import type { Board } from '../../../emulator/board.ts'
 import type { Farm } from '../../../emulator/farm.ts'
 import { Recorder } from '../../../emulator/record/recorder.ts'
 import type { Recording } from '../../../emulator/record/recording.ts'
 import { errorMessage } from '../../errors.ts'
+import { memoryOf } from '../values/index.ts'
 import {
   type Breakpoint,
   type BreakpointSpec,
@@ -24,7 +24,7 @@ import {
 } from './api.ts'
 import { BreakpointTable } from './breakpoint-table.ts'
 import { compareMoments, type FrameTest, History, type Moment, type PastEvent } from './history.ts'
-import { Inic, LiveInic, type LoadedFirmware, memoryAccess } from './inic.ts'
+import { Inic, LiveInic, type LoadedFirmware } from './inic.ts'
 import { LiveFarm, type LiveHost, type LiveParts, type StopDetails } from './live.ts'
 import { changeOf, enteringAfter, enteringAt, frameText, ids, liveFrames, placeText, watchReason } from './looking.ts'
 import { View } from './view.ts'
@@ -517,9 +517,9 @@ export class DebugSession extends EventEmitter<DebugEvents> implements SessionAp
   #thread(inic: Inic): DebugThread {
     const { thread, name } = inic
     if (!(inic instanceof LiveInic)) return { id: thread, name, state: 'halted' }
-    const { board } = inic
+    const { board, firmware } = inic
     const running = this.#state === 'running' ? 'running' : 'halted'
-    const state = board.cardState === CARD_OFF ? 'off' : board.crash !== null ? 'crashed' : running
+    const state = firmware === null ? 'off' : board.crash !== null ? 'crashed' : running
     return { id: thread, name, state }
   }
 
@@ -557,6 +557,6 @@ export class DebugSession extends EventEmitter<DebugEvents> implements SessionAp
     const sandbox = this.#history.sandbox(inic, past.slice)!
     if (past.inic === inic && past.step !== undefined) sandbox.within(past.slice, past.step)
     else sandbox.between(past.slice)
-    return new View(firmware, memoryAccess(sandbox.memory), sandbox.frames(), entering)
+    return new View(firmware, memoryOf(sandbox.memory), sandbox.frames(), entering)
   }
 }

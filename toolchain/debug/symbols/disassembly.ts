@@ -10,17 +10,8 @@ export function describeInstruction(
   isLast: boolean,
   localName: (index: number) => string | undefined,
 ): Instruction {
-  const { pc, bytes, depth } = instruction
-  const kind = kindOf(instruction, isLast)
-  const calls = kind === 'call' || kind === 'call_indirect'
-  return {
-    pc,
-    bytes,
-    depth: Math.max(0, depth),
-    kind,
-    target: calls ? instruction.index : undefined,
-    text: instructionText(instruction, module, localName),
-  }
+  const { pc, bytes } = instruction
+  return { pc, bytes, kind: kindOf(instruction, isLast), text: instructionText(instruction, module, localName) }
 }
 
 function kindOf({ opcode: { name, accessBytes, stores } }: DecodedInstruction, isLast: boolean): InstructionKind {

@@ -2,17 +2,15 @@
  * Program information: from a firmware.wasm and what the build put beside it to lines, functions, instructions and
  * variables. Pure: no CPU, no memory. One {@link Program} serves every INIC that runs the same module.
  *
- *     const program = await loadProgram(artifacts(directory, 'release'), directory)
+ *     const program = createProgram({ wasm, sourceMap, layouts, symbols, directory })
  *     program.breakpointsAt('tcp/input.ts', 90)    // → { file, line, column, pcs }
  *     program.frames(pc)                           // → innermost first; inlined functions as frames of their own
- *     program.stepRanges(pc)                       // → pcs of the same line in the same function
  *     program.variables(pc)                        // → parameters and locals that have a value there
  *
  * The pc of a frame that has called another is a return address: give `{ caller: true }` there.
  */
-export { createProgram, loadProgram } from './program.ts'
+export { createProgram } from './program.ts'
 export type {
-  AccessSites,
   BreakpointPlace,
   Declaration,
   FramePc,
@@ -26,6 +24,5 @@ export type {
   SourceFile,
   SourceFrame,
   SourcePosition,
-  StepHow,
   Variable,
 } from './types.ts'

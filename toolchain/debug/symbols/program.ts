@@ -1,59 +1,27 @@
 /** One compiled firmware: see {@link Program}. */
-import { readFile } from 'node:fs/promises'
 import { join, relative, sep } from 'node:path'
-import { CommandError, errorMessage } from '../../errors.ts'
-import { readIfPresent } from '../../files.ts'
-import type { Artifacts } from '../../firmware/artifacts.ts'
 import { type Layouts, parseLayouts } from '../../firmware/layouts.ts'
 import { parseSourceSymbols, type SourceSymbols } from '../../firmware/source-symbols.ts'
 import { type DecodedInstruction, decodeFunction, type FunctionBody } from '../../firmware/wasm-instructions.ts'
 import { functionName, readWasmModule, type WasmModule } from '../../firmware/wasm-module.ts'
-import { collectAccessSites } from './access-sites.ts'
 import { describeInstruction } from './disassembly.ts'
 import { functionMatcher, lastPart } from './function-names.ts'
 import { type Activation, Declarations, findRuns, findStretches, type Run, type Stretch } from './inlining.ts'
 import { SourceLines } from './source-lines.ts'
 import type {
-  AccessSites,
   BreakpointPlace,
   FramePc,
   FunctionSymbol,
   InlinePc,
   Instruction,
-  PcRange,
   Program,
   ProgramInput,
   SourceFile,
   SourceFrame,
   SourcePosition,
-  StepHow,
   Variable,
 } from './types.ts'
 import { VariableFinder } from './variables.ts'
-
-/** Reads what one build target left. @throws CommandError if the module is not there or is none. */
-export async function loadProgram(files: Artifacts, directory?: string): Promise<Program> {
-  try {
-    const [wasm, sourceMap, layouts, symbols] = await Promise.all([
-      readFile(files.wasm),
-      readIfPresent(files.sourceMap),
-      readIfPresent(files.layouts),
-      readIfPresent(files.symbols),
-    ])
-    return createProgram({
-      wasm,
-      sourceMap: sourceMap?.toString(),
-      layouts: layouts?.toString(),
-      symbols: symbols?.toString(),
-      directory,
-    })
-  } catch (error) {
-    throw new CommandError(`cannot read the firmware's program information: ${errorMessage(error)}`, {
-      hint: 'build it again: inic build',
-      cause: error,
-    })
-  }
-}
 
 /** @throws WasmFormatError for bytes that are no module; Error for layouts or symbols of another format. */
 export function createProgram(input: ProgramInput): Program {
@@ -83,7 +51,6 @@ class FirmwareProgram implements Program {
   readonly #bodies: readonly FunctionBody[]
   readonly #code = new Map<FunctionSymbol, FunctionCode>()
   #stretchesByLine: Map<string, Map<number, Stretch[]>> | undefined
-  #accessSites: AccessSites | undefined
   #variables: VariableFinder | undefined
 
   constructor({ wasm, sourceMap, layouts, symbols, directory }: ProgramInput) {
@@ -100,7 +67,7 @@ class FirmwareProgram implements Program {
       const body = this.#bodies[at]
       const index = range.functionIndex
       const path = functionName(this.module, index)
-      const { parameters, results } = this.module.functions[index]
+      const { parameters } = this.module.functions[index]
       const symbol = {
         index,
         path,
@@ -109,7 +76,6 @@ class FirmwareProgram implements Program {
         entry: body.start,
         declaration: this.#declarations.ofFunction(path),
         parameters,
-        results,
         locals: [...parameters, ...body.locals],
       }
       // Found when it is asked for: it takes a walk through the function's lines.
@@ -166,35 +132,11 @@ class FirmwareProgram implements Program {
     return symbol !== undefined && this.#codeOf(symbol).lineStarts.has(pc)
   }
 
-  stepRanges(pc: number, how?: StepHow): readonly PcRange[] {
-    const at = this.#runAt(this.#lookupPc(pc, how))
-    const symbol = at && this.functionAt(at.start)
-    if (at === undefined || symbol === undefined) return []
-    const { activation, line } = this.#standing(at, how?.inline ?? 0)
-    const { runs, stretches } = this.#codeOf(symbol)
-    const code = how?.over ? stretches : runs
-    return merge(code.filter((part) => part.activation === activation && part.line === line))
-  }
-
-  frameRanges(pc: number, how?: InlinePc): readonly PcRange[] {
-    const at = this.#runAt(this.#lookupPc(pc, how))
-    const symbol = this.functionAt(this.#lookupPc(pc, how))
-    if (symbol === undefined) return []
-    if (at === undefined) return [symbol.range]
-    const { activation } = this.#standing(at, how?.inline ?? 0)
-    if (activation.parent === undefined) return [symbol.range]
-    return merge(this.#codeOf(symbol).runs.filter((run) => isWithin(run.activation, activation)))
-  }
-
   // ── functions and instructions ──
 
   functionAt(pc: number): FunctionSymbol | undefined {
     const at = this.#bodyAt(pc)
     return at === undefined ? undefined : this.functions[at]
-  }
-
-  functionOf(index: number): FunctionSymbol | undefined {
-    return this.functions[index - this.module.importedFunctions]
   }
 
   findFunctions(name: string): readonly FunctionSymbol[] {
@@ -227,13 +169,6 @@ class FirmwareProgram implements Program {
     return this.#bodies[at].instructions[index]?.pc === pc ? this.#describe(at, index) : undefined
   }
 
-  instructionBefore(pc: number): Instruction | undefined {
-    const at = this.#bodyAt(pc - 1)
-    if (at === undefined) return undefined
-    const index = instructionIndex(this.#bodies[at].instructions, pc - 1)
-    return index < 0 ? undefined : this.#describe(at, index)
-  }
-
   instructions(start: number, end: number): readonly Instruction[] {
     const found: Instruction[] = []
     for (const [at, symbol] of this.functions.entries()) {
@@ -245,11 +180,6 @@ class FirmwareProgram implements Program {
     return found
   }
 
-  accessSites(): AccessSites {
-    this.#accessSites ??= collectAccessSites(this.#bodies.map(({ instructions }) => instructions))
-    return this.#accessSites
-  }
-
   // ── frames ──
 
   frames(pc: number, how?: FramePc): readonly SourceFrame[] {
@@ -258,10 +188,10 @@ class FirmwareProgram implements Program {
     if (symbol === undefined) return []
     let source = this.#positionIn(symbol, at)
     const frames: SourceFrame[] = []
-    const whole = { name: symbol.name, declaration: symbol.declaration, inline: false, function: symbol }
+    const whole = { name: symbol.name, declaration: symbol.declaration, inline: false }
     for (let activation = this.#runAt(at)?.activation; activation?.parent; activation = activation.parent) {
       const { declaration } = activation
-      frames.push({ name: declaration?.name ?? symbol.name, declaration, source, inline: true, function: symbol })
+      frames.push({ name: declaration?.name ?? symbol.name, declaration, source, inline: true })
       source = activation.call
     }
     return [...frames, { ...whole, source }]
@@ -291,7 +221,7 @@ class FirmwareProgram implements Program {
       symbol,
       instructions: this.#bodies[body].instructions,
       runs: this.#codeOf(symbol).runs,
-      activation: run && this.#standing(run, inline).activation,
+      activation: run && activationAt(run, inline),
       source: frame.source,
     })
   }
@@ -368,17 +298,6 @@ class FirmwareProgram implements Program {
     return runs[low]
   }
 
-  /** The activation `inline` levels out of a run's, and the line on which execution stands in it. */
-  #standing(run: Run, inline: number): { activation: Activation; line: number } {
-    let activation = run.activation
-    let { line } = run
-    for (let level = inline; level > 0 && activation.parent !== undefined; level--) {
-      line = activation.call?.line ?? 0
-      activation = activation.parent
-    }
-    return { activation, line }
-  }
-
   #linesOf(file: string): ReadonlyMap<number, Stretch[]> {
     if (this.#stretchesByLine === undefined) {
       this.#stretchesByLine = new Map()
@@ -419,21 +338,9 @@ function instructionIndex(instructions: readonly DecodedInstruction[], pc: numbe
   return low - 1
 }
 
-/** True if `activation` is `outer`, or was inlined into it by way of others. */
-function isWithin(activation: Activation, outer: Activation): boolean {
-  for (let at: Activation | undefined = activation; at !== undefined; at = at.parent) {
-    if (at === outer) return true
-  }
-  return false
-}
-
-/** Ascending ranges with those that touch made one. */
-function merge(ranges: readonly PcRange[]): PcRange[] {
-  const merged: { start: number; end: number }[] = []
-  for (const { start, end } of ranges) {
-    const last = merged.at(-1)
-    if (last?.end === start) last.end = end
-    else merged.push({ start, end })
-  }
-  return merged
+/** The activation `inline` levels out of a run's. */
+function activationAt(run: Run, inline: number): Activation {
+  let { activation } = run
+  for (let level = inline; level > 0 && activation.parent !== undefined; level--) activation = activation.parent
+  return activation
 }

@@ -56,7 +56,6 @@ export interface FunctionSymbol {
   readonly declaration: Declaration | undefined
   /** wasm value types: `i32`. */
   readonly parameters: readonly string[]
-  readonly results: readonly string[]
   /** wasm value types, parameters first. */
   readonly locals: readonly string[]
 }
@@ -83,26 +82,6 @@ export interface Instruction {
   /** WAT: `call $firmware/tcp/tcb/tcbAt`, `i32.load offset=36`. */
   readonly text: string
   readonly kind: InstructionKind
-  /** Function index of a `call`, type index of a `call_indirect`. */
-  readonly target: number | undefined
-  /** Blocks open around it: 0 at the function's top. */
-  readonly depth: number
-}
-
-/**
- * Instructions that touch memory, as parallel arrays that ascend by `pc`: what watchpoints break on. `memory.copy` has two
- * rows, its store first. Addresses lie on the operand stack `depth` below its top (0 = top), as unsigned 32-bit numbers; the
- * access begins at that plus `offset`.
- */
-export interface AccessSites {
-  readonly count: number
-  readonly pc: Uint32Array
-  /** 1 = writes, 0 = reads. */
-  readonly store: Uint8Array
-  readonly depth: Uint8Array
-  readonly offset: Uint32Array
-  /** Bytes touched; 0 if the operand stack says, in bulk instructions, where its top is the count. */
-  readonly bytes: Uint8Array
 }
 
 /** A parameter or local variable that has a value at some pc. */
@@ -124,7 +103,6 @@ export interface SourceFrame {
   readonly source: SourcePosition | undefined
   /** True if the optimizer put this function into the next one. */
   readonly inline: boolean
-  readonly function: FunctionSymbol
 }
 
 export interface ProgramInput {
@@ -151,11 +129,6 @@ export interface FramePc {
 export interface InlinePc extends FramePc {
   /** Which of `frames(pc)`, 0 = innermost. */
   readonly inline?: number | undefined
-}
-
-export interface StepHow extends InlinePc {
-  /** What was inlined into the line belongs to it: stepping over. */
-  readonly over?: boolean | undefined
 }
 
 /** A compiled firmware with what its build tells. Immutable; everything is found on first use and kept. */
@@ -190,23 +163,12 @@ export interface Program {
   breakpointLines(file: string): readonly number[]
   /** True for the first instruction of a stretch of code that comes from one line. */
   isLineStart(pc: number): boolean
-  /**
-   * Pcs of the same function and the same source line as `pc`, ascending; of inlined code only those of the same inlined call.
-   * A step by line is over once the frame stands at an `isLineStart` outside of them. Empty where no line is known.
-   */
-  stepRanges(pc: number, how?: StepHow): readonly PcRange[]
-  /**
-   * Pcs of the source function that stands at `pc`, with what is inlined into it: stepping out of an inlined function is leaving
-   * them.
-   */
-  frameRanges(pc: number, how?: InlinePc): readonly PcRange[]
 
   // ── functions and instructions ──
 
   /** All that have code, ascending by pc. */
   readonly functions: readonly FunctionSymbol[]
   functionAt(pc: number): FunctionSymbol | undefined
-  functionOf(index: number): FunctionSymbol | undefined
   /**
    * Functions called that: `tcpInput`, `Class#method`, `Class.method`, a whole path or its end at a `/`, type arguments or not, or a
    * glob (`tcp*`, `firmware/tcp/**`). Empty if there is none.
@@ -219,11 +181,8 @@ export interface Program {
   functionBreakpoints(name: string): readonly number[]
   /** The instruction that begins at `pc`. */
   instructionAt(pc: number): Instruction | undefined
-  /** The instruction that ends where `pc` begins, in the same function: the call, of a return address. */
-  instructionBefore(pc: number): Instruction | undefined
   /** Instructions that begin in a range, over functions; bytes between bodies are left out. */
   instructions(start: number, end: number): readonly Instruction[]
-  accessSites(): AccessSites
 
   // ── frames ──
 

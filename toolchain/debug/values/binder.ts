@@ -1,11 +1,12 @@
 /** Looks up the names of an expression, and makes functions of it. */
+import { fitsRows } from '../../inspect/directory.ts'
 import type { Variable } from '../symbols/index.ts'
 import { FUNCTIONS } from './functions.ts'
 import { fieldMeaning, IP, MAC, nameMeaning } from './meanings.ts'
 import type { Evaluation, Node, RowsNode, ScalarNode, TableNode } from './nodes.ts'
 import { binaryNode, conditionalNode, constantNode, converted, scalarOf, unaryNode } from './operators.ts'
 import type { Syntax } from './parser.ts'
-import { fitsRows, registerAddress, TABLES, tableNamed } from './tables.ts'
+import { registerAddress, TABLES, tableNamed } from './tables.ts'
 import { fieldType, type World } from './tree.ts'
 import { BUILT_IN_TYPES, byteSize, F64, readerOf, type Type, typeNamed, U32 } from './type-model.ts'
 import { ExpressionError, type PlacePattern, type Scalar } from './types.ts'
@@ -74,7 +75,7 @@ class Binder {
     if (variable) return this.#local(variable, column)
     const register = registerAddress(name)
     if (register !== undefined) return memoryNode(U32, name, column, () => register)
-    const table = tableNamed(name)
+    const table = tableNamed(name, this.#world.layouts)
     if (table) return this.#table(name, column)
     const constant = this.#world.constants.get(name)
     if (constant !== undefined) return constantNode(constant, column)
@@ -133,7 +134,7 @@ class Binder {
   }
 
   #table(name: string, column: number): Node {
-    const table = tableNamed(name)
+    const table = tableNamed(name, this.#world.layouts)
     if (table === undefined) throw new ExpressionError(`${name} is no table`, column)
     const type = table.className === undefined ? undefined : typeNamed(table.className, this.#world.layouts)
     const layout = type?.kind === 'class' ? type.layout : undefined
@@ -285,7 +286,7 @@ class Binder {
     if (object.kind === 'name') {
       const type = typeNamed(object.name, this.#world.layouts)
       if (type !== undefined) return this.#view(type, index, count, column)
-      if (tableNamed(object.name) !== undefined && !this.#isPointer(object.name)) {
+      if (tableNamed(object.name, this.#world.layouts) !== undefined && !this.#isPointer(object.name)) {
         return this.#rowOf(this.#table(object.name, object.column), object.name, index, count, column)
       }
     }

@@ -1,4 +1,5 @@
 /** Ethernet frames as trees of fields, and in one line. */
+
 import {
   IPOS_ACKNOWLEDGE,
   IPOS_APPLICATION,
@@ -15,6 +16,7 @@ import {
   IPOS_STATE,
 } from '../../../abi/ipos.ts'
 import { formatIpv4 } from '../../config/addresses.ts'
+import type { MemoryAccess } from '../../inspect/memory-access.ts'
 import { tcpStateName } from '../../inspect/names.ts'
 import {
   ABSENT,
@@ -31,7 +33,7 @@ import {
   readFrameField,
 } from './frame-fields.ts'
 import { macText } from './meanings.ts'
-import type { DecodedFrame, FrameField, MemoryAccess, Value } from './types.ts'
+import type { DecodedFrame, FrameField, Value } from './types.ts'
 
 /** Headers in the order in which they stand; one line for each that is there. */
 const LAYERS: readonly { readonly layer: number; readonly name: string; readonly label: string }[] = [

@@ -7,16 +7,15 @@
  *     values.compile('tcb[*].state').place({ memory })                // → { address, bytes, stride, count }
  *     values.locals({ pc }, { memory, frame })                        // → Value[]
  *     values.complete('tcb[3].snd', 10)                               // → Completions
- *     values.registers(memory), values.tables(memory), values.rings(memory), values.constants('TCP_')
- *     virtqueueValue('rx', ram, place)                                // a virtqueue in main-board RAM
+ *     values.registers(memory), values.tables(memory)
  *     decodeFrame(bytes), frameValue(bytes, address)                  // Ethernet, ARP, IPv4, ICMP, UDP, TCP, ipOS
  *     compileFrameFilter('tcp.flags.syn && tcp.dstport == 80')        // → (memory, offset, length) => boolean
  *
  * The language is C's expressions with AssemblyScript's types; docs are in `expression.ts`.
  */
+export { type MemoryAccess, memoryOf } from '../../inspect/memory-access.ts'
 export { decodeFrame, frameValue } from './frame.ts'
 export { compileFrameFilter, frameFilterNames } from './frame-filter.ts'
-export { memoryOf } from './memory.ts'
 export type {
   Completion,
   Completions,
@@ -26,7 +25,6 @@ export type {
   FrameAccess,
   FrameField,
   FrameFilter,
-  MemoryAccess,
   Place,
   PlacePattern,
   Scalar,
@@ -35,4 +33,3 @@ export type {
 } from './types.ts'
 export { ExpressionError } from './types.ts'
 export { Values } from './values.ts'
-export { type VirtqueuePlace, virtqueueValue } from './virtqueue.ts'

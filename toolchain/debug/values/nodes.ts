@@ -1,9 +1,12 @@
 /** An expression bound to names: what each part is and how to get it. */
+
 import type { ClassLayout } from '../../firmware/layouts.ts'
+import type { TableExtent } from '../../inspect/directory.ts'
+import type { MemoryAccess } from '../../inspect/memory-access.ts'
 import type { Meaning } from './meanings.ts'
-import type { TableExtent, TableName } from './tables.ts'
+import type { TableName } from './tables.ts'
 import { fromLocal, type Type } from './type-model.ts'
-import { type EvaluationContext, ExpressionError, type MemoryAccess, type PlacePattern, type Scalar } from './types.ts'
+import { type EvaluationContext, ExpressionError, type PlacePattern, type Scalar } from './types.ts'
 
 /** One evaluation: its memory, and the locals once they were asked for. */
 export class Evaluation {

@@ -1,14 +1,17 @@
 /** Values as front ends show them: scalars, objects of a class, tables, arrays. */
+
 import { DESCRIPTOR_ADDRESS, DESCRIPTOR_LENGTH, MAC_MAXIMUM_FRAME, MAC_MINIMUM_FRAME } from '../../../abi/rings.ts'
 import { formatIpv4 } from '../../config/addresses.ts'
 import type { ClassLayout, Layouts } from '../../firmware/layouts.ts'
+import type { TableExtent } from '../../inspect/directory.ts'
+import type { MemoryAccess } from '../../inspect/memory-access.ts'
 import { tcpStateName } from '../../inspect/names.ts'
 import { frameValue } from './frame.ts'
 import { FRAME_DESCRIPTOR } from './hardware.ts'
 import { fieldMeaning, type Meaning, meaningText } from './meanings.ts'
-import type { TableExtent, TableName } from './tables.ts'
+import type { TableName } from './tables.ts'
 import { byteSize, readerOf, type Type, typeNamed, U32 } from './type-model.ts'
-import type { MemoryAccess, Scalar, Value } from './types.ts'
+import type { Scalar, Value } from './types.ts'
 
 /** What a program gives to values: its classes and the names of its numbers. */
 export interface World {

@@ -1,7 +1,9 @@
 /** Types of the expression language, and how a value of each lies in INIC memory. */
+
 import { type ClassLayout, findClass, type Layouts } from '../../firmware/layouts.ts'
+import type { MemoryAccess } from '../../inspect/memory-access.ts'
 import { HARDWARE_LAYOUTS } from './hardware.ts'
-import type { MemoryAccess, Scalar } from './types.ts'
+import type { Scalar } from './types.ts'
 
 export interface IntegerType {
   readonly kind: 'integer'

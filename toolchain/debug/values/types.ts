@@ -1,17 +1,6 @@
 /** Shapes of typed values and expressions. */
 import type { DebugValue } from '../../../emulator/cpu/debug.ts'
-
-/** INIC memory as the debugger sees it: live, or of the past. */
-export interface MemoryAccess {
-  /** Bytes of INIC memory. */
-  readonly size: number
-  /** All of it, where it lies in this process: reads then go there, without a copy. */
-  readonly view?: DataView | undefined
-  /** A copy, or a view that holds until the INIC runs again; undefined if any byte is outside. */
-  read(address: number, bytes: number): Uint8Array | undefined
-  /** Absent where memory cannot be written: in the past. */
-  write?(address: number, bytes: Uint8Array): void
-}
+import type { MemoryAccess } from '../../inspect/memory-access.ts'
 
 /** A stopped frame, for names of locals. */
 export interface FrameAccess {

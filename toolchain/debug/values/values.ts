@@ -1,16 +1,18 @@
 /** Values and expressions of one program, for front ends. */
 import { REGISTER_BASE } from '../../../abi/memory.ts'
 import { REGISTERS } from '../../../emulator/devices/registers.ts'
+import { fitsRows } from '../../inspect/directory.ts'
+import type { MemoryAccess } from '../../inspect/memory-access.ts'
 import type { Program } from '../symbols/index.ts'
 import type { Names } from './binder.ts'
 import { completeExpression } from './completion.ts'
 import { compileExpression, evaluateStatement } from './expression.ts'
 import { nameMeaning } from './meanings.ts'
 import { Evaluation } from './nodes.ts'
-import { DIRECTORY_TABLES, fitsRows, RINGS, type TableName } from './tables.ts'
-import { cell, tableValue, textValue, type World } from './tree.ts'
-import { LITERAL, readerOf, type Type, typeNamed, U32 } from './type-model.ts'
-import type { Completions, EvaluationContext, Expression, MemoryAccess, Scope, Value } from './types.ts'
+import { directoryTables } from './tables.ts'
+import { cell, tableValue, type World } from './tree.ts'
+import { readerOf, type Type, typeNamed, U32 } from './type-model.ts'
+import type { Completions, EvaluationContext, Expression, Scope, Value } from './types.ts'
 
 const NO_CONSTANTS: ReadonlyMap<string, number> = new Map()
 
@@ -74,30 +76,13 @@ export class Values {
 
   /** What the firmware directory holds: `state`, `counters`, tables. Empty before the firmware has made one. */
   tables(memory: MemoryAccess): readonly Value[] {
-    return this.#present(DIRECTORY_TABLES, memory)
-  }
-
-  /** Descriptor rings that are switched on, queue status and trace, as the registers tell. */
-  rings(memory: MemoryAccess): readonly Value[] {
-    return this.#present(RINGS, memory)
-  }
-
-  #present(tables: readonly TableName[], memory: MemoryAccess): Value[] {
-    return tables.flatMap((table) => {
+    return directoryTables(memory).flatMap((table) => {
       const extent = table.finder()(memory)
       if (extent === undefined) return []
       const type = table.className === undefined ? undefined : typeNamed(table.className, this.#world.layouts)
       const layout = type?.kind === 'class' && fitsRows(type.layout, extent) ? type.layout : undefined
       return [tableValue(this.#world, memory, { name: table.name, table, extent, layout })]
     })
-  }
-
-  /** Constants of the source, in order of name; those that begin with `prefix` if there is one. */
-  constants(prefix = ''): readonly Value[] {
-    return [...this.#world.constants]
-      .filter(([name]) => name.startsWith(prefix))
-      .sort(([a], [b]) => (a < b ? -1 : 1))
-      .map(([name, value]) => textOrNumber(name, value))
   }
 
   complete(text: string, cursor: number, scope: Scope = {}): Completions {
@@ -116,9 +101,4 @@ export class Values {
   #isInline({ pc, caller, inline = 0 }: Scope): boolean {
     return pc !== undefined && (this.#program?.frames(pc, { caller })[inline]?.inline ?? false)
   }
-}
-
-function textOrNumber(name: string, value: number): Value {
-  const text = value > -10 && value < 10 ? String(value) : `${value} (0x${(value >>> 0).toString(16)})`
-  return { ...textValue(name, LITERAL.name, text), scalar: value, path: name }
 }
