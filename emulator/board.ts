@@ -1,19 +1,8 @@
 import type { HostClock } from '../abi/bus.ts'
-import {
-  CARVE_BASE,
-  CONSTANTS_BASE,
-  DEFAULT_MEMORY_BYTES,
-  NULL_GUARD_BASE,
-  NULL_GUARD_BYTES,
-  REGISTER_BASE,
-  REGISTER_PAGE_BYTES,
-  UNMAPPED_BASE,
-  UNMAPPED_BYTES,
-} from '../abi/memory.ts'
+import { CARVE_BASE, CONSTANTS_BASE } from '../abi/memory.ts'
 import {
   IRQ_LINK,
   MAC_PORTS,
-  REGISTER_END,
   SYS_ID,
   SYS_ID_VALUE,
   SYS_MEMORY_BYTES,
@@ -23,36 +12,25 @@ import {
 } from '../abi/registers.ts'
 import { QUEUE_SETS } from '../abi/rings.ts'
 import { CARD_OFF, CARD_RUNNING, CARD_STOPPED } from '../abi/virtio.ts'
+import type { BoardHost, BoardOptions, BoardStatistics, Profile } from './board-contract.ts'
+import { createBoardCpu, SLICE_LIMIT } from './board-cpu.ts'
 import {
   BootError,
   type BootImage,
-  type BootLoader,
   type BootSettings,
-  type SourceResolver,
   TakeoverError,
   writeBootInformation,
   writeUpdateInformation,
 } from './boot.ts'
 import { wallNs } from './clock.ts'
-import {
-  type CountSink,
-  type Cpu,
-  CpuError,
-  type CpuKind,
-  createCpu,
-  FUEL_PER_SLICE,
-  MS_PER_SLICE,
-  POLL_HALTED,
-  POLL_STOPPED,
-  type SliceLimit,
-} from './cpu/index.ts'
+import { type Cpu, CpuError, FUEL_PER_SLICE, POLL_HALTED, POLL_STOPPED, type SliceLimit } from './cpu/index.ts'
 import { type CrashKind, type CrashReport, reportCrash } from './crash.ts'
 import { BusMonitor } from './devices/bus-monitor.ts'
-import { DmaEngine, type DmaHost, type DmaStatistics } from './devices/dma.ts'
+import { DmaEngine, type DmaHost } from './devices/dma.ts'
 import type { Flash } from './devices/flash.ts'
 import { FlashController } from './devices/flash-controller.ts'
 import { InterruptController } from './devices/irq.ts'
-import { MacPort, type MacStatistics, type ReceiveGate } from './devices/mac.ts'
+import { MacPort, type ReceiveGate } from './devices/mac.ts'
 import { hex, InicMemory } from './devices/memory.ts'
 import type { QueueSet } from './devices/queue-set.ts'
 import { Timer } from './devices/timer.ts'
@@ -60,9 +38,10 @@ import { readTrace, readTraceFrom, type TraceEntry, type TracePiece } from './de
 import { Uart } from './devices/uart.ts'
 import { Watchdog } from './devices/watchdog.ts'
 import type { Alarm } from './link/link.ts'
-import { type AttachedProcess, BoardClock, type HostRunner, InterruptLine } from './process.ts'
+import { type AttachedProcess, BoardClock, InterruptLine } from './process.ts'
 import type { Supervisor } from './supervisor.ts'
 
+export type { BoardHost, BoardOptions, BoardStatistics, Profile } from './board-contract.ts'
 export {
   BootError,
   type BootImage,
@@ -83,80 +62,6 @@ const MAXIMUM_RAM_BYTES = 0x40000000
 const RAM_PAGE_BYTES = 4096
 /** Where firmware has its constants: what one that takes over from another writes. */
 const CONSTANTS_RANGE = { start: CONSTANTS_BASE, end: CARVE_BASE }
-
-/** The registers: a CPU says of each slice whether it stored there. */
-export const WATCHED_RANGE = { start: REGISTER_BASE, end: REGISTER_BASE + REGISTER_END }
-
-/** Bus space without a device behind it. */
-export const GUARDED_RANGES = [
-  { start: NULL_GUARD_BASE, end: NULL_GUARD_BASE + NULL_GUARD_BYTES },
-  { start: UNMAPPED_BASE, end: UNMAPPED_BASE + UNMAPPED_BYTES },
-]
-
-/** What stops firmware that does not return where fuel is not counted. The last byte of the register page is no register's. */
-const SLICE_LIMIT: SliceLimit = { ms: MS_PER_SLICE, leash: REGISTER_BASE + REGISTER_PAGE_BYTES - 1 }
-
-export interface BoardOptions {
-  /** Default 'auto': Wasmtime where the addon was built. */
-  cpu?: CpuKind | 'auto'
-  /** INIC memory; a multiple of 64 KiB. Default DEFAULT_MEMORY_BYTES. */
-  memoryBytes?: number
-  /** Fuel a second. Default 1e9: one unit of fuel lasts one nanosecond. */
-  clockHz?: number
-  /** Fuel that one slice may spend before the watchdog stops the board; where fuel is not counted, `sliceLimit` stops it. */
-  fuelPerSlice?: number
-  /** Six bytes a port. The default derives from the board's number in its farm. */
-  macAddresses?: readonly Uint8Array[]
-  flash?: Flash
-  bootLoader?: BootLoader
-  boot?: BootSettings
-  /** For firmware handed to `powerOn` as bytes; a boot loader brings its own. */
-  resolveSource?: SourceResolver
-}
-
-/** Nanoseconds spent by part, while profiling is switched on. */
-export interface Profile {
-  firmwareNs: number
-  /** From the transmit ring to the receive ring or whatever else is at the other end. */
-  linkNs: number
-  dmaNs: number
-  hostNs: number
-  slices: number
-}
-
-/** Counters of a board since power-on. */
-export interface BoardStatistics {
-  slices: number
-  /** Of slices whose fuel was counted: all in virtual time, those that were recorded in real time; none on v8. */
-  fuel: number
-  ports: MacStatistics[]
-  dma: DmaStatistics
-  /** Interrupts of each process of the main board, by queue set. */
-  interrupts: Record<number, number>
-}
-
-/** What a board needs from its farm. */
-export interface BoardHost extends HostRunner {
-  /** The board has work and is not in a slice. */
-  ready(board: Board): void
-  /** The board's alarm rang. */
-  due(board: Board): void
-  /** Time is simulated. */
-  readonly virtual: boolean
-  /** Raises an interrupt line that is not raised yet. */
-  interrupt(line: InterruptLine): void
-  consoleLine(board: Board, line: string): void
-  crashed(board: Board, report: CrashReport): void
-  /** 32 bytes that follow from the farm's seed and `name`. */
-  seedBytes(name: string): Uint8Array
-  /** The board's CPU is halted in mid-slice: nothing in the farm goes on until `Farm.resume`. */
-  halted(board: Board): void
-  /** Null while profiling is off. */
-  readonly profile: Profile | null
-  readonly supervisor: Supervisor | null
-  /** Takes how often each instruction of every board ran; null: nobody counts. */
-  readonly counts: CountSink | null
-}
 
 /**
  * An INIC on its main board: wires CPU and devices, and runs slices.
@@ -332,12 +237,7 @@ export class Board implements DmaHost, Alarm {
   powerOn(options: { wasm?: Uint8Array; stateLayout?: string; boot?: BootSettings } = {}): void {
     if (this.cardState === CARD_RUNNING) throw new BootError(`Board ${this.name} is on already.`)
     const image = this.#load(options.wasm, options.stateLayout)
-    const memoryBytes = this.#options.memoryBytes ?? DEFAULT_MEMORY_BYTES
-    if (!(memoryBytes > CARVE_BASE))
-      throw new BootError(
-        `Board ${this.name} has ${memoryBytes} bytes of INIC memory; the memory map alone needs ${CARVE_BASE}.`,
-      )
-    const cpu = this.#createCpu(image, memoryBytes)
+    const cpu = createBoardCpu(this.name, this.#options, this.#host, image.wasm)
     const memory = new InicMemory(cpu.memory)
     try {
       writeBootInformation(memory.bytes, options.boot ?? this.#options.boot ?? {}, this.#seedBytes())
@@ -593,18 +493,6 @@ export class Board implements DmaHost, Alarm {
   /** Other ones each time: what the firmware draws must not repeat, its incarnation on the hub and its secrets least of all. */
   #seedBytes(): Uint8Array {
     return this.#host.seedBytes(`board:${this.name}${this.#powerOns > 0 ? `:${this.#powerOns}` : ''}`)
-  }
-
-  #createCpu(image: BootImage, memoryBytes: number): Cpu {
-    const { cpu: kind = 'auto' } = this.#options
-    try {
-      const { fuelPerSlice, sliceLimit: limit } = this
-      const options = { module: image.wasm, memoryBytes, guard: GUARDED_RANGES, watch: WATCHED_RANGE, fuelPerSlice }
-      return createCpu(kind, { ...options, ...(limit && { limit }) }, this.#host.counts)
-    } catch (cause) {
-      if (!(cause instanceof CpuError)) throw cause
-      throw new BootError(`Board ${this.name} does not boot: ${cause.message}`, { cause })
-    }
   }
 
   #start(memory: InicMemory, nowNs: number): void {

@@ -1,5 +1,5 @@
 /** Runs a board's recorded slices again, on a CPU and a memory of their own. */
-import { GUARDED_RANGES, WATCHED_RANGE } from '../board.ts'
+import { GUARDED_RANGES, WATCHED_RANGE } from '../board-cpu.ts'
 import { type DebugCall, type DebugCpu, WasmtimeCpu } from '../cpu/index.ts'
 import { InicMemory } from '../devices/memory.ts'
 import { ENTRY_EDIT, ENTRY_SLICE, FLAG_EDITED, FLAG_FAULT, FLAG_RESET, type LogCursor, type SliceLog } from './log.ts'

@@ -118,7 +118,7 @@ function left(tcb: Tcb, timer: u32, deadlineMs: u32): u32 {
 // wire, smaller ones mirrored within their 4 bytes.
 
 const ORDERED_BASE: u32 = CARVE_BASE + 0xa00
-/** IPOS_BLOCK_BYTES, in whole pieces of 16. */
+/** IPOS_BLOCK_BYTES, in whole pieces of 48. */
 const ORDERED_BYTES: u32 = 144
 
 /** A copy of the block at `block` for the functions that read one; good until the next call. Reads 4 bytes behind it. */
@@ -260,7 +260,6 @@ export function blockRead(block: u32, tcb: Tcb, m: Migration): void {
   if ((flags & BLOCK_FLAG_OUT_OF_ORDER) == 0) m.flags |= <u16>MOVE_ENDS_KNOWN
   const options = block16(block, BLOCK_SOCKET_OPTIONS)
   f |= bit(options, SOCKET_OPTION_NO_DELAY, F_NO_DELAY) | bit(options, SOCKET_OPTION_KEEP_ALIVE, F_KEEP_ALIVE)
-  if (flags & BLOCK_FLAG_RECOVERY) f |= F_RECOVERY | F_REPEAT_FIRST
   tcb.flags |= f
   tcb.iss = block32(block, BLOCK_ISS)
   tcb.sndUna = block32(block, BLOCK_SND_UNA)
@@ -268,8 +267,12 @@ export function blockRead(block: u32, tcb: Tcb, m: Migration): void {
   // Grows as the bytes come; of a stream whose FIN is acknowledged it stands before SND.UNA.
   tcb.sndEnd = seqLt(m.sendEnd, tcb.sndUna) ? m.sendEnd : tcb.sndUna
   tcb.sndNxt = flags & BLOCK_FLAG_LOSS ? tcb.sndUna : tcb.sndMax
-  tcb.recover = flags & (BLOCK_FLAG_LOSS | BLOCK_FLAG_RECOVERY) ? tcb.sndMax : tcb.sndUna
-  tcb.recoverFlight = tcb.sndMax - tcb.sndUna
+  tcb.recover = tcb.sndUna
+  if (flags & (BLOCK_FLAG_LOSS | BLOCK_FLAG_RECOVERY)) {
+    tcb.recover = tcb.sndMax
+    tcb.recoverFlight = tcb.sndMax - tcb.sndUna
+    if (flags & BLOCK_FLAG_RECOVERY) tcb.flags |= F_RECOVERY | F_REPEAT_FIRST
+  }
   tcb.sndWnd = block32(block, BLOCK_SND_WND)
   tcb.maxSndWnd = block32(block, BLOCK_SND_WND_MAXIMUM)
   tcb.sndWl1 = block32(block, BLOCK_SND_WL1)
@@ -286,7 +289,7 @@ export function blockRead(block: u32, tcb: Tcb, m: Migration): void {
   tcb.tsRecentMs = st.nowMs - block32(block, BLOCK_TS_RECENT_AGE)
   tcb.tsOffset = block32(block, BLOCK_TS_CLOCK) - st.nowMs
   tcb.lastAckSent = block32(block, BLOCK_LAST_ACK_SENT)
-  tcb.srttUs = tcb.minRttUs = block32(block, BLOCK_SRTT)
+  tcb.srttUs = block32(block, BLOCK_SRTT)
   tcb.rttvarUs = block32(block, BLOCK_RTTVAR)
   const rto = block32(block, BLOCK_RTO)
   tcb.rtoMs = min<u32>(rto ? rto : RTO_INITIAL_MS, RTO_MAXIMUM_MS)

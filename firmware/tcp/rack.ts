@@ -16,9 +16,11 @@ const UNMEASURED_US: u32 = 1000
 /** How long a segment may come after one that left later, microseconds (RFC 8985 §6.2, step 4). */
 export function reorderWindowUs(tcb: Tcb): u32 {
   if (tcb.reorderSteps == 0 && ((tcb.flags & F_RECOVERY) != 0 || threeHeld(tcb))) return 0
-  if (tcb.minRttUs == 0) return UNMEASURED_US
+  // Of a connection that has come from another server the shortest is not known yet.
+  const rttUs = tcb.minRttUs ? tcb.minRttUs : tcb.srttUs
+  if (rttUs == 0) return UNMEASURED_US
   const steps = max<u32>(tcb.reorderSteps, 1)
-  return max<u32>(min<u32>((steps * tcb.minRttUs) >>> 2, tcb.srttUs), 1)
+  return max<u32>(min<u32>((steps * rttUs) >>> 2, tcb.srttUs), 1)
 }
 
 /** An ACK was taken, or the window has passed: decides what is lost. */

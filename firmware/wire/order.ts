@@ -35,11 +35,13 @@ export function storeWords14(address: u32, a: u32, b: u32, c: u32, d: u32): void
 /**
  * Copies big-endian numbers of 4 bytes to where they are read as numbers, or back; also on the spot.
  *
- * @param bytes a multiple of 16
+ * @param bytes a multiple of 48
  */
 export function copyWords(target: u32, source: u32, bytes: u32): void {
-  for (const end = source + bytes; source < end; source += 16) {
+  for (const end = source + bytes; source < end; source += 48) {
     v128.store(target, swap(v128.load(source)))
-    target += 16
+    v128.store(target, swap(v128.load(source, 16)), 16)
+    v128.store(target, swap(v128.load(source, 32)), 32)
+    target += 48
   }
 }
