@@ -18,7 +18,9 @@ import {
   BootError,
   type BootImage,
   type BootSettings,
+  imageToBoot,
   TakeoverError,
+  whyOtherLayout,
   writeBootInformation,
   writeUpdateInformation,
 } from './boot.ts'
@@ -236,7 +238,7 @@ export class Board implements DmaHost, Alarm {
    */
   powerOn(options: { wasm?: Uint8Array; stateLayout?: string; boot?: BootSettings } = {}): void {
     if (this.cardState === CARD_RUNNING) throw new BootError(`Board ${this.name} is on already.`)
-    const image = this.#load(options.wasm, options.stateLayout)
+    const image = imageToBoot(this.name, this.#options, options)
     const cpu = createBoardCpu(this.name, this.#options, this.#host, image.wasm)
     const memory = new InicMemory(cpu.memory)
     try {
@@ -321,9 +323,7 @@ export class Board implements DmaHost, Alarm {
   /** When the board wants to run without being interrupted, nanoseconds; Infinity = never. */
   get wakeNs(): number {
     if (this.cardState !== CARD_RUNNING) return Number.POSITIVE_INFINITY
-    const { wakeNs } = this.#timer
-    const { deadlineNs } = this.#watchdog
-    return Math.min(wakeNs, deadlineNs)
+    return Math.min(this.#timer.wakeNs, this.#watchdog.deadlineNs)
   }
 
   /** True if a slice at `nowNs` would have something to do. */
@@ -477,19 +477,6 @@ export class Board implements DmaHost, Alarm {
     this.#fresh = false
   }
 
-  #load(wasm: Uint8Array | undefined, stateLayout: string | undefined): BootImage {
-    if (wasm !== undefined) {
-      const { resolveSource } = this.#options
-      return { wasm, ...(stateLayout !== undefined && { stateLayout }), ...(resolveSource && { resolveSource }) }
-    }
-    const { bootLoader, flash } = this.#options
-    if (bootLoader === undefined || flash === undefined)
-      throw new BootError(`Board ${this.name} has no flash to boot from, and was given no firmware.`)
-    const found = bootLoader.load(flash)
-    if ('error' in found) throw new BootError(`Board ${this.name} does not boot: ${found.error}`)
-    return found
-  }
-
   /** Other ones each time: what the firmware draws must not repeat, its incarnation on the hub and its secrets least of all. */
   #seedBytes(): Uint8Array {
     return this.#host.seedBytes(`board:${this.name}${this.#powerOns > 0 ? `:${this.#powerOns}` : ''}`)
@@ -605,14 +592,6 @@ export class Board implements DmaHost, Alarm {
     this.#deviceFault ??= message
     this.wake()
   }
-}
-
-/** Undefined where the memory of a firmware means the same to another one. */
-function whyOtherLayout({ stateLayout: has }: BootImage, { stateLayout: wants }: BootImage): string | undefined {
-  if (has === undefined) return 'the firmware that runs does not say what its state layout is'
-  if (wants === undefined) return 'the new firmware does not say what its state layout is'
-  if (has === wants) return undefined
-  return `its state layout is ${has.slice(0, 12)}…, and that of the new firmware ${wants.slice(0, 12)}…`
 }
 
 /** 02:49:4e, locally administered (IEEE 802 §8.4), then the board's number and the port's. */

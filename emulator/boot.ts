@@ -108,6 +108,41 @@ export class TakeoverError extends Error {
   readonly code = 'ERR_INIC_TAKEOVER'
 }
 
+/** Where a board finds its firmware. */
+interface ImageSources {
+  flash?: Flash
+  bootLoader?: BootLoader
+  resolveSource?: SourceResolver
+}
+
+/**
+ * What board `name` boots: the firmware handed to it, else what the boot loader finds in flash.
+ *
+ * @throws BootError if there is neither
+ */
+export function imageToBoot(
+  name: string,
+  { flash, bootLoader, resolveSource }: ImageSources,
+  { wasm, stateLayout }: { wasm?: Uint8Array; stateLayout?: string },
+): BootImage {
+  if (wasm !== undefined) {
+    return { wasm, ...(stateLayout !== undefined && { stateLayout }), ...(resolveSource && { resolveSource }) }
+  }
+  if (bootLoader === undefined || flash === undefined)
+    throw new BootError(`Board ${name} has no flash to boot from, and was given no firmware.`)
+  const found = bootLoader.load(flash)
+  if ('error' in found) throw new BootError(`Board ${name} does not boot: ${found.error}`)
+  return found
+}
+
+/** Undefined where the memory of a firmware means the same to another one. */
+export function whyOtherLayout({ stateLayout: has }: BootImage, { stateLayout: wants }: BootImage): string | undefined {
+  if (has === undefined) return 'the firmware that runs does not say what its state layout is'
+  if (wants === undefined) return 'the new firmware does not say what its state layout is'
+  if (has === wants) return undefined
+  return `its state layout is ${has.slice(0, 12)}…, and that of the new firmware ${wants.slice(0, 12)}…`
+}
+
 /** One interface's settings as the boot loader passes them on (abi/boot.ts). */
 export interface InterfaceSettings {
   /** Default true for an interface that is listed. */

@@ -37,7 +37,7 @@ function variant(): Promise<BuildResult> {
 
 const SWAPS = 50
 const CONNECTIONS = 16
-const BYTES_EACH = 3_000_000
+const BYTES_EACH = 4_000_000
 
 /** Sends `bytes` and then its end; gives the digest of what comes back. */
 async function echo(socket: net.Socket, bytes: Buffer): Promise<string> {
