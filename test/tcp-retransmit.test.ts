@@ -262,6 +262,20 @@ tcpTest('the sooner a peer answers lone segments, the sooner one is probed', (ne
   if (probed.join() !== '102,52,27,14,8,6,4,4') net.fail(`after ${probed} ms`)
 })
 
+tcpTest('after a loss a lone segment is probed soon: the peer is quick to answer then', (net) => {
+  const c = established(net, { sack: true })
+  c.write(10 * 1460)
+  c.drain()
+  c.send({ flags: 'A', ack: 1, sack: [[1461, 14_601]] })
+  c.expect({ seq: 1, length: 1460 })
+  net.wait(1)
+  c.send({ flags: 'A', ack: 14_601 })
+  c.write(10, { from: 14_601 })
+  c.drain()
+  c.expect({ seq: 14_601, length: 10, after: 4 })
+  c.send({ flags: 'A', ack: 14_611 })
+})
+
 tcpTest('a peer that answers late after all is given the time again (RFC 8985 §7.4)', (net) => {
   const c = established(net, { sack: true })
   for (let i = 0; i < 8; i++) sample(c, 1)

@@ -38,6 +38,7 @@ import { FORWARD_MOVED, FORWARDING, forwardAllocate, forwardAt, forwardList, LIS
 import { iposBegin, iposCommit } from './frame.ts'
 import { heldRelay, heldReplay } from './held.ts'
 import {
+  askedJustNow,
   Migration,
   MOVE_ANYWHERE,
   MOVE_BY_HOST,
@@ -71,7 +72,7 @@ import { namesOf, roundAnswered, roundsSend, roundsStart, sendCommit, stateSendA
  */
 
 /** Connection packets that are sent in vain before another server is asked. */
-const OFFER_TRIES: u32 = 7
+const OFFER_TRIES: u32 = 8
 
 /** Moves an endpoint whose request has come to server `row`. False if it must stay here: a table is full, or the server does not answer. */
 export function giveByRequest(tcb: Tcb, row: u32): bool {
@@ -195,6 +196,7 @@ export function moveTimer(tcb: Tcb): void {
     timerArm(tcb, m.dueMs)
     return
   }
+  if (askedJustNow(tcb, m)) return
   if (m.phase == PHASE_PREPARED || m.phase == PHASE_ARRIVING || m.phase == PHASE_ARRIVED) {
     arrivalTimer(tcb, m)
     return
@@ -238,9 +240,9 @@ export function giveAcknowledged(tcb: Tcb, m: Migration): void {
 export function giveRefused(tcb: Tcb, m: Migration, reason: u32): void {
   if (m.phase != PHASE_OFFERED) return
   if (reason == REFUSE_THREAD_TAKEN && m.tries < OFFER_TRIES) {
-    const tries = m.tries
+    const tries: u32 = m.tries
     if (offer(tcb, m, m.peer)) {
-      m.tries = tries + 1
+      m.tries = <u16>(tries + 1)
       return
     }
   }

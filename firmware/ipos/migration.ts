@@ -45,7 +45,9 @@ export class Migration {
   moves: u32
   /** Servers that have refused this move, a bit for each row. */
   tried: u32
-  tries: u32
+  tries: u16
+  /** When `dueMs` was set, microseconds, the low bits. */
+  askedUs: u16
   /** When something is to be said again, or the waiting is over. */
   dueMs: u32
   /** ARRIVING: when the waiting is over. */
@@ -121,8 +123,10 @@ export const MOVE_UNHEARD: u32 = 256
 /** Taking, until it is committed: the entry INIC has said already that it forwards to us. */
 export const MOVE_HEARD: u32 = 1024
 
-/** First and second wait for an answer, milliseconds, as a hub may lose one packet; then it doubles. The first of them may be over at once. */
-const REPEAT_MS: u32 = 2
+/** First and second wait for an answer, milliseconds, as a hub may lose a packet; then it doubles. */
+const REPEAT_MS: u32 = 1
+/** The clock's next millisecond may begin at once: what was asked less than this ago is not repeated, microseconds. */
+const JUST_NOW_US: u32 = 500
 const REPEAT_MAXIMUM_MS: u32 = 250
 
 export function migrationInitialize(): void {
@@ -212,7 +216,16 @@ export function returnAppend(m: Migration, chunk: u32): void {
 export function repeatIn(tcb: Tcb, m: Migration): void {
   const doublings = min<u32>(max<u32>(m.tries, 2) - 2, 8)
   m.dueMs = state().nowMs + min<u32>(REPEAT_MS << doublings, REPEAT_MAXIMUM_MS)
+  m.askedUs = <u16>state().nowUs
   timerArm(tcb, m.dueMs)
+}
+
+/** True if the timer has gone off too soon after a question: it was put off until the next millisecond. */
+export function askedJustNow(tcb: Tcb, m: Migration): bool {
+  if (m.tries == 0 || m.tries > 2 || <u32>(<u16>(state().nowUs - m.askedUs)) >= JUST_NOW_US) return false
+  m.dueMs = state().nowMs + 1
+  timerArm(tcb, m.dueMs)
+  return true
 }
 
 /** The move is over and the endpoint lives on here. How often it has moved is not forgotten: later moves must count on. */

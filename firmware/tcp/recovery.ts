@@ -36,6 +36,8 @@ import { timerStart, WORST_ACK_DELAY_MS } from './timer.ts'
  * otherwise. What is sent in recovery is chosen by `recoveryOutput`; before and after, by `sendNew`.
  */
 
+/** How long a peer is thought to keep an ACK back for that has just seen a loss: by RFC 5681 §4.2 it is quick then, and most stacks stay so for a while. */
+const QUICK_ACK_MS: u8 = 2
 /** RFC 5681 §3.2: duplicate ACKs that mean a loss. */
 const DUP_THRESHOLD: u32 = 3
 
@@ -73,6 +75,7 @@ function enterRecovery(tcb: Tcb): void {
   tcb.recover = tcb.sndMax
   tcb.recoverFlight = flight
   tcb.prrDelivered = tcb.prrOut = 0
+  if (tcb.ackDelayMs > QUICK_ACK_MS) tcb.ackDelayMs = QUICK_ACK_MS
   if (!(tcb.flags & F_SACK ? repeatLost(tcb, firstLost(tcb)) : repeat(tcb, tcb.sndUna, tcb.sndMax))) {
     tcb.flags |= F_REPEAT_FIRST
   }
