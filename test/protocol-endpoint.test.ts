@@ -64,6 +64,7 @@ const REFUSALS: [name: string, reason: number, block: Partial<ControlBlock>, cha
   [
     ['a window larger than can be reserved', I.REFUSE_WINDOW, { rcvAdvertised: RCV + 0x100_0000 }],
     ['a window that would have to shrink by what is unread', I.REFUSE_WINDOW, { rcvRead: RCV - 0x100_0000 }],
+    ['a recovery of nothing', I.REFUSE_BLOCK, { flags: I.BLOCK_FLAG_RECOVERY, sndMax: 0x10000001, sndEnd: 0x10000001 }],
     ['a control block of another version', I.REFUSE_BLOCK, { version: 9 }],
     ['an entry INIC that does not have the address', I.REFUSE_BLOCK, { entry: '192.0.2.103' }],
     ['more than there is memory for', I.REFUSE_NO_MEMORY, { sndEnd: 0x10000001 + 0x400_0000 }],

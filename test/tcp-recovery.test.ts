@@ -1,5 +1,7 @@
 /** Fast retransmit and recovery: RFC 5681 §3.2, RFC 6582 (NewReno), RFC 6675 (SACK), RFC 3042 (limited transmit). */
-import { BOOT_FLAG_NO_SACK, CONGESTION_NEWRENO } from '../abi/boot.ts'
+import { BOOT_FLAG_NO_SACK, BOOT_FLAG_NO_TAIL_PROBES, CONGESTION_NEWRENO } from '../abi/boot.ts'
+import { CARD, PEER } from './support/lan.ts'
+import { arpFrame } from './support/packets.ts'
 import { type Conn, tcpTest } from './support/tcp-script.ts'
 import { established, type StateOptions } from './support/tcp-states.ts'
 
@@ -451,6 +453,50 @@ tcpTest('RACK: a segment that the peer had twice widens the window (RFC 8985 §6
   expectSent(c, '3')
   c.send({ flags: 'A' })
 })
+
+tcpTest(
+  'a repetition that could not leave is not waited for once the peer holds it all',
+  (net) => {
+    const c = established(net, SACK)
+    // The neighbour's address grows old, and nobody answers for it any more.
+    net.wait(61_000)
+    const stations = net.neighbors.splice(0)
+    let written = 0
+    const exchange = (count: number) => {
+      c.write(count * MSS, { from: written + 1 })
+      written += count * MSS
+      c.drain()
+    }
+    for (let ms = 0; ms < 2900; ms += 100) {
+      exchange(1)
+      net.wait(100)
+      c.send({ flags: 'A', ack: written + 1 })
+    }
+    const una = written + 1
+    exchange(10)
+    net.wait(150)
+    c.send({ flags: 'A', ack: una, sack: [[una + MSS, una + 10 * MSS]] })
+    expectSent(c, '')
+    c.send({ flags: 'A', ack: una + MSS, sack: [[una + 2 * MSS, una + 10 * MSS]] })
+    net.neighbors.push(...stations)
+    net.inject(
+      0,
+      arpFrame({
+        destinationMac: CARD.mac,
+        sourceMac: PEER.mac,
+        operation: 'reply',
+        senderMac: PEER.mac,
+        sender: PEER.ip,
+        targetMac: CARD.mac,
+        target: CARD.ip,
+      }),
+    )
+    c.write(MSS, { from: written + 1 })
+    c.expect({ seq: written + 1, length: MSS, after: 0 })
+    c.send({ flags: 'A' })
+  },
+  { flags: BOOT_FLAG_NO_TAIL_PROBES },
+)
 
 tcpTest(
   'without SACK on the board blocks mean nothing',

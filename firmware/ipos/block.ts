@@ -229,6 +229,7 @@ export function blockIsSound(block: u32): bool {
   return (
     seqLeq(una, most) &&
     seqLeq(una, end) &&
+    ((flags & BLOCK_FLAG_RECOVERY) == 0 || una != most) &&
     seqLeq(most, end) &&
     seqLeq(read + (finReceived ? 1 : 0), next) &&
     seqLeq(next, advertised) &&

@@ -127,7 +127,9 @@ export function recoveryDelivered(tcb: Tcb, bytes: u32): void {
 export function recoveryOutput(tcb: Tcb): bool {
   const limit = payloadLimit(tcb)
   if (tcb.flags & F_REPEAT_FIRST) {
-    if (!repeatMissing(tcb, tcb.sndUna)) return neighborMissing(tcb)
+    // While it waited the peer may have told that it holds all the rest, even what it does not acknowledge.
+    const missing = seqLt(skipHeld(tcb, tcb.sndUna), tcb.sndMax)
+    if (missing && !repeatMissing(tcb, tcb.sndUna)) return neighborMissing(tcb)
     tcb.flags &= ~F_REPEAT_FIRST
   }
   let pipe = tcb.flags & F_SACK ? pipeBytes(tcb) : tcb.sndNxt - tcb.sndUna
