@@ -42,7 +42,7 @@ import {
 import { congestionIdle } from './congestion.ts'
 import { neighborWait } from './neighbor.ts'
 import { recoveryOutput } from './recovery.ts'
-import { heldBelow, nextHeld, skipHeld } from './scoreboard.ts'
+import { heldBelow, heldBytes, nextHeld, skipHeld } from './scoreboard.ts'
 import { sendQueueCopy } from './sendqueue.ts'
 import { seqLeq, seqLt, seqMax } from './sequence.ts'
 import {
@@ -163,7 +163,7 @@ function sendNew(tcb: Tcb): bool {
     const flight = tcb.sndNxt - tcb.sndUna
     // Limited transmit (RFC 3042): one segment beyond cwnd for each of the first two duplicate ACKs, or what the peer holds.
     const allowed = tcb.cwnd + min<u32>(tcb.dupAcks, 2) * tcb.mss
-    const pipe = flight - heldBelow(tcb, tcb.sndNxt)
+    const pipe = flight - (repeating ? heldBelow(tcb, tcb.sndNxt) : heldBytes(tcb))
     const usable = min<u32>(pipe < allowed ? allowed - pipe : 0, flight < tcb.sndWnd ? tcb.sndWnd - flight : 0)
     let bytes = min<u32>(min<u32>(queued, usable), limit)
     // The few bytes that cwnd = SMSS leaves behind a segment with options are no segment of their own.

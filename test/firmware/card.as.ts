@@ -1,4 +1,3 @@
-// @ts-nocheck AssemblyScript
 /** What the test firmware shares: registers, rings carved at fixed addresses, the UART. */
 import { REGISTER_BASE } from '../../abi/memory.ts'
 import {

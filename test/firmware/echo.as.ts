@@ -1,4 +1,3 @@
-// @ts-nocheck AssemblyScript
 /**
  * Answers every frame with the same frame, source and destination exchanged, on the port it came from; at most 16 a poll. The first
  * frame of a port that has BOOT_INTERFACE_ADDRESS set is its own: it sends that many frames of 64 bytes at its first poll.

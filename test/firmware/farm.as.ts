@@ -1,4 +1,3 @@
-// @ts-nocheck AssemblyScript
 /** ipOS whole, and what tests ask of its Server State table, its Service table and its placement directly. */
 import { poll, reset } from '../../firmware/index.ts'
 import { placementChoose } from '../../firmware/ipos/placement.ts'

@@ -1,4 +1,3 @@
-// @ts-nocheck AssemblyScript
 /**
  * Says hello on the UART, then does at its second poll what BOOT_FLAGS names: see MISBEHAVIOUR in emulator-board.test.ts.
  */

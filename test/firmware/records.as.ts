@@ -1,4 +1,3 @@
-// @ts-nocheck AssemblyScript
 /**
  * Sends each record that the DMA engine fetches back to the same queue set: from the TX queue to the RX queue, from the control queue to
  * the event queue. A record waits while its queue has no buffer, and is dropped if the queue is off.

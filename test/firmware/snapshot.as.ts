@@ -1,4 +1,3 @@
-// @ts-nocheck AssemblyScript
 /** Copies the register page, as `reset` and then the first `poll` find it, to where a test reads it. */
 import { REGISTER_BASE, REGISTER_PAGE_BYTES } from '../../abi/memory.ts'
 import { REGISTER_END } from '../../abi/registers.ts'

@@ -1,4 +1,3 @@
-// @ts-nocheck AssemblyScript
 /** Has nothing to do and always wants to run again at once: what is left is the price of a slice. */
 import { start, startDma, startPort } from './card.as.ts'
 
