@@ -94,7 +94,7 @@ export class Gateway {
   close(): Promise<void> {
     return new Promise((resolve) => {
       this.#server.close(() => resolve())
-      for (const socket of this.#open) socket.resetAndDestroy()
+      for (const socket of this.#open) reset(socket)
     })
   }
 
@@ -113,8 +113,8 @@ export class Gateway {
       if (connected) statistics.reset++
       else statistics.unreachable++
       // Only a reset says to the other side what happened here; an orderly end would pass a cut stream off as a whole one.
-      client.resetAndDestroy()
-      card.resetAndDestroy()
+      reset(client)
+      reset(card)
     }
     let closed = 0
     const close = (socket: Socket) => {
@@ -144,4 +144,14 @@ export class Gateway {
     const code = error.code ?? error.name
     this.statistics.errors[code] = (this.statistics.errors[code] ?? 0) + 1
   }
+}
+
+/**
+ * Resets a connection. While its end is on the way to the kernel, which takes one turn of the event loop, libuv refuses to
+ * (uv_tcp_close_reset: EINVAL), and Node.js then loses the socket without closing it: the process would never end.
+ */
+function reset(socket: Socket): void {
+  const ending = socket.writableEnded && !socket.writableFinished && socket.writableLength === 0
+  if (ending) socket.once('finish', () => socket.resetAndDestroy())
+  else socket.resetAndDestroy()
 }

@@ -158,6 +158,16 @@ test('closing resets what is open', async (t) => {
   t.is((await failed)[0].code, 'ECONNRESET')
 })
 
+test('closing ends a connection that is on the way to its own end', async (t) => {
+  const { gateway, open } = await gatewayTo(t, (socket) => socket.end('all of it'), {
+    // As `inic run --once` does, which has its page before the connection has ended.
+    connect: (options) => connect(options).once('end', () => process.nextTick(() => void gateway.close())),
+  })
+  await collect(open())
+  await until(() => gateway.statistics.active === 0)
+  t.like(gateway.statistics, { accepted: 1, errors: {} })
+})
+
 test('a port that is taken is an error', async (t) => {
   const { gateway } = await gatewayTo(t, () => {})
   const { address, port } = gateway.address

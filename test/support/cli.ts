@@ -21,13 +21,17 @@ export interface CliOptions {
   readonly prefix?: readonly string[]
 }
 
-/** Runs the command to its end. */
+/** Runs the command to its end. @throws Error with what it had said, if a signal ended it, ours after `timeoutMs` (60 s) or another */
 export async function inic(args: readonly string[], options: CliOptions = {}): Promise<CliResult> {
   const command = start(args, options)
   const timer = setTimeout(() => command.child.kill('SIGKILL'), options.timeoutMs ?? 60_000)
   await once(command.child, 'close')
   clearTimeout(timer)
-  return command.result()
+  const result = command.result()
+  const { signalCode } = command.child
+  if (signalCode !== null)
+    throw new Error(`inic ${args.join(' ')} was ended by ${signalCode}:\n${result.stdout}\n${result.stderr}`)
+  return result
 }
 
 /** How a command answers what cannot be meant: exit code, 2 unless it is another, and what it says. */
