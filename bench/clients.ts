@@ -55,7 +55,7 @@ export interface ScriptedClientsOptions {
 
 export class ScriptedClients implements Port, Alarm {
   slot = -1
-  dueNs = 0
+  dueNs = Number.POSITIVE_INFINITY
   sequence = 0
   readonly precise = true
 

@@ -24,7 +24,7 @@ import {
   writeBootInformation,
   writeUpdateInformation,
 } from './boot.ts'
-import { wallNs } from './clock.ts'
+import { NO_TIME, wallNs } from './clock.ts'
 import { type Cpu, CpuError, FUEL_PER_SLICE, POLL_HALTED, POLL_STOPPED, type SliceLimit } from './cpu/index.ts'
 import { type CrashKind, type CrashReport, reportCrash } from './crash.ts'
 import { BusMonitor } from './devices/bus-monitor.ts'
@@ -92,7 +92,7 @@ export class Board implements DmaHost, Alarm {
 
   // The alarm that wakes the board; the farm's.
   slot = -1
-  dueNs = 0
+  dueNs = Number.POSITIVE_INFINITY
   sequence = 0
   readonly precise = false
 
@@ -125,7 +125,7 @@ export class Board implements DmaHost, Alarm {
   /** First complaint of a device about what the firmware gave it. */
   #deviceFault: string | null = null
   #powerOns = 0
-  #startNs = 0
+  #startNs = NO_TIME
   #delayUs = 0
   /** The firmware may have changed registers that it only reads: they are all shown again. */
   #showAll = true

@@ -13,6 +13,12 @@ export function wallNs(): number {
   return (seconds - ORIGIN_SECONDS) * 1e9 + nanoseconds
 }
 
+/**
+ * What a field that holds a time starts with, where it is not Infinity: with a double. V8 keeps a field as what was stored there first, and one that
+ * outgrows small integers, as nanoseconds do after two seconds, slows all code down that was compiled for its object.
+ */
+export const NO_TIME = Number.NaN
+
 /** Nanoseconds since 1970 at which `wallNs` was 0; for captures of farms that run in real time. */
 export function wallEpochNs(): bigint {
   return BigInt(Math.round((performance.timeOrigin + performance.now()) * 1e3)) * 1000n - BigInt(wallNs())

@@ -21,7 +21,7 @@ export interface HostRunner {
 /** The interrupt line of one process: raised at the end of a slice, it runs the driver's handler between two slices. */
 export class InterruptLine implements Alarm {
   slot = -1
-  dueNs = 0
+  dueNs = Number.POSITIVE_INFINITY
   sequence = 0
   readonly precise = false
   /** True from the raise to the handler. */
@@ -83,7 +83,7 @@ export class BoardClock implements HostClock {
 
 class HostTimer implements Alarm {
   slot = -1
-  dueNs = 0
+  dueNs = Number.POSITIVE_INFINITY
   sequence = 0
   readonly precise = false
   readonly fire: () => void

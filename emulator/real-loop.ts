@@ -1,7 +1,7 @@
 import { nextTick } from 'node:process'
 import { clearInterval, clearTimeout, setImmediate, setInterval, setTimeout } from 'node:timers'
 import type { Board, Profile } from './board.ts'
-import { AlarmQueue, wallNs } from './clock.ts'
+import { AlarmQueue, NO_TIME, wallNs } from './clock.ts'
 import type { Alarm } from './link/link.ts'
 import type { Loop, RunResult } from './loop.ts'
 import type { InterruptLine } from './process.ts'
@@ -44,15 +44,15 @@ export class RealLoop implements Loop {
   #originNs = wallNs()
   /** The time at which the clock stands; Infinity while it runs. */
   #haltedNs = Number.POSITIVE_INFINITY
-  #nowNs = 0
+  #nowNs = NO_TIME
   #started = false
   /** A call of #turn is on its way. */
   #scheduled = false
   /** #turn is on the stack. */
   #turning = false
   #hostRan = false
-  /** When host code was let run, nanoseconds; 0 = it was not. */
-  #hostSinceNs = 0
+  /** When host code was let run, nanoseconds; Infinity = it was not. */
+  #hostSinceNs = Number.POSITIVE_INFINITY
 
   // Boards and lines that wait, each at most once: rings of bounded length, grown as boards are added.
   #boards: (Board | null)[] = new Array(16).fill(null)
@@ -206,7 +206,7 @@ export class RealLoop implements Loop {
     this.#scheduled = false
     if (!this.#started || this.#turning || this.#halted) return
     const startNs = this.#readClock()
-    if (this.#hostSinceNs !== 0) this.#accountHost(startNs)
+    if (this.#hostSinceNs !== Number.POSITIVE_INFINITY) this.#accountHost(startNs)
     if (this.#slicesLeft <= 0 || this.#nsLeft <= 0) {
       this.#scheduled = true
       setImmediate(this.#freshTurn)
@@ -310,7 +310,7 @@ export class RealLoop implements Loop {
   /** Host code has had its turn: handlers, ticks and microtasks count like slices. */
   #accountHost(nowNs: number): void {
     const spentNs = nowNs - this.#hostSinceNs
-    this.#hostSinceNs = 0
+    this.#hostSinceNs = Number.POSITIVE_INFINITY
     this.#nsLeft -= spentNs
     if (this.profile !== null) this.profile.hostNs += spentNs
   }

@@ -1,5 +1,5 @@
 import type { Board, Profile } from './board.ts'
-import { AlarmQueue, wallNs } from './clock.ts'
+import { AlarmQueue, NO_TIME, wallNs } from './clock.ts'
 import type { Alarm } from './link/link.ts'
 import type { Loop, RunResult } from './loop.ts'
 import type { InterruptLine } from './process.ts'
@@ -24,7 +24,7 @@ export class VirtualLoop implements Loop {
   profile: Profile | null = null
   readonly #options: VirtualTimeOptions
   readonly #alarms = new AlarmQueue()
-  #nowNs = 0
+  #nowNs = NO_TIME
   #hostRan = false
   #running = false
   #stopping = false
@@ -35,6 +35,7 @@ export class VirtualLoop implements Loop {
 
   constructor(options: VirtualTimeOptions) {
     this.#options = options
+    this.#nowNs = 0
   }
 
   now(): number {

@@ -241,7 +241,7 @@ test('alarms ring by time and then by the order in which they were set', (t) => 
         const queue = new AlarmQueue()
         const alarms = Array.from(
           { length: 16 },
-          (): Alarm => ({ slot: -1, dueNs: 0, sequence: 0, precise: false, fire() {} }),
+          (): Alarm => ({ slot: -1, dueNs: Number.POSITIVE_INFINITY, sequence: 0, precise: false, fire() {} }),
         )
         const model = new Map<number, { due: number; order: number }>()
         steps.forEach(({ alarm, due, clear }, order) => {

@@ -15,7 +15,7 @@ for (const clock of ['real', 'virtual'] as const) {
     let slices = -1
     let haltedNs = -1
     const alarm = {
-      ...{ slot: -1, dueNs: 0, sequence: 0, precise: false },
+      ...{ slot: -1, dueNs: Number.POSITIVE_INFINITY, sequence: 0, precise: false },
       fire() {
         farm.halt()
         slices = board.slices

@@ -1,5 +1,6 @@
 import { REGISTER_BASE } from '../../abi/memory.ts'
 import { IRQ_TIMER, TIMER_NOW_HIGH, TIMER_NOW_LOW } from '../../abi/registers.ts'
+import { NO_TIME } from '../clock.ts'
 import { POLL_IDLE } from '../cpu/cpu.ts'
 import type { InterruptController } from './irq.ts'
 import type { InicMemory } from './memory.ts'
@@ -12,7 +13,7 @@ export class Timer {
   /** Farm time at which the firmware wants to run, nanoseconds; Infinity = only when interrupted. */
   wakeNs = Number.POSITIVE_INFINITY
   /** Farm time of power-on, nanoseconds. */
-  powerOnNs = 0
+  powerOnNs = NO_TIME
   #words: Uint32Array = new Uint32Array(0)
   readonly #irq: InterruptController
 

@@ -35,7 +35,7 @@ interface Waiting {
  */
 export class Interposer implements Port, Alarm {
   slot = -1
-  dueNs = 0
+  dueNs = Number.POSITIVE_INFINITY
   sequence = 0
   readonly precise = true
 

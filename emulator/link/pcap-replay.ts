@@ -21,7 +21,7 @@ const FRAMES_AT_ONCE = 64
 /** A port that sends what a capture holds, and takes no notice of what it receives. */
 export class PcapReplay implements Port, Alarm {
   slot = -1
-  dueNs = 0
+  dueNs = Number.POSITIVE_INFINITY
   sequence = 0
   readonly precise = true
   readonly name: string

@@ -36,7 +36,7 @@ const MINIMUM_FRAME_BYTES = 60
  */
 export class Wire implements FrameSink, Alarm {
   slot = -1
-  dueNs = 0
+  dueNs = Number.POSITIVE_INFINITY
   sequence = 0
   readonly precise = true
 
@@ -69,9 +69,9 @@ export class Wire implements FrameSink, Alarm {
   #capacity = DEFAULT_QUEUE_FRAMES
 
   /** When the sender's last bit leaves, nanoseconds. */
-  #lineFreeNs = 0
+  #lineFreeNs = Number.NEGATIVE_INFINITY
   /** Latest arrival of a frame in order, nanoseconds: jitter does not reorder. */
-  #lastArrivalNs = 0
+  #lastArrivalNs = Number.NEGATIVE_INFINITY
 
   // Slab and heap of frames under way, by arrival and then by order of sending.
   #slab: Uint8Array | null = null

@@ -2,6 +2,7 @@
 import { REGISTER_BASE } from '../../abi/memory.ts'
 import { REGISTER_END } from '../../abi/registers.ts'
 import type { Board } from '../board.ts'
+import { NO_TIME } from '../clock.ts'
 import type { Cpu } from '../cpu/index.ts'
 import { type InicMemory, WriteJournal } from '../devices/memory.ts'
 import { Checkpoints } from './checkpoints.ts'
@@ -60,7 +61,7 @@ export class Recorder implements Recording {
   readonly #options: RecorderOptions
   readonly #keepsCheckpoints: boolean
   readonly #boards = new Map<Board, Recorded>()
-  #nowNs = 0
+  #nowNs = NO_TIME
   #current: Recorded | null = null
 
   constructor(options: RecorderOptions = {}) {

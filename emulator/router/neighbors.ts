@@ -32,7 +32,7 @@ export class Neighbor {
   usedNs: number
   /** Requests since the last answer, and when the next is due. */
   tries = 0
-  dueNs = 0
+  dueNs = Number.POSITIVE_INFINITY
   /** Frames that wait for the answer. */
   readonly waiting = new FrameQueue()
 
@@ -56,7 +56,7 @@ export interface NeighborEvents {
 /** ARP cache of a router (RFC 826, RFC 1122 §2.3.2, RFC 1812 §3.3.2). Entries age when they are looked up: an idle router sets no alarm. */
 export class NeighborTable implements Alarm {
   slot = -1
-  dueNs = 0
+  dueNs = Number.POSITIVE_INFINITY
   sequence = 0
   readonly precise = false
 

@@ -164,7 +164,7 @@ export class Router implements NeighborEvents {
   readonly #arrived = new FrameQueue()
   readonly #alarm = {
     slot: -1,
-    dueNs: 0,
+    dueNs: Number.POSITIVE_INFINITY,
     sequence: 0,
     precise: true,
     fire: (nowNs: number) => this.#serveArrived(nowNs),

@@ -117,7 +117,7 @@ async function runVirtual(session: FarmSession, signal: AbortSignal, forNs: numb
   const hasApplications = config.servers.some(({ applications }) => applications.length > 0)
   const over = () => signal.aborted || session.allStopped || (hasApplications && session.applicationCount === 0)
   // A condition is looked at after events: without one at the end, time would run on to whatever comes next.
-  const end = { slot: -1, dueNs: 0, sequence: 0, precise: false, fire() {} }
+  const end = { slot: -1, dueNs: Number.POSITIVE_INFINITY, sequence: 0, precise: false, fire() {} }
   if (forNs !== undefined) farm.setAlarm(end, farm.now() + forNs)
   const endNs = forNs === undefined ? Number.POSITIVE_INFINITY : farm.now() + forNs
   await farm.run(() => over() || farm.now() >= endNs)

@@ -231,7 +231,7 @@ export class VirtualLab implements CardHost, PortHost {
 /** The end of a wait. */
 class Deadline implements Alarm {
   slot = -1
-  dueNs = 0
+  dueNs = Number.POSITIVE_INFINITY
   sequence = 0
   readonly precise = false
   over = false
