@@ -25,12 +25,13 @@ export interface ChildResult {
 }
 
 const LOOPBACK = '127.0.0.1'
+/** They warm the compiler up, and do not count. */
+const WARM_UP_RUNS = 2
 
 async function measure(task: ChildTask, server: NetLike, client: NetLike, host: string): Promise<ChildResult> {
   const values: number[] = []
   const p99: number[] = []
-  // The first run warms the compiler up and does not count.
-  for (let run = -1; run < task.runs; run++) {
+  for (let run = -WARM_UP_RUNS; run < task.runs; run++) {
     let value: number
     if (task.case === 'connections') value = await connectionRate(server, client, host, task.amount, task.concurrent)
     else if (task.case === 'bulk') value = await bulk(server, client, host, task.amount)

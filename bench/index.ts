@@ -22,6 +22,9 @@ const FIRMWARE = `${packageRoot}/build/release/firmware.wasm`
 const LAYOUTS = `${packageRoot}/build/release/firmware.layouts.json`
 
 interface Size {
+  /** Processes of ours, and of the kernel's, by turns: what else the machine does hits both, and where one lies in memory makes a tenth. */
+  readonly children: number
+  /** In each of them. */
   readonly runs: number
   readonly connections: number
   readonly rounds: number
@@ -34,6 +37,7 @@ interface Size {
 }
 
 const FULL: Size = {
+  children: 5,
   runs: 3,
   connections: 30_000,
   rounds: 50_000,
@@ -45,6 +49,7 @@ const FULL: Size = {
   slices: 1_000_000,
 }
 const QUICK: Size = {
+  children: 2,
   runs: 1,
   connections: 5_000,
   rounds: 10_000,
@@ -58,8 +63,6 @@ const QUICK: Size = {
 
 type Measure = (size: Size) => Promise<BenchFigure[]>
 
-/** Rounds of ours and the kernel's by turns, so that what else the machine does hits both. */
-const ROUNDS = 2
 /** Longest run of one child, milliseconds. */
 const CHILD_TIMEOUT_MS = 300_000
 
@@ -80,7 +83,7 @@ interface Comparison {
 
 async function compare(
   name: ChildTask['case'],
-  runs: number,
+  { children, runs }: Size,
   amount: number,
   kernelAmount = amount,
 ): Promise<Comparison> {
@@ -89,7 +92,7 @@ async function compare(
   const p99: number[] = []
   let parts = {}
   const task = { case: name, firmware: FIRMWARE, runs, concurrent: CONCURRENT }
-  for (let round = 0; round < ROUNDS; round++) {
+  for (let child = 0; child < children; child++) {
     const mine = await inChild({ ...task, side: 'inic', amount })
     const other = await inChild({ ...task, side: 'kernel', amount: kernelAmount })
     ours.push(...mine.values)
@@ -101,7 +104,7 @@ async function compare(
 }
 
 const measureConnections: Measure = async (size) => {
-  const { ours, theirs } = await compare('connections', size.runs, size.connections, Math.ceil(size.connections / 3))
+  const { ours, theirs } = await compare('connections', size, size.connections, Math.ceil(size.connections / 3))
   return [
     {
       case: 'connections',
@@ -116,7 +119,7 @@ const measureConnections: Measure = async (size) => {
 }
 
 const measureRoundTrip: Measure = async (size) => {
-  const { ours, theirs, p99 } = await compare('round-trip', size.runs, size.rounds)
+  const { ours, theirs, p99 } = await compare('round-trip', size, size.rounds)
   return [
     {
       case: 'round-trip',
@@ -132,7 +135,7 @@ const measureRoundTrip: Measure = async (size) => {
 }
 
 const measureBulk: Measure = async (size) => {
-  const { ours, theirs, parts } = await compare('bulk', size.runs, size.bytes)
+  const { ours, theirs, parts } = await compare('bulk', size, size.bytes)
   const { framesPerSecond, ...nsByPart } = parts
   return [
     {
@@ -324,7 +327,7 @@ async function run(options: BenchOptions): Promise<BenchReport> {
     processor: cpus()[0].model,
     cores: cpus().length,
     node: process.version,
-    runs: size.runs * ROUNDS,
+    runs: size.runs * size.children,
   }
   return { figures: withPeers(figures, peers), environment }
 }
