@@ -70,6 +70,18 @@ const REFUSED: Record<string, { args: string[]; code?: number; says: RegExp[] }>
     args: ['run', '--link', 'lan-a=hear:1'],
     says: [/Write it as in lan-a=listen:127\.0\.0\.1:9001/],
   },
+  'run: datagrams without a place to go': {
+    args: ['run', '--link', 'lan-a=dgram:127.0.0.1:9001'],
+    says: [/Write it as in lan-a=listen:127\.0\.0\.1:9001/],
+  },
+  'run: a capture for no network': {
+    args: ['run', '--play', 'clients.pcapng'],
+    says: [/Write it as in clients\.pcapng:lan-a/],
+  },
+  'run: a capture for an unknown network': {
+    args: ['run', '--play', 'clients.pcapng:lan-x'],
+    says: [/no network 'lan-x'/, /did you mean 'lan-a'\?/],
+  },
   'run: an unknown processor': {
     args: ['run', '--cpu', 'z80'],
     says: [/'z80' is invalid. Allowed choices are auto, wasmtime, v8/],

@@ -399,6 +399,13 @@ test('published ports and streams', (t) => {
   }
   t.deepEqual(parseStream('connect:[::1]:9'), { role: 'connect', address: { host: '::1', port: 9 } })
   t.deepEqual(parseStream('listen:unix:/tmp/x'), { role: 'listen', address: { path: '/tmp/x' } })
+  t.deepEqual(parseStream('dgram:127.0.0.1:9001,[::1]:9002'), {
+    role: 'dgram',
+    local: { host: '127.0.0.1', port: 9001 },
+    remote: { host: '::1', port: 9002 },
+  })
+  for (const text of ['dgram:1', 'dgram:1,0', 'dgram:1,2,3', 'dgram:unix:/x,unix:/y', 'dgram:,'])
+    t.is(parseStream(text), undefined, text)
   for (const text of ['9001', 'listen:', 'listen:host', 'listen:unix:', 'connect:0', 'both:1', 'listen:99999'])
     t.is(parseStream(text), undefined, text)
 })

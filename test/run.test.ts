@@ -1,3 +1,4 @@
+import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { mkdir, readFile, rename, stat, writeFile } from 'node:fs/promises'
@@ -339,30 +340,94 @@ test.serial('a board program that is none is told', async (t) => {
   }
 })
 
-test.serial('two farms on one LAN: a client of the one is served by the other', async (t) => {
+/** Starts a farm whose only program asks the shop at 10.0.0.1, with `stream` on its LAN, and waits for the answer. */
+async function askShop(t: ExecutionContext, stream: string): Promise<void> {
   const directory = await temporaryDirectory()
-  const program = join(directory, 'get.mjs')
   await writeFile(
-    program,
+    join(directory, 'get.mjs'),
     `export function main(board) {
        const socket = board.net.connect({ host: '10.0.0.1', port: 80 })
        socket.end('GET /api/cart HTTP/1.0\\r\\n\\r\\n')
        socket.on('data', data => board.console.log(String(data).split('\\r\\n')[0]))
      }`,
   )
-  const first = await startShop(t, ['--link', 'lan-a=listen:127.0.0.1:0'])
-  const [, port] = await first.farm.until(/listens on 127\.0\.0\.1:(\d+)/)
-  const second = join(directory, 'farm.json')
+  const file = join(directory, 'farm.json')
   await writeFile(
-    second,
-    `{ "networks": [{ "name": "lan-a", "streams": ["connect:127.0.0.1:${port}"] }],
+    file,
+    `{ "networks": [{ "name": "lan-a", "streams": ["${stream}"] }],
        "servers": [{ "name": "server1", "interfaces": [{ "network": "lan-a", "address": "10.0.0.2/24" }],
                      "applications": [{ "name": "get", "kind": "board", "program": "get.mjs" }] }] }`,
   )
-  const client = startInic(t, ['run', second])
+  const client = startInic(t, ['run', file])
   await client.until(/server1\/get \| HTTP\/1\.1 200 OK/)
   t.is((await client.interrupt()).code, 0)
+}
+
+test.serial('two farms on one LAN, by a stream: a client of the one is served by the other', async (t) => {
+  const { farm } = await startShop(t, ['--link', 'lan-a=listen:127.0.0.1:0'])
+  const [, port] = await farm.until(/listens on 127\.0\.0\.1:(\d+)/)
+  await askShop(t, `connect:127.0.0.1:${port}`)
 })
+
+test.serial('two farms on one LAN, by datagrams: a client of the one is served by the other', async (t) => {
+  const [here, there] = await freeUdpPorts(2)
+  await startShop(t, ['--link', `lan-a=dgram:${here},${there}`])
+  await askShop(t, `dgram:${there},${here}`)
+})
+
+async function freeUdpPorts(count: number): Promise<number[]> {
+  const sockets = Array.from({ length: count }, () => createSocket('udp4').bind(0, '127.0.0.1'))
+  await Promise.all(sockets.map((socket) => once(socket, 'listening')))
+  const ports = sockets.map((socket) => socket.address().port)
+  await Promise.all(sockets.map((socket) => new Promise<void>((resolve) => socket.close(resolve))))
+  return ports
+}
+
+test.serial('a capture is played into a network at the times it bears, and answered', async (t) => {
+  const { file, directory } = await farmFile()
+  const [clients, seen] = [join(directory, 'clients.pcap'), join(directory, 'seen.pcapng')]
+  await writeFile(clients, pcapOf([1_000_000, 1_002_500], arpRequest([10, 0, 0, 9], [10, 0, 0, 1])))
+  const args = ['--virtual', '--for', '10ms', '--play', `${clients}:lan-a`, '--pcap', `${seen}:lan-a`]
+  const result = await inic(['run', file, ...args])
+  t.is(result.code, 0, result.stderr)
+  t.regex(result.stderr, /clients\.pcap: 2 frames played into lan-a\n/)
+  const frames = framesOf(seen).filter(({ bytes }) => bytes.readUInt16BE(12) === 0x0806)
+  const [asked, answered] = [1, 2].map((operation) =>
+    frames.filter(({ bytes }) => bytes.readUInt16BE(20) === operation),
+  )
+  const requests = asked.filter(({ bytes }) => bytes.readUInt32BE(28) === 0x0a000009)
+  t.is(requests[1].timestampNs - requests[0].timestampNs, 2_500_000n)
+  t.is(answered.filter(({ bytes }) => bytes.readUInt32BE(38) === 0x0a000009).length, 2)
+})
+
+test.serial('a capture that is none, or not there, is told', async (t) => {
+  const { file, directory } = await farmFile()
+  const none = join(directory, 'none.pcap')
+  await writeFile(none, 'not a capture at all, but longer than a header')
+  for (const [path, says] of [
+    [none, /none\.pcap cannot be played: /],
+    [join(directory, 'absent.pcap'), /absent\.pcap cannot be played: ENOENT/],
+  ] as const) {
+    const result = await inic(['run', file, '--play', `${path}:lan-a`])
+    t.is(result.code, 1)
+    t.regex(result.stderr, says)
+  }
+})
+
+/** A capture of `frame`, at each of these times in microseconds (the format of libpcap). */
+function pcapOf(timesUs: readonly number[], frame: Buffer): Buffer {
+  const words = (...values: number[]) => Buffer.from(Uint32Array.from(values).buffer)
+  const header = words(0xa1b2c3d4, 0x00040002, 0, 0, 65535, 1)
+  const records = timesUs.flatMap((us) => [words(Math.floor(us / 1e6), us % 1e6, frame.length, frame.length), frame])
+  return Buffer.concat([header, ...records])
+}
+
+/** Who has `target`? Tell `sender` (RFC 826). */
+function arpRequest(sender: readonly number[], target: readonly number[]): Buffer {
+  const mac = [2, 0, 0, 0, 0, 9]
+  const arp = [0, 1, 8, 0, 6, 4, 0, 1, ...mac, ...sender, 0, 0, 0, 0, 0, 0, ...target]
+  return Buffer.from([...new Array(6).fill(0xff), ...mac, 8, 6, ...arp, ...new Array(18).fill(0)])
+}
 
 const CRASHES: Record<string, { poll: string; says: RegExp[] }> = {
   'a trap': { poll: 'if (c.polls == 3) unreachable()', says: [/trap/, /firmware\/index\.ts:\d+:\d+/] },
@@ -390,10 +455,17 @@ for (const [name, { poll, says }] of Object.entries(CRASHES)) {
 }
 
 function countFrames(path: string): number {
+  return framesOf(path).length
+}
+
+function framesOf(path: string): { timestampNs: bigint; bytes: Buffer }[] {
   const reader = new CaptureReader(path)
-  let frames = 0
+  const frames = []
   try {
-    while (reader.next()) frames++
+    while (reader.next()) {
+      const { timestampNs, memory, offset, length } = reader
+      frames.push({ timestampNs, bytes: Buffer.from(memory.subarray(offset, offset + length)) })
+    }
   } finally {
     reader.close()
   }

@@ -1,5 +1,11 @@
-/** Where a link to another process listens or connects: a TCP or UDP address, or the path of a Unix socket. */
-export type LinkAddress = { host: string; port: number } | { path: string }
+/** A TCP or UDP address. */
+export interface SocketAddress {
+  host: string
+  port: number
+}
+
+/** Where a link to another process listens or connects: a TCP address, or the path of a Unix socket. */
+export type LinkAddress = SocketAddress | { path: string }
 
 /**
  * Reads `HOST:PORT`, `[IPV6]:PORT`, `:PORT` or `PORT` (this machine alone), `unix:PATH` or a path with a slash.

@@ -1,7 +1,7 @@
 import { createSocket, type Socket } from 'node:dgram'
 import { isIPv6 } from 'node:net'
 import { MAC_MAXIMUM_FRAME, MAC_MINIMUM_FRAME } from '../../abi/rings.ts'
-import { formatLinkAddress, type LinkAddress } from './address.ts'
+import { formatLinkAddress, type SocketAddress } from './address.ts'
 import type { LinkHost } from './link.ts'
 import { OutsidePort } from './outside.ts'
 
@@ -9,9 +9,9 @@ import { OutsidePort } from './outside.ts'
 const SLOTS = 256
 
 export interface DgramOptions {
-  local: LinkAddress
+  local: SocketAddress
   /** Datagrams from elsewhere are dropped by the kernel. */
-  remote: LinkAddress
+  remote: SocketAddress
 }
 
 /** A link to another process over UDP, one frame a datagram: QEMU's `-netdev dgram`. */
@@ -24,12 +24,10 @@ export class DgramLink extends OutsidePort {
   #slots = 0
   #open = false
 
-  /** Throws RangeError in virtual time, or for a Unix socket's address: Node.js has no datagrams on those. */
+  /** Throws RangeError in virtual time. */
   constructor(name: string, host: LinkHost, options: DgramOptions) {
     super(name, host)
     const { local, remote } = options
-    if ('path' in local || 'path' in remote)
-      throw new RangeError(`${name}: datagrams go over UDP alone; give HOST:PORT.`)
     this.#socket = createSocket(isIPv6(local.host) ? 'udp6' : 'udp4')
     this.ready = new Promise((resolve, reject) => {
       this.#socket.on('error', reject)

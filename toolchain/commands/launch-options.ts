@@ -10,6 +10,7 @@ import {
 } from '../config/endpoints.ts'
 import type { PublishConfig } from '../config/farm-config.ts'
 import type { Attachment } from '../farm/launch.ts'
+import type { PlayRequest } from '../farm/outside.ts'
 import type { CaptureRequest } from '../farm/session.ts'
 
 export function addLaunchOptions(command: Command): Command {
@@ -26,13 +27,18 @@ export function addLaunchOptions(command: Command): Command {
     )
     .option(
       '--link <network=how>',
-      'join a network to another process: listen:ADDRESS or connect:ADDRESS; may be repeated',
+      'join a network to another process: listen:ADDRESS, connect:ADDRESS or dgram:HERE,THERE; may be repeated',
       collect(linkArgument),
     )
     .option(
       '--pcap <file[:link]>',
       'record frames from the start: of a network or link, or of every network; may be repeated',
       collect(pcapArgument),
+    )
+    .option(
+      '--play <file:network>',
+      'send the frames of a capture into a network once the farm serves, with the gaps between them; may be repeated',
+      collect(playArgument),
     )
     .option('--record <file>', "record what the servers' cards are given, for inic debug --replay")
     .option(
@@ -76,4 +82,11 @@ function attachmentArgument<T>(
 export function pcapArgument(text: string): CaptureRequest {
   const match = /^(.+):([a-z][a-z0-9.-]*)$/.exec(text)
   return match ? { path: match[1], target: match[2] } : { path: text, target: undefined }
+}
+
+/** `FILE:NETWORK`. */
+export function playArgument(text: string): PlayRequest {
+  const { path, target } = pcapArgument(text)
+  if (target === undefined) throw new InvalidArgumentError('Write it as in clients.pcapng:lan-a.')
+  return { path, network: target }
 }

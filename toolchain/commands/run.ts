@@ -41,7 +41,9 @@ Examples:
   inic run --publish 0.0.0.0:80:server1:80          for everybody on your network
   sudo inic run --tap lan-a=inic0,123.123.123.9/24  the kernel as a peer on lan-a
   inic run --link lan-a=listen:127.0.0.1:9001       QEMU (-netdev stream) or another farm on lan-a
+  inic run --link lan-a=dgram:127.0.0.1:9001,127.0.0.1:9002  the same by datagrams (-netdev dgram)
   inic run --pcap farm.pcapng --pcap s1.pcapng:server1.0
+  inic run --play clients.pcapng:lan-a              a capture, sent into lan-a
   inic run --record farm.rec                        then: inic debug --replay farm.rec
   inic run --once                                   a test of everything, in one line
 

@@ -1,5 +1,5 @@
 /** The colon-separated forms that farm files and options share: published ports, streams, `NETWORK=...`. */
-import { parseLinkAddress } from '../../emulator/link/address.ts'
+import { type LinkAddress, parseLinkAddress, type SocketAddress } from '../../emulator/link/address.ts'
 import { parseIpv4, parseIpv4Prefix } from './addresses.ts'
 import type { PublishConfig, StreamConfig, TapConfig } from './farm-config.ts'
 
@@ -28,17 +28,33 @@ export function parsePublish(text: string): PublishConfig | undefined {
   }
 }
 
-/** Parses `listen:HOST:PORT`, `connect:HOST:PORT`, or either with `unix:PATH`; undefined if it is none of them. */
+/**
+ * Parses `listen:HOST:PORT`, `connect:HOST:PORT`, or either with `unix:PATH`, and `dgram:HOST:PORT,HOST:PORT`, here and there; undefined
+ * if it is none of them.
+ */
 export function parseStream(text: string): StreamConfig | undefined {
-  const match = /^(listen|connect):(.+)$/.exec(text)
+  const match = /^(listen|connect|dgram):(.+)$/.exec(text)
   if (!match) return undefined
-  const role = match[1] === 'listen' ? 'listen' : 'connect'
+  const [, role, where] = match
   try {
-    const address = parseLinkAddress(match[2])
-    return 'port' in address && address.port === 0 && role === 'connect' ? undefined : { role, address }
+    if (role === 'dgram') return parseDatagrams(where)
+    const address = parseLinkAddress(where)
+    if (role === 'listen') return { role, address }
+    return 'port' in address && address.port === 0 ? undefined : { role: 'connect', address }
   } catch {
     return undefined
   }
+}
+
+function parseDatagrams(text: string): StreamConfig | undefined {
+  const [local, remote, ...more] = text.split(',').map(parseLinkAddress)
+  if (!isSocketAddress(local) || !isSocketAddress(remote) || remote.port === 0 || more.length > 0) return undefined
+  return { role: 'dgram', local, remote }
+}
+
+/** Node.js has no datagrams on Unix sockets. */
+function isSocketAddress(address: LinkAddress | undefined): address is SocketAddress {
+  return address !== undefined && 'port' in address
 }
 
 /** Parses `IFNAME` or `IFNAME,ADDRESS/PREFIX`; undefined if it is neither. */

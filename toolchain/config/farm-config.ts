@@ -7,7 +7,7 @@ import {
 } from '../../abi/boot.ts'
 import type { BootSettings } from '../../emulator/board.ts'
 import type { CpuKind } from '../../emulator/cpu/index.ts'
-import type { LinkAddress } from '../../emulator/link/address.ts'
+import type { LinkAddress, SocketAddress } from '../../emulator/link/address.ts'
 import type { WireOptions } from '../../emulator/link/wire.ts'
 import type { FirstSpeaker } from '../../host/stack.ts'
 import type { Ipv4Prefix } from './addresses.ts'
@@ -20,11 +20,10 @@ export type NetworkKind =
   /** The synchronization hub: INIC to INIC, ipOS frames only. */
   | 'hub'
 
-/** A stream of frames to another process, in the framing of QEMU's `-netdev stream`. */
-export interface StreamConfig {
-  readonly role: 'listen' | 'connect'
-  readonly address: LinkAddress
-}
+/** Frames to and from another process, as QEMU's `-netdev stream` or `-netdev dgram` has them. */
+export type StreamConfig =
+  | { readonly role: 'listen' | 'connect'; readonly address: LinkAddress }
+  | { readonly role: 'dgram'; readonly local: SocketAddress; readonly remote: SocketAddress }
 
 /** A Linux TAP interface on a network. */
 export interface TapConfig {

@@ -119,7 +119,7 @@ const network = object({
   ),
   streams: optional(
     list(parsed(parseStream, 'stream', STREAM_EXAMPLE), 8),
-    "other processes on the network, in the framing of QEMU's -netdev stream: listen: or connect:, and HOST:PORT or unix:PATH",
+    "other processes on the network, in the framing of QEMU's -netdev stream: listen: or connect:, and HOST:PORT or unix:PATH; or of -netdev dgram: dgram:HOST:PORT,HOST:PORT",
   ),
 })
 

@@ -8,6 +8,7 @@ import { defaultFarm, loadFarm } from '../config/load-farm.ts'
 import { usageError } from '../errors.ts'
 import { FarmState } from '../state.ts'
 import { DEFAULT_IMAGE_PATH, loadImage, loadImages } from './firmware.ts'
+import type { PlayRequest } from './outside.ts'
 import { type CaptureRequest, FarmSession } from './session.ts'
 
 /** Something plugged into a network from the command line. */
@@ -22,6 +23,7 @@ export interface LaunchOptions {
   readonly tap?: readonly Attachment<TapConfig>[]
   readonly link?: readonly Attachment<StreamConfig>[]
   readonly pcap?: readonly CaptureRequest[]
+  readonly play?: readonly PlayRequest[]
   readonly record?: string
   readonly image?: string
   readonly confirm: boolean
@@ -47,6 +49,7 @@ export async function openFarm(
     confirm: options.confirm,
     cpu: options.cpu === 'auto' ? undefined : options.cpu,
     captures: options.pcap ?? [],
+    plays: options.play ?? [],
     ...(options.record !== undefined && { recordTo: resolve(options.record) }),
   })
   return { session, config, state }
@@ -88,7 +91,7 @@ function attached<T>(attachments: readonly Attachment<T>[] | undefined, network:
 
 function checkAttachments(config: FarmConfig, options: LaunchOptions): void {
   const names = config.networks.map((network) => network.name)
-  for (const { network } of [...(options.tap ?? []), ...(options.link ?? [])]) {
+  for (const { network } of [...(options.tap ?? []), ...(options.link ?? []), ...(options.play ?? [])]) {
     if (!names.includes(network))
       throw usageError(`the farm has no network '${network}'`, suggest(network, names) ?? `it has: ${names.join(', ')}`)
   }

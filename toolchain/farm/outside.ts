@@ -1,4 +1,6 @@
-/** What joins a farm's networks to the world outside: TAP interfaces, and streams to other processes. */
+/** What joins a farm's networks to the world outside: TAP interfaces, other processes, and captures that are played. */
+import { DgramLink } from '../../emulator/link/dgram.ts'
+import { CaptureError, PcapReplay } from '../../emulator/link/pcap-replay.ts'
 import { StreamLink } from '../../emulator/link/stream.ts'
 import { TapLink } from '../../emulator/link/tap.ts'
 import type { NetworkConfig, StreamConfig, TapConfig } from '../config/farm-config.ts'
@@ -14,6 +16,12 @@ const TAP_HINTS: Readonly<Record<string, string>> = {
   EBUSY: 'another program has it open; end that, or choose another name',
   ENOENT: 'this kernel has no /dev/net/tun; in a container, pass it in: --device /dev/net/tun',
   ERR_CPU_ADDON_MISSING: 'TAP needs the addon: install Rust (https://rustup.rs), then npm run build',
+}
+
+/** A capture that is to be played into a network. */
+export interface PlayRequest {
+  readonly path: string
+  readonly network: string
 }
 
 /** Plugs in every TAP interface and stream of the configuration. @throws CommandError naming the one that failed. */
@@ -54,15 +62,45 @@ function plugTap(
 async function plugStream(
   assembly: FarmAssembly,
   network: NetworkConfig,
-  { role, address }: StreamConfig,
+  config: StreamConfig,
   report: Report,
 ): Promise<void> {
+  const { farm } = assembly
   const name = `stream-${network.name}-${assembly.network(network.name).cables.length}`
-  const link = assembly.farm.own(new StreamLink(name, assembly.farm, { [role]: address, onReport: report }))
+  const link = farm.own(
+    config.role === 'dgram'
+      ? new DgramLink(name, farm, config)
+      : new StreamLink(name, farm, { [config.role]: config.address, onReport: report }),
+  )
   try {
     await link.ready
   } catch (error) {
-    throw new CommandError(`${network.name} cannot listen for a stream: ${errorMessage(error)}`, { cause: error })
+    const what = config.role === 'dgram' ? 'exchange datagrams' : 'listen for a stream'
+    throw new CommandError(`${network.name} cannot ${what}: ${errorMessage(error)}`, { cause: error })
   }
   assembly.plug(network.name, link, { name })
+}
+
+/**
+ * Plugs in a capture, to be played into a network from `start` on.
+ *
+ * @throws CommandError if the file is not there, or is no capture
+ */
+export function plugCapture(assembly: FarmAssembly, { path, network }: PlayRequest, report: Report): PcapReplay {
+  const { farm } = assembly
+  const name = `play-${network}-${assembly.network(network).cables.length}`
+  const onEnd = (error: Error | null) => {
+    const skipped = replay.skipped === 0 ? '' : `, ${replay.skipped} left out: cut, or of no length that a port carries`
+    report(`${path}: ${replay.frames} frames played into ${network}${skipped}${error ? `; then ${error.message}` : ''}`)
+  }
+  let replay: PcapReplay
+  try {
+    replay = new PcapReplay(name, path, farm, { onEnd })
+  } catch (error) {
+    if (!(error instanceof CaptureError) && errorCode(error) === undefined) throw error
+    throw new CommandError(`${path} cannot be played: ${errorMessage(error)}`, { cause: error })
+  }
+  farm.own(replay)
+  assembly.plug(network, replay, { name })
+  return replay
 }

@@ -42,7 +42,7 @@ import { serversOnHub } from './directory.ts'
 import { type DrainedBoard, Drains } from './drains.ts'
 import { type LoadedImage, prepareFlash } from './firmware.ts'
 import { Inspector } from './inspection.ts'
-import { plugOutside } from './outside.ts'
+import { type PlayRequest, plugCapture, plugOutside } from './outside.ts'
 import { describeFirmware, isOnTrial, Power } from './power.ts'
 import { beginProfile } from './profiles.ts'
 import { DEFAULT_DRAIN_TIMEOUT_MS, ServiceUpdates } from './service-updates.ts'
@@ -68,6 +68,7 @@ export interface SessionOptions {
   readonly confirm: boolean
   readonly cpu: CpuKind | undefined
   readonly captures: readonly CaptureRequest[]
+  readonly plays: readonly PlayRequest[]
   /** Where to record what the servers' cards are given. */
   readonly recordTo?: string
 }
@@ -177,7 +178,9 @@ export class FarmSession extends EventEmitter<SessionEvents> {
     this.#control = await ControlServer.open(state, this.#handlers())
     try {
       for (const server of config.servers) await this.#addServer(server.name)
-      await plugOutside(this.assembly, (line) => this.emit('remark', line))
+      const report = (line: string) => void this.emit('remark', line)
+      await plugOutside(this.assembly, report)
+      const plays = this.#options.plays.map((request) => plugCapture(this.assembly, request, report))
       for (const item of config.publish) this.assembly.gateway(this.#route(item).network)
       for (const { target, path } of this.#options.captures) this.#captures.toFile(target, path)
       if (this.#options.recordTo !== undefined) this.#record(this.#options.recordTo)
@@ -195,6 +198,7 @@ export class FarmSession extends EventEmitter<SessionEvents> {
       if (this.#options.confirm) await this.#confirmTrials()
       for (const item of config.publish) await this.#publish(item)
       signal.throwIfAborted()
+      for (const play of plays) play.start()
     } catch (error) {
       await this.stop()
       throw error

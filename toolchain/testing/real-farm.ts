@@ -74,6 +74,7 @@ export class RealFarm {
       forceImage: false,
       cpu,
       captures: [],
+      plays: [],
     })
     const running = new RealFarm(session, directory)
     try {
