@@ -16,8 +16,8 @@ const TURN_NS = 1e6
  */
 const HOST_ROUNDS_PER_TURN = 32
 /**
- * Slices from one look at the clock to the next within a turn: it costs as much as a tenth of a slice. What they do in between bears one
- * time.
+ * Slices from one look at the clock to the next within a turn, a power of two: a look costs as much as a tenth of a slice. What they do in
+ * between bears one time.
  */
 const SLICES_PER_LOOK = 4
 /** A wire's frame due in less than this is waited for actively, nanoseconds: timers of the event loop count milliseconds. */

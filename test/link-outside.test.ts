@@ -204,6 +204,14 @@ test('dgram: one frame a datagram, both ways; strangers are not heard', async (t
   await farm.stop()
 })
 
+test('datagrams: a remote address that cannot be is an error', async (t) => {
+  const farm = new Farm()
+  // A socket of IPv4 goes nowhere in IPv6.
+  const link = farm.own(new DgramLink('d', farm, { local: LOCAL, remote: { host: '::1', port: 9 } }))
+  await t.throwsAsync(link.ready)
+  await farm.stop()
+})
+
 test('links to the outside are refused in virtual time', (t) => {
   const farm = new Farm({ clock: 'virtual' })
   for (const make of [

@@ -33,7 +33,7 @@ serialBoardsTest('a connection moves in mid-conversation, and the client sees on
   t.is(String(await readBytes(socket, 4)), 'more')
   t.is(String(await readBytes(client, 31)), 'from the first, from the second')
   t.deepEqual(clientEvents, [])
-  // It ends as any other.
+  // It ends like every other connection.
   socket.end()
   client.end()
   client.resume()

@@ -32,13 +32,15 @@ export class DgramLink extends OutsidePort {
     this.ready = new Promise((resolve, reject) => {
       this.#socket.on('error', reject)
       this.#socket.bind(local.port, local.host, () => {
-        this.#socket.connect(remote.port, remote.host, () => {
-          this.#open = true
-          // From here on an error is an ICMP answer: nobody listens at the other side yet.
-          this.#socket.off('error', reject)
-          this.#socket.on('error', () => this.lost++)
-          resolve()
-        })
+        // No callback: it would be given the error in place of the event.
+        this.#socket.connect(remote.port, remote.host)
+      })
+      this.#socket.once('connect', () => {
+        this.#open = true
+        // From here on an error is an ICMP answer: nobody listens at the other side yet.
+        this.#socket.off('error', reject)
+        this.#socket.on('error', () => this.lost++)
+        resolve()
       })
     })
     this.#socket.on('message', (message) => this.#take(message))

@@ -90,9 +90,12 @@ export class PcapReplay implements Port, Alarm {
     this.#host.setAlarm(this, Math.max(dueNs, nowNs))
   }
 
-  /** Stops sending and closes the file. */
+  /** Stops sending and closes the file; `onEnd` is not told. */
   close(): void {
-    this.#end(null)
+    if (this.#ended) return
+    this.#ended = true
+    this.#host.clearAlarm(this)
+    this.#reader.close()
   }
 
   /** Goes to the next frame that can be sent; false at the end. */
@@ -120,10 +123,7 @@ export class PcapReplay implements Port, Alarm {
   }
 
   #end(error: Error | null): void {
-    if (this.#ended) return
-    this.#ended = true
-    this.#host.clearAlarm(this)
-    this.#reader.close()
+    this.close()
     this.#onEnd?.(error)
   }
 }
