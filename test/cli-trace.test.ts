@@ -147,8 +147,7 @@ test.serial(
     const last = startInic(t, ['trace', '--farm', file])
     await last.until(/tracing/)
     t.is((await farm.interrupt()).code, 0)
-    while (last.child.exitCode === null) await sleep(20)
-    t.is(last.result().code, 0)
+    t.is((await last.ended).code, 0)
   },
 )
 

@@ -113,6 +113,18 @@ onWasmtime('a loop that the optimizer has left nothing of but itself', async (t)
   }
 })
 
+onWasmtime('whose host functions keep touching the page of the leash: mostly as soon as another', async (t) => {
+  const cpu = await start({ limit: LIMIT })
+  const stops = 10
+  const ms = milliseconds(() => {
+    for (let stop = 0; stop < stops; stop++) {
+      t.is(cpu.poll(5), -1)
+      cpu.reset()
+    }
+  })
+  t.true(ms / stops < 3 * LIMIT.ms, `stopped after ${ms / stops} ms`)
+})
+
 onWasmtime('a reset that does not return', async (t) => {
   const cpu = await start({ limit: LIMIT })
   new Uint32Array(cpu.memory, 0x20000, 1)[0] = 99

@@ -127,10 +127,9 @@ test.serial('attaches to a farm that runs, which goes on afterwards; one debugge
   t.is(second.code, 3)
   t.regex(second.stderr, /being debugged already/)
   const page = fetch(url)
-  const closed = once(debug.child, 'close')
   await debug.until(/receives TCP .*\[SYN\]/)
-  await closed
-  t.is(debug.result().code, 0, debug.result().stderr)
+  const { code, stderr } = await debug.ended
+  t.is(code, 0, stderr)
   t.is((await page).status, 200)
   t.is((await fetch(url)).status, 200)
   t.is((await farm.interrupt()).code, 0)
@@ -152,12 +151,10 @@ test.serial('a farm that ends says so to its debugger', async (t) => {
   const file = await commandFile('c')
   const debug = startInic(t, ['debug', ...selection, '--batch', '-x', file])
   await debug.until(/\(inic\) c\n/)
-  const closed = once(debug.child, 'close')
   const { code, milliseconds } = await farm.interrupt()
   t.is(code, 0)
   t.true(milliseconds < 10_000)
-  await closed
-  t.is(debug.result().code, 1)
+  t.is((await debug.ended).code, 1)
 })
 
 test.serial('an editor attaches to a farm that runs, and disconnects from it', async (t) => {

@@ -173,10 +173,9 @@ test.serial('a capture ends in order when its farm stops', async (t) => {
   const capture = startInic(t, ['capture', 'lan-a', '-o', path, ...selection])
   await capture.until(/capturing/)
   await (await fetch(url)).text()
-  const ended = once(capture.child, 'close')
   t.is((await farm.interrupt()).code, 0)
-  await ended
-  t.is(capture.result().code, 0, capture.result().stderr)
+  const { code, stderr } = await capture.ended
+  t.is(code, 0, stderr)
   t.true(countFrames(path) > 5)
 })
 

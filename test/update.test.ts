@@ -333,7 +333,7 @@ for (const [name, { servers, message }] of Object.entries(crashes)) {
     t.is(result.code, 4, result.stdout)
     t.regex(result.stderr, message)
     t.regex(result.stderr, /it tries the image once, and goes back/)
-    await (servers > 1 ? farm.interrupt() : once(farm.child, 'close'))
+    await (servers > 1 ? farm.interrupt() : farm.ended)
     const again = startInic(t, ['run', file])
     await again.until(/its firmware stopped on trial/)
     await again.until(/server1\/shop \| shop: listening/)

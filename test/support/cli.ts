@@ -25,9 +25,8 @@ export interface CliOptions {
 export async function inic(args: readonly string[], options: CliOptions = {}): Promise<CliResult> {
   const command = start(args, options)
   const timer = setTimeout(() => command.child.kill('SIGKILL'), options.timeoutMs ?? 60_000)
-  await once(command.child, 'close')
+  const result = await command.ended
   clearTimeout(timer)
-  const result = command.result()
   const { signalCode } = command.child
   if (signalCode !== null)
     throw new Error(`inic ${args.join(' ')} was ended by ${signalCode}:\n${result.stdout}\n${result.stderr}`)
@@ -59,6 +58,8 @@ export interface RunningCommand {
   until(pattern: RegExp): Promise<RegExpExecArray>
   /** Ctrl-C; gives the result and how long stopping took. */
   interrupt(): Promise<CliResult & { readonly milliseconds: number }>
+  /** When it has ended, whether that was before the question or is still to come. */
+  readonly ended: Promise<CliResult>
   result(): CliResult
 }
 
@@ -85,24 +86,27 @@ function start(args: readonly string[], options: CliOptions): RunningCommand {
     stderr += text
   })
   const result = () => ({ code: child.exitCode, stdout, stderr })
+  let over = false
+  const ended = once(child, 'close').then(() => {
+    over = true
+    return result()
+  })
   return {
     child,
     result,
+    ended,
     async until(pattern) {
       for (;;) {
         const match = pattern.exec(stdout) ?? pattern.exec(stderr)
         if (match) return match
-        if (child.exitCode !== null)
-          throw new Error(`inic ${args.join(' ')} ended before ${pattern}:\n${stdout}\n${stderr}`)
+        if (over) throw new Error(`inic ${args.join(' ')} ended before ${pattern}:\n${stdout}\n${stderr}`)
         await new Promise((resolve) => setTimeout(resolve, 10))
       }
     },
     async interrupt() {
       const startedAt = performance.now()
-      const closed = once(child, 'close')
       child.kill('SIGINT')
-      await closed
-      return { ...result(), milliseconds: performance.now() - startedAt }
+      return { ...(await ended), milliseconds: performance.now() - startedAt }
     },
   }
 }

@@ -194,7 +194,7 @@ mod signals {
             // SAFETY: the kernel passed a ucontext_t.
             let (pc, sp) = unsafe { registers(context.cast()) };
             if let Some(page) = self.leash.filter(|page| page.holds(touched) && is_host_code(pc)) {
-                // A host function cannot be stopped. The watchdog will look again.
+                // A host function cannot be stopped. The watchdog will bite again.
                 // SAFETY: the Store, and with it the view, is alive while it runs.
                 return unsafe { page.give() }.is_ok();
             }

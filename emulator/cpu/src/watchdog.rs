@@ -1,7 +1,9 @@
 //! Stops firmware that does not return, by the clock.
 //!
 //! One thread looks at all slices that run, [`LOOKS_PER_SECOND`] times a second and while there is a CPU to watch. It costs a
-//! slice two stores. A slice that has used up its time loses the page in which its leash is held (leash.rs).
+//! slice two stores. A slice that has used up its time loses the page in which its leash is held (leash.rs). Where a host
+//! function touches that page before the firmware does, it gets it back, as it cannot be stopped; so it is taken again and again,
+//! [`BITES_PER_SECOND`] times, until the firmware is the first.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -11,6 +13,7 @@ use std::time::Duration;
 use crate::memory::Page;
 
 const LOOKS_PER_SECOND: u32 = 20;
+const BITES_PER_SECOND: u32 = 5000;
 
 /// What a CPU is stopped by that counts no fuel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,30 +140,48 @@ impl Kennel {
             while watched.is_empty() {
                 watched = self.work.wait(watched).unwrap_or_else(PoisonError::into_inner);
             }
-            watched.retain_mut(Watched::look);
+            let mut rate = LOOKS_PER_SECOND;
+            watched.retain_mut(|one| match one.look() {
+                Seen::Gone => false,
+                Seen::InTime => true,
+                Seen::Overdue => {
+                    rate = BITES_PER_SECOND;
+                    true
+                }
+            });
             drop(watched);
-            thread::sleep(Duration::from_secs(1) / LOOKS_PER_SECOND);
+            thread::sleep(Duration::from_secs(1) / rate);
         }
     }
 }
 
 impl Watched {
-    /// False once the CPU is gone.
-    fn look(&mut self) -> bool {
-        let Some(beat) = self.beat.upgrade() else { return false };
+    /// Looks, and bites a slice that is overdue.
+    fn look(&mut self) -> Seen {
+        let Some(beat) = self.beat.upgrade() else { return Seen::Gone };
         let count = beat.count.load(Ordering::Acquire);
         if count % 2 == 0 {
             self.count = count;
-            return true;
+            return Seen::InTime;
         }
-        let Some(now) = beat.clock.now() else { return true };
+        let Some(now) = beat.clock.now() else { return Seen::InTime };
         if count != self.count {
             (self.count, self.since) = (count, now);
         } else if now.saturating_sub(self.since) >= beat.limit.most {
             beat.bite(count);
+            return Seen::Overdue;
         }
-        true
+        Seen::InTime
     }
+}
+
+/// What a look saw.
+enum Seen {
+    /// The CPU is gone.
+    Gone,
+    /// No slice, or one that may still run.
+    InTime,
+    Overdue,
 }
 
 /// Processor time of a thread, asked for by another one.
