@@ -84,7 +84,10 @@ export function addFlashCommand(program: Command): void {
     )
     .option('--state <dir>', 'where farms keep their state (default: .inic beside the farm file)')
     .option('--permanent', 'no trial: the image is confirmed beforehand')
-    .option('--boot', 'restart the server of a running farm, wait until it serves, and confirm')
+    .option(
+      '--boot',
+      'restart the server of a running farm, with the image named or the one that waits; wait until it serves, and confirm',
+    )
     .option('--confirm', 'confirm the image that is on trial')
     .option('--no-confirm', 'with --boot: leave the image on trial')
     .option('--primary', 'write the primary slot itself, as a factory does; of a stopped server')
