@@ -59,6 +59,8 @@ interface Asc {
 
 /** Before the names of files that are not the project's own. */
 const LIBRARY_PREFIX = '~lib/'
+/** asc's remark that its last optimization made the module larger again: nothing that a person could mend. */
+const NO_SMALLER = 'Last converge was suboptimal.'
 const ASC_MODULE: string = 'assemblyscript/asc'
 
 async function compile(request: AscRequest): Promise<AscOutcome> {
@@ -71,7 +73,7 @@ async function compile(request: AscRequest): Promise<AscOutcome> {
   const stream: TextStream = {
     isTTY: request.colour,
     write(chunk) {
-      diagnostics += chunk
+      if (!chunk.startsWith(NO_SMALLER)) diagnostics += chunk
     },
   }
   const { error } = await asc.main(request.arguments, {
