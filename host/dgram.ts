@@ -15,7 +15,7 @@ import {
   systemError,
   validatePort,
 } from './errors.ts'
-import { type LookupCallback, lookupHost, type Stack } from './stack.ts'
+import { Hold, type LookupCallback, lookupHost, type Stack } from './stack.ts'
 import { STATUS_EAFNOSUPPORT } from './status.ts'
 
 /** Datagrams of one socket that may wait for the card before `send` fails with ENOBUFS. */
@@ -74,7 +74,7 @@ export class Socket extends Base implements DatagramOwner {
   #recvBufferBytes: number
   #sendBufferBytes: number
   #referenced = true
-  #holding = false
+  readonly #hold: Hold
 
   constructor(
     stack: Stack,
@@ -91,6 +91,7 @@ export class Socket extends Base implements DatagramOwner {
       throw argumentTypeError('lookup', 'of type function', options.lookup)
     this.type = kind
     this.#stack = stack
+    this.#hold = new Hold(stack.references)
     this.#lookup =
       (options.lookup as Lookup | undefined) ?? ((host, _family, callback) => lookupHost(stack, host, callback))
     this.#reuse = options.reuseAddr === true
@@ -236,6 +237,7 @@ export class Socket extends Base implements DatagramOwner {
       if (this.#waiting.length < MAXIMUM_WAITING) {
         this.#waiting.push({ parts, bytes, address, port, callback })
         this.#waitingBytes += bytes
+        this.#count()
         return
       }
       status = STATUS_ENOBUFS
@@ -315,13 +317,13 @@ export class Socket extends Base implements DatagramOwner {
 
   ref(): this {
     this.#referenced = true
-    this.#hold(this.#bindState === 'bound')
+    this.#count()
     return this
   }
 
   unref(): this {
     this.#referenced = false
-    this.#hold(false)
+    this.#count()
     return this
   }
 
@@ -360,7 +362,7 @@ export class Socket extends Base implements DatagramOwner {
     }
     this.#local = { address, port }
     this.#bindState = 'bound'
-    this.#hold(this.#referenced)
+    this.#count()
     this.emit('listening')
   }
 
@@ -400,6 +402,7 @@ export class Socket extends Base implements DatagramOwner {
       if (callback !== undefined) process.nextTick(callback, null, bytes)
     }
     this.#waiting.splice(0, sent)
+    this.#count()
   }
 
   /** @internal */
@@ -418,10 +421,12 @@ export class Socket extends Base implements DatagramOwner {
   #bindTo(address: number, port: number): void {
     const owner = this.#stack.asyncContext ? inContext<DatagramOwner>('UDPWRAP', this, OWNER_METHODS) : this
     this.#endpoint = this.#stack.driver.bind(owner, address, port, this.#reuse ? UDP_FLAG_REUSE : 0)
+    this.#count()
   }
 
   #bindFailed(error: Error): void {
     this.#bindState = 'unbound'
+    this.#count()
     this.emit('error', error)
   }
 
@@ -429,9 +434,9 @@ export class Socket extends Base implements DatagramOwner {
     this.#closed = true
     this.#waiting = []
     this.#waitingBytes = 0
-    this.#hold(false)
     this.#endpoint?.close()
     this.#endpoint = null
+    this.#count()
   }
 
   /** Runs `action` now if the socket is bound, otherwise binds it and runs it then; forgets it if that fails. */
@@ -502,11 +507,10 @@ export class Socket extends Base implements DatagramOwner {
     if (this.#connectState !== 'connected') throw nodeError(Error, 'ERR_SOCKET_DGRAM_NOT_CONNECTED', 'Not connected')
   }
 
-  #hold(on: boolean): void {
-    if (this.#holding === on) return
-    this.#holding = on
-    if (on) this.#stack.references.hold()
-    else this.#stack.references.release()
+  /** Without a reference too, the program does not end while the card is asked to bind, or has yet to take a datagram. */
+  #count(): void {
+    const asked = this.#bindState === 'binding' || this.#waiting.length > 0
+    this.#hold.set(this.#endpoint !== null && (this.#referenced || asked))
   }
 }
 

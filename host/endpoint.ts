@@ -8,7 +8,7 @@ import { addressError, destroyedError, nodeError, systemError } from './errors.t
 import { IdleTimer } from './idle-timer.ts'
 import { OnRead, type OnReadOptions } from './on-read.ts'
 import type { Socket } from './socket.ts'
-import type { Stack } from './stack.ts'
+import { Hold, type Stack } from './stack.ts'
 import { STATUS_EALREADY } from './status.ts'
 import { unreadBytes } from './unread.ts'
 
@@ -97,11 +97,12 @@ export class StreamEndpoint implements ConnectionOwner {
   /** The connection is another server's. */
   #moved = false
   #referenced = true
-  #holding = false
+  readonly #hold: Hold
 
   constructor(socket: Socket, stack: Stack) {
     this.#socket = socket
     this.stack = stack
+    this.#hold = new Hold(stack.references)
   }
 
   get endpoint(): this {
@@ -153,6 +154,7 @@ export class StreamEndpoint implements ConnectionOwner {
       local.localPort ?? 0,
       options,
     )
+    this.#count()
   }
 
   /** Takes over a connection that a listener accepted. */
@@ -160,6 +162,7 @@ export class StreamEndpoint implements ConnectionOwner {
     this.#begin()
     connection.owner = this.#owner(true)
     this.connection = this.peer = connection
+    this.#count()
   }
 
   /** Who hears of the connection: this, by way of the asynchronous context that runs now where the process wants that. */
@@ -172,7 +175,6 @@ export class StreamEndpoint implements ConnectionOwner {
     this.bytesRead = this.bytesWritten = this.#consumed = 0
     this.#ended = this.resetting = this.#moved = false
     this.peer = null
-    this.#hold(this.#referenced)
   }
 
   onConnected(): void {
@@ -180,6 +182,7 @@ export class StreamEndpoint implements ConnectionOwner {
     const connection = this.connection!
     socket.connecting = false
     this.peer = connection
+    this.#count()
     this.touch()
     if (this.keepAlive && this.keepAliveSeconds > 0) connection.setKeepAlive(this.keepAliveSeconds)
     const { address, port } = this.#target!
@@ -286,8 +289,7 @@ export class StreamEndpoint implements ConnectionOwner {
     this.bytesWritten += sent
     if (sent === data.length) callback()
     else {
-      this.#backlog = { pieces: [data], index: 0, offset: sent, left: data.length - sent }
-      this.#callback = callback
+      this.#wait({ pieces: [data], index: 0, offset: sent, left: data.length - sent }, callback)
     }
   }
 
@@ -316,8 +318,7 @@ export class StreamEndpoint implements ConnectionOwner {
       callback()
       return
     }
-    this.#backlog = toBacklog(pieces)
-    this.#callback = callback
+    this.#wait(toBacklog(pieces), callback)
     this.#sendBacklog()
   }
 
@@ -369,13 +370,19 @@ export class StreamEndpoint implements ConnectionOwner {
         return
       }
     }
-    this.#backlog = toBacklog(pieces.slice(ahead))
+    this.#wait(toBacklog(pieces.slice(ahead)), callback)
+  }
+
+  #wait(backlog: Backlog, callback: WriteCallback): void {
+    this.#backlog = backlog
     this.#callback = callback
+    this.#count()
   }
 
   #settleWrite(error: Error | null): void {
     const callback = this.#callback
     this.#backlog = this.#callback = null
+    this.#count()
     callback?.(error)
   }
 
@@ -403,6 +410,7 @@ export class StreamEndpoint implements ConnectionOwner {
         else this.#stay(move, failure(status))
       }
       this.#move = move
+      this.#count()
       const begun = connection.move({
         address,
         handedOver: state !== null,
@@ -415,6 +423,7 @@ export class StreamEndpoint implements ConnectionOwner {
       if (begun) this.#settleAhead(move)
       else {
         this.#move = null
+        this.#count()
         reject(nodeError(Error, 'ERR_INVALID_STATE', 'Invalid state: more is unread than was received'))
       }
     })
@@ -450,6 +459,7 @@ export class StreamEndpoint implements ConnectionOwner {
   #stay(move: Move, error: Error): void {
     const socket = this.#socket
     this.#move = null
+    this.#count()
     move.reject(error)
     this.touch()
     if (this.#backlog !== null) this.#sendBacklog()
@@ -478,7 +488,7 @@ export class StreamEndpoint implements ConnectionOwner {
       if (this.resetting) connection.abort()
       else connection.close()
     }
-    this.#hold(false)
+    this.#count()
     // Before those that the Writable still holds.
     if (this.#moved) this.#settleWrite(destroyedError('write'))
     callback(error)
@@ -539,14 +549,13 @@ export class StreamEndpoint implements ConnectionOwner {
 
   setReferenced(on: boolean): void {
     this.#referenced = on
-    if (this.connection !== null) this.#hold(on)
+    this.#count()
   }
 
-  #hold(on: boolean): void {
-    if (this.#holding === on) return
-    this.#holding = on
-    if (on) this.stack.references.hold()
-    else this.stack.references.release()
+  /** Without a reference too, the program does not end while it connects, moves, or has written what the card has yet to take. */
+  #count(): void {
+    const asked = this.#socket.connecting || this.#backlog !== null || this.#move !== null
+    this.#hold.set(this.connection !== null && (this.#referenced || asked))
   }
 }
 

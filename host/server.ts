@@ -18,7 +18,7 @@ import type { ListenerOwner, TcpListener } from './driver/listener.ts'
 import { kDrain, type ServerAccount } from './endpoint.ts'
 import { listenError, nodeError, notFound, validatePort } from './errors.ts'
 import { DUPLEX_DEFAULTS, kEndpoint, Socket } from './socket.ts'
-import { type FirstSpeaker, resolveHost, type Stack } from './stack.ts'
+import { type FirstSpeaker, Hold, resolveHost, type Stack } from './stack.ts'
 import { decodeState } from './state.ts'
 import { STATUS_EAFNOSUPPORT } from './status.ts'
 
@@ -107,7 +107,10 @@ class ListenHandle implements ListenerOwner {
   readonly #address: number
   #port: number
   #closed = false
-  #holding = false
+  /** The card has answered. */
+  #listening = false
+  #referenced: boolean
+  readonly #hold: Hold
   readonly #onNewListener = (event: string | symbol) => {
     if (event === 'migrate') this.#setTakesOver(true)
   }
@@ -132,7 +135,9 @@ class ListenHandle implements ListenerOwner {
     this.#takesOver = server.listenerCount('migrate') > 0
     server.on('newListener', this.#onNewListener)
     server.on('removeListener', this.#onRemoveListener)
-    if (!internals._unref) this.ref()
+    this.#referenced = !internals._unref
+    this.#hold = new Hold(stack.references)
+    this.#count()
     const owner = stack.asyncContext ? inContext<ListenerOwner>('TCPSERVERWRAP', this, OWNER_METHODS) : this
     this.#listener = stack.driver.listen(owner, {
       address,
@@ -160,19 +165,17 @@ class ListenHandle implements ListenerOwner {
   }
 
   ref(): void {
-    if (this.#holding || this.#closed) return
-    this.#holding = true
-    this.#stack.references.hold()
+    this.#referenced = true
+    this.#count()
   }
 
   unref(): void {
-    if (!this.#holding) return
-    this.#holding = false
-    this.#stack.references.release()
+    this.#referenced = false
+    this.#count()
   }
 
   hasRef(): boolean {
-    return this.#holding
+    return this.#referenced && !this.#closed
   }
 
   // ── what the card says ──
@@ -184,6 +187,8 @@ class ListenHandle implements ListenerOwner {
       return
     }
     this.#port = port
+    this.#listening = true
+    this.#count()
     this.#internals._connectionKey = `4:${formatIPv4(this.#address)}:${port}`
     this.#server.emit('listening')
   }
@@ -292,7 +297,12 @@ class ListenHandle implements ListenerOwner {
     this.#closed = true
     this.#server.off('newListener', this.#onNewListener)
     this.#server.off('removeListener', this.#onRemoveListener)
-    this.unref()
+    this.#count()
+  }
+
+  /** Without a reference too, the program does not end before the card has answered. */
+  #count(): void {
+    this.#hold.set(!this.#closed && (this.#referenced || !this.#listening))
   }
 
   #fail(status: number): void {

@@ -9,6 +9,23 @@ export interface References {
   release(): void
 }
 
+/** What one socket adds to the References. It should count as long as a handle or a request of Node's would (libuv: uv_loop_alive). */
+export class Hold {
+  readonly #references: References
+  #on = false
+
+  constructor(references: References) {
+    this.#references = references
+  }
+
+  set(on: boolean): void {
+    if (this.#on === on) return
+    this.#on = on
+    if (on) this.#references.hold()
+    else this.#references.release()
+  }
+}
+
 /** What the sockets of one process share. */
 export interface Stack {
   readonly driver: Driver

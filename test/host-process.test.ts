@@ -157,6 +157,13 @@ test('a program that is done ends by itself', async (t) => {
   ])
 })
 
+test('what does not count keeps a program alive while the card is asked for something, as with Node itself', async (t) => {
+  const { stdout } = await promisify(execFile)(globalThis.process.execPath, [program('unref.mjs')])
+  const { process, lines } = await run('unref.mjs')
+  t.deepEqual(await process.exited, { code: 0, error: null }, lines.join('\n'))
+  t.is(lines.join('\n'), stdout.trimEnd())
+})
+
 test('asynchronous contexts are those of whoever made the socket, as with Node itself', async (t) => {
   const file = program('context.mjs')
   const { stdout } = await promisify(execFile)(globalThis.process.execPath, ['-e', await onHighPorts(file)])
