@@ -53,7 +53,7 @@ async function start(t: ExecutionContext, { hub = true, handsOver = true } = {})
     file,
     JSON.stringify({
       networks: [{ name: 'lan-a' }, ...(hub ? [{ name: 'sync', kind: 'hub' }] : [])],
-      ...(hub && { placement: { policy: 'local-first' } }),
+      ...(hub && { placement: { policy: 'local-first', localLimit: '100%' } }),
       servers: [server('server1', '10.0.0.1/24'), server('server2', '10.0.0.3/24')],
       publish: ['0:server1:80', '0:server1:81'],
     }),
