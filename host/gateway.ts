@@ -134,6 +134,9 @@ export class Gateway {
     card.once('connect', () => {
       connected = true
       card.setNoDelay(true)
+      client.once('end', () => {
+        if (wasReset(client)) fail()
+      })
       // pipe() stops reading where the other side does not take, and passes an end on; neither buffers more than its mark.
       client.pipe(card)
       card.pipe(client)
@@ -144,6 +147,14 @@ export class Gateway {
     const code = error.code ?? error.name
     this.statistics.errors[code] = (this.statistics.errors[code] ?? 0) + 1
   }
+}
+
+/**
+ * Whether the end of `client` was a reset. libuv takes the two for the same where data and a reset are found at once (uv__stream_io, on
+ * POLLHUP); the kernel knows no peer any more of a connection that was reset. Nor of one that we have ended first, which is over in order.
+ */
+function wasReset(client: Socket): boolean {
+  return !client.writableEnded && client.remotePort === undefined
 }
 
 /**
