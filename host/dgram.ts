@@ -237,7 +237,7 @@ export class Socket extends Base implements DatagramOwner {
       if (this.#waiting.length < MAXIMUM_WAITING) {
         this.#waiting.push({ parts, bytes, address, port, callback })
         this.#waitingBytes += bytes
-        this.#count()
+        this.#updateHold()
         return
       }
       status = STATUS_ENOBUFS
@@ -317,13 +317,13 @@ export class Socket extends Base implements DatagramOwner {
 
   ref(): this {
     this.#referenced = true
-    this.#count()
+    this.#updateHold()
     return this
   }
 
   unref(): this {
     this.#referenced = false
-    this.#count()
+    this.#updateHold()
     return this
   }
 
@@ -362,7 +362,7 @@ export class Socket extends Base implements DatagramOwner {
     }
     this.#local = { address, port }
     this.#bindState = 'bound'
-    this.#count()
+    this.#updateHold()
     this.emit('listening')
   }
 
@@ -402,7 +402,7 @@ export class Socket extends Base implements DatagramOwner {
       if (callback !== undefined) process.nextTick(callback, null, bytes)
     }
     this.#waiting.splice(0, sent)
-    this.#count()
+    this.#updateHold()
   }
 
   /** @internal */
@@ -421,12 +421,12 @@ export class Socket extends Base implements DatagramOwner {
   #bindTo(address: number, port: number): void {
     const owner = this.#stack.asyncContext ? inContext<DatagramOwner>('UDPWRAP', this, OWNER_METHODS) : this
     this.#endpoint = this.#stack.driver.bind(owner, address, port, this.#reuse ? UDP_FLAG_REUSE : 0)
-    this.#count()
+    this.#updateHold()
   }
 
   #bindFailed(error: Error): void {
     this.#bindState = 'unbound'
-    this.#count()
+    this.#updateHold()
     this.emit('error', error)
   }
 
@@ -436,7 +436,7 @@ export class Socket extends Base implements DatagramOwner {
     this.#waitingBytes = 0
     this.#endpoint?.close()
     this.#endpoint = null
-    this.#count()
+    this.#updateHold()
   }
 
   /** Runs `action` now if the socket is bound, otherwise binds it and runs it then; forgets it if that fails. */
@@ -508,7 +508,7 @@ export class Socket extends Base implements DatagramOwner {
   }
 
   /** Without a reference too, the program does not end while the card is asked to bind, or has yet to take a datagram. */
-  #count(): void {
+  #updateHold(): void {
     const asked = this.#bindState === 'binding' || this.#waiting.length > 0
     this.#hold.set(this.#endpoint !== null && (this.#referenced || asked))
   }

@@ -154,7 +154,7 @@ export class StreamEndpoint implements ConnectionOwner {
       local.localPort ?? 0,
       options,
     )
-    this.#count()
+    this.#updateHold()
   }
 
   /** Takes over a connection that a listener accepted. */
@@ -162,7 +162,7 @@ export class StreamEndpoint implements ConnectionOwner {
     this.#begin()
     connection.owner = this.#owner(true)
     this.connection = this.peer = connection
-    this.#count()
+    this.#updateHold()
   }
 
   /** Who hears of the connection: this, by way of the asynchronous context that runs now where the process wants that. */
@@ -182,7 +182,7 @@ export class StreamEndpoint implements ConnectionOwner {
     const connection = this.connection!
     socket.connecting = false
     this.peer = connection
-    this.#count()
+    this.#updateHold()
     this.touch()
     if (this.keepAlive && this.keepAliveSeconds > 0) connection.setKeepAlive(this.keepAliveSeconds)
     const { address, port } = this.#target!
@@ -376,13 +376,13 @@ export class StreamEndpoint implements ConnectionOwner {
   #wait(backlog: Backlog, callback: WriteCallback): void {
     this.#backlog = backlog
     this.#callback = callback
-    this.#count()
+    this.#updateHold()
   }
 
   #settleWrite(error: Error | null): void {
     const callback = this.#callback
     this.#backlog = this.#callback = null
-    this.#count()
+    this.#updateHold()
     callback?.(error)
   }
 
@@ -410,7 +410,7 @@ export class StreamEndpoint implements ConnectionOwner {
         else this.#stay(move, failure(status))
       }
       this.#move = move
-      this.#count()
+      this.#updateHold()
       const begun = connection.move({
         address,
         handedOver: state !== null,
@@ -423,7 +423,7 @@ export class StreamEndpoint implements ConnectionOwner {
       if (begun) this.#settleAhead(move)
       else {
         this.#move = null
-        this.#count()
+        this.#updateHold()
         reject(nodeError(Error, 'ERR_INVALID_STATE', 'Invalid state: more is unread than was received'))
       }
     })
@@ -459,7 +459,7 @@ export class StreamEndpoint implements ConnectionOwner {
   #stay(move: Move, error: Error): void {
     const socket = this.#socket
     this.#move = null
-    this.#count()
+    this.#updateHold()
     move.reject(error)
     this.touch()
     if (this.#backlog !== null) this.#sendBacklog()
@@ -488,7 +488,7 @@ export class StreamEndpoint implements ConnectionOwner {
       if (this.resetting) connection.abort()
       else connection.close()
     }
-    this.#count()
+    this.#updateHold()
     // Before those that the Writable still holds.
     if (this.#moved) this.#settleWrite(destroyedError('write'))
     callback(error)
@@ -549,11 +549,11 @@ export class StreamEndpoint implements ConnectionOwner {
 
   setReferenced(on: boolean): void {
     this.#referenced = on
-    this.#count()
+    this.#updateHold()
   }
 
   /** Without a reference too, the program does not end while it connects, moves, or has written what the card has yet to take. */
-  #count(): void {
+  #updateHold(): void {
     const asked = this.#socket.connecting || this.#backlog !== null || this.#move !== null
     this.#hold.set(this.connection !== null && (this.#referenced || asked))
   }

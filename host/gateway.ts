@@ -7,6 +7,8 @@
  * card's side is any `connect` with the shape of node:net's.
  */
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
+import { STATUS_ECONNRESET } from '../abi/status.ts'
+import { systemError } from './errors.ts'
 
 /** Where the card's connections go. */
 export interface GatewayTarget {
@@ -135,7 +137,7 @@ export class Gateway {
       connected = true
       card.setNoDelay(true)
       client.once('end', () => {
-        if (wasReset(client)) fail()
+        if (wasReset(client)) fail(systemError(STATUS_ECONNRESET, 'read'))
       })
       // pipe() stops reading where the other side does not take, and passes an end on; neither buffers more than its mark.
       client.pipe(card)

@@ -137,7 +137,7 @@ class ListenHandle implements ListenerOwner {
     server.on('removeListener', this.#onRemoveListener)
     this.#referenced = !internals._unref
     this.#hold = new Hold(stack.references)
-    this.#count()
+    this.#updateHold()
     const owner = stack.asyncContext ? inContext<ListenerOwner>('TCPSERVERWRAP', this, OWNER_METHODS) : this
     this.#listener = stack.driver.listen(owner, {
       address,
@@ -166,12 +166,12 @@ class ListenHandle implements ListenerOwner {
 
   ref(): void {
     this.#referenced = true
-    this.#count()
+    this.#updateHold()
   }
 
   unref(): void {
     this.#referenced = false
-    this.#count()
+    this.#updateHold()
   }
 
   hasRef(): boolean {
@@ -188,7 +188,7 @@ class ListenHandle implements ListenerOwner {
     }
     this.#port = port
     this.#listening = true
-    this.#count()
+    this.#updateHold()
     this.#internals._connectionKey = `4:${formatIPv4(this.#address)}:${port}`
     this.#server.emit('listening')
   }
@@ -297,11 +297,11 @@ class ListenHandle implements ListenerOwner {
     this.#closed = true
     this.#server.off('newListener', this.#onNewListener)
     this.#server.off('removeListener', this.#onRemoveListener)
-    this.#count()
+    this.#updateHold()
   }
 
   /** Without a reference too, the program does not end before the card has answered. */
-  #count(): void {
+  #updateHold(): void {
     this.#hold.set(!this.#closed && (this.#referenced || !this.#listening))
   }
 

@@ -120,6 +120,7 @@ test('a reset of the client right behind its last bytes is no end of them', asyn
   socket.resetAndDestroy()
   await until(() => gateway.statistics.accepted === 1 && gateway.statistics.active === 0)
   t.like(gateway.statistics, { reset: 1, bytesToFarm: 1 })
+  t.deepEqual(gateway.statistics.errors, { ECONNRESET: 1 })
 })
 
 test('a server that cannot be reached resets the client', async (t) => {
