@@ -192,9 +192,21 @@ test.serial('FIG. 3: to the line that handles the SYN while a client connects, r
 })
 
 test.serial('one session steps through a move of a connection: giver, taker, and back', async (t) => {
-  const editor = await launch(t, { farm: ROAMING, publish: ['0:server1:80'] })
+  const editor = await launch(t, { farm: ROAMING, publish: ['0:server1:80', '0:server2:80', '0:server3:80'] })
   const { client } = editor
   await editor.until(() => client.configurationDoneRequest(), 'entry')
+  // A server that is not up yet takes nothing.
+  await client.continueRequest({ threadId: 1 })
+  for (const [, server] of editor.output.matchAll(/(http:\S+) → /g)) {
+    while (
+      !(await fetch(`${server}/1/0`).then(
+        (response) => response.text(),
+        () => '',
+      ))
+    )
+      await sleep(10)
+  }
+  await editor.until(() => client.pauseRequest({ threadId: 1 }), 'pause')
   const [, url] = /(http:\/\/127\.0\.0\.1:\d+) → server1:80/.exec(editor.output)!
   await client.setFunctionBreakpointsRequest({ breakpoints: [{ name: 'firmware/ipos/give/giveByHost' }] })
   const download = fetch(`${url}/100000/1`).then((response) => response.arrayBuffer())
